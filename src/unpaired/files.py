@@ -1,0 +1,88 @@
+"""Files that appear under their final name only when whole; JSON that is read strictly."""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unpaired.errors import DataError, ResourceError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and move it into place.
+
+    The suffixes are kept (`a.nii.gz` -> `.a.<random>.nii.gz`), since writers look at them.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    stem, *suffixes = path.name.split(".", 1)
+    temporary = path.with_name(f".{stem}.{secrets.token_hex(4)}" + "".join(f".{s}" for s in suffixes))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Choose a folder that exists, is yours to write, and has space left."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as strict JSON (not-a-number becomes null), whole or not at all."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON strictly: no duplicate keys, no NaN; a byte-order mark is skipped.
+
+    Raises:
+        DataError: the file is missing, unreadable or not strict JSON.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, item in items:
+            if key in found:
+                raise ValueError(f"the key {key!r} appears twice")
+            found[key] = item
+        return found
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}. Mend the file and try again.") from error
