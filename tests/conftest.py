@@ -1,0 +1,27 @@
+"""Shared fixtures: where real data and reference numbers lie, when they are there at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """`shared("data/torso")` is that folder, or the test is skipped with the reason."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"shared/{name} is not beside this checkout")
+        return path
+
+    return find
