@@ -1,0 +1,18 @@
+"""The kept segmenter, the dropped semantics, and how they train together."""
+
+from unpaired.models.fold import fold, gains_form
+from unpaired.models.joint import VARIANTS, Joint, Output, Variant
+from unpaired.models.segmenter import Segmenter
+from unpaired.models.semantics import Scaling, Semantics
+
+__all__ = [
+    "VARIANTS",
+    "Joint",
+    "Output",
+    "Scaling",
+    "Segmenter",
+    "Semantics",
+    "Variant",
+    "fold",
+    "gains_form",
+]

@@ -1,0 +1,86 @@
+"""The contract between a backbone and the rest: what it declares, and what it returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unpaired.nn.block import Block, Gains
+
+
+@dataclass(frozen=True)
+class Level:
+    """One decoder scale: its width C and its stride against the input, per axis."""
+
+    channels: int
+    stride: tuple[int, ...]
+
+
+class Decoded(NamedTuple):
+    """What a backbone yields for a batch."""
+
+    logits: Float[Tensor, "B Z *space"]
+    features: tuple[Float[Tensor, "B _ ..."], ...]
+    """F per scale, coarse to fine: the last block's output of each decoder stage."""
+
+
+class Backbone(nn.Module):
+    """An encoder-decoder that declares what it gives; nobody probes it with a dummy tensor.
+
+    A subclass sets the attributes below, has two children `encoder` and `decoder`, called as
+    `decoder(encoder(image, gains), gains)`, and calls `name_branches()` at the end of `__init__`.
+    """
+
+    dims: int
+    """Number of spatial axes."""
+    in_channels: int
+    """Channels K it reads; the modality stems bring every modality to it."""
+    classes: int
+    """Number of classes Z, background included."""
+    levels: tuple[Level, ...]
+    """Decoder scales, coarse to fine."""
+    multiple: tuple[int, ...]
+    """Per axis, the input's size must be a multiple of this."""
+    input_layers: tuple[str, ...]
+    """Module paths of every convolution that reads the input; the stems fold into them."""
+    pads_input: bool
+    """Whether those convolutions pad with zeros: then a stem with bias would not fold."""
+    no_decay: tuple[str, ...] = ("bias_table", "position")
+    """Endings of parameter names that take no weight decay, beside norms and biases."""
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def name_branches(self) -> None:
+        """Tell every block its module path, which names its gains."""
+        for path, module in self.named_modules():
+            if isinstance(module, Block):
+                module.path = path
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """Module path of each residual branch's last layer -> width D, in network order."""
+        found: dict[str, int] = {}
+        for module in self.modules():
+            if isinstance(module, Block):
+                found.update(module.branch_ends())
+        return found
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Raise ValueError where an input of spatial `size` does not fit."""
+        if any(s % m for s, m in zip(size, self.multiple, strict=True)):
+            raise ValueError(
+                f"an input of {tuple(size)} does not fit this backbone: "
+                f"each axis must be a multiple of {self.multiple}"
+            )
+
+    def forward(
+        self,
+        image: Float[Tensor, "B K *space"],
+        gains: Gains | None = None,
+        encoder: nn.Module | None = None,
+    ) -> Decoded:
+        """Segment a batch; `encoder` replaces the backbone's own (private encoders, V1)."""
+        self.check_size(image.shape[2:])
+        return self.decoder((encoder or self.encoder)(image, gains), gains)

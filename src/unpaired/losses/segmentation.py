@@ -1,0 +1,102 @@
+"""Cross-entropy + Dice, and the auxiliary loss on semantic-aware maps (paper, Eq. 9)."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+Sync = Callable[[Tensor], Tensor]
+"""Differentiable sum over the processes of a distributed run; the identity in one process."""
+
+EPSILON = 1e-5
+
+
+def identity(x: Tensor) -> Tensor:
+    """The sum over one process."""
+    return x
+
+
+def cross_entropy(
+    logits: Float[Tensor, "B Z *space"],
+    label: Int64[Tensor, "B *space"],
+    class_weights: Float[Tensor, " Z"] | None = None,
+    sync: Sync = identity,
+) -> Float[Tensor, ""]:
+    """(Weighted) mean of -log p over all positions of all processes."""
+    total = functional.cross_entropy(logits, label, class_weights, reduction="sum")
+    weight = logits.new_tensor(float(label.numel()))
+    if class_weights is not None:
+        weight = class_weights[label].sum()
+    return sync(total) / sync(weight)
+
+
+def dice_loss(
+    logits: Float[Tensor, "B Z *space"],
+    label: Int64[Tensor, "B *space"],
+    background: bool = True,
+    sync: Sync = identity,
+) -> Float[Tensor, ""]:
+    """1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), mean over the classes, sums over the batch."""
+    classes = logits.shape[1]
+    p = logits.softmax(1)
+    flat = label.flatten()
+    hit = p.gather(1, label[:, None]).flatten()
+    overlap = p.new_zeros(classes).index_add(0, flat, hit)
+    square = p.square().flatten(2).sum((0, 2))
+    truth = torch.bincount(flat, minlength=classes).to(p.dtype)
+    overlap, square, truth = sync(torch.stack([overlap, square, truth]))
+    ratio = (2 * overlap + EPSILON) / (square + truth + EPSILON)
+    return 1 - (ratio if background else ratio[1:]).mean()
+
+
+def segmentation_loss(
+    logits: Float[Tensor, "B Z *space"],
+    label: Int64[Tensor, "B *space"],
+    ce: float = 1.0,
+    dice: float = 1.0,
+    class_weights: Float[Tensor, " Z"] | None = None,
+    background: bool = True,
+    sync: Sync = identity,
+) -> Float[Tensor, ""]:
+    """L_seg = ce * cross-entropy + dice * Dice, at least in float32."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = ce * cross_entropy(logits, label, class_weights, sync)
+    return loss + dice * dice_loss(logits, label, background, sync)
+
+
+def label_at(label: Int64[Tensor, "B *space"], size: Sequence[int]) -> Int64[Tensor, "B *small"]:
+    """Labels brought to a coarser grid: the label at the centre of each cell (nearest)."""
+    for axis, n in enumerate(size, start=1):
+        step = label.shape[axis] / n
+        centre = ((torch.arange(n, device=label.device) + 0.5) * step).long()
+        label = label.index_select(axis, centre)
+    return label
+
+
+def auxiliary_loss(
+    logits: Sequence[Float[Tensor, "B Z ..."]],
+    label: Int64[Tensor, "B *space"],
+    target: Literal["label", "logits"] = "label",
+    ce: float = 1.0,
+    dice: float = 1.0,
+    class_weights: Float[Tensor, " Z"] | None = None,
+    background: bool = True,
+    sync: Sync = identity,
+) -> Float[Tensor, ""]:
+    """Eq. 9: the segmentation loss of each scale's auxiliary prediction, summed over the scales.
+
+    Args:
+        target: "label" brings the label to the scale; "logits" interpolates the logits up.
+    """
+    total = logits[0].new_zeros(())
+    for scale in logits:
+        if target == "label":
+            truth = label_at(label, scale.shape[2:])
+        else:
+            truth, mode = label, {1: "linear", 2: "bilinear", 3: "trilinear"}[label.ndim - 1]
+            scale = functional.interpolate(scale, label.shape[1:], mode=mode)
+        total = total + segmentation_loss(scale, truth, ce, dice, class_weights, background, sync)
+    return total

@@ -1,0 +1,73 @@
+"""From training's network to what is exported: gains as a table, or folded into the weights."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.backbones.base import Backbone
+from unpaired.models.joint import Joint
+from unpaired.models.segmenter import Segmenter
+from unpaired.nn.block import Gains
+
+
+def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
+    """One network with a small table of gains per modality; the semantics are gone.
+
+    Args:
+        scaling_at_test: False drops the gains, the paper's "optional" form.
+    """
+    segmenter = deepcopy(joint.segmenter)
+    if scaling_at_test and joint.scaling is not None:
+        found = {m: joint.gains(m) for m in segmenter.modalities}
+        segmenter.store_gains({m: g for m, g in found.items() if g is not None})
+    return segmenter.requires_grad_(False)
+
+
+@torch.no_grad()
+def fold(segmenter: Segmenter, modality: str) -> Backbone:
+    """A plain backbone for one modality: stem and gains multiplied into its weights.
+
+    Exact: Phi scales the rows and bias of each branch's last layer; the stem's two 1x1
+    convolutions go into every layer that reads the input.
+
+    Raises:
+        KeyError: the modality is not one of the network's.
+    """
+    if modality not in segmenter.stems:
+        raise KeyError(f"{modality!r} is not one of this network's {segmenter.modalities}")
+    backbone = deepcopy(segmenter.backbone)
+    if modality in segmenter.encoders:
+        backbone.encoder = deepcopy(segmenter.encoders[modality])
+    gains = segmenter.stored_gains(modality)
+    if gains is not None:
+        _fold_gains(backbone, gains)
+    for path in backbone.input_layers:
+        _fold_stem(backbone, path, segmenter.stems[modality])
+    return backbone
+
+
+def _fold_gains(backbone: Backbone, gains: Gains) -> None:
+    for path, phi in gains.items():
+        layer = backbone.get_submodule(path)
+        assert isinstance(layer.weight, Tensor)
+        layer.weight.mul_(phi.view(-1, *[1] * (layer.weight.ndim - 1)))
+        if isinstance(layer.bias, Tensor):
+            layer.bias.mul_(phi)
+
+
+def _fold_stem(backbone: Backbone, path: str, stem: nn.Module) -> None:
+    """Replace the convolution at `path` by itself after the stem's affine map of channels."""
+    first, second = stem.children()
+    assert isinstance(first.weight, Tensor) and isinstance(second.weight, Tensor)
+    mix = second.weight.flatten(1) @ first.weight.flatten(1)  # [K K_m]
+    conv = backbone.get_submodule(path)
+    assert isinstance(conv.weight, Tensor)
+    weight = conv.weight
+    conv.weight = nn.Parameter(torch.einsum("ok...,km->om...", weight, mix), requires_grad=False)
+    conv.in_channels = backbone.in_channels = mix.shape[1]  # type: ignore[assignment]
+    if isinstance(first.bias, Tensor) and isinstance(second.bias, Tensor):
+        offset = second.weight.flatten(1) @ first.bias + second.bias  # [K]
+        constant = torch.einsum("ok...,k->o", weight, offset)
+        old = conv.bias if isinstance(conv.bias, Tensor) else torch.zeros_like(constant)
+        conv.bias = nn.Parameter(old + constant, requires_grad=False)

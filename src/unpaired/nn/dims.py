@@ -1,0 +1,21 @@
+"""Layers by number of spatial axes, so that one body serves pictures and volumes."""
+
+from torch import nn
+
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+
+
+def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
+    """One number for every axis, or one per axis.
+
+    Raises:
+        ValueError: the number of values is not the number of axes.
+    """
+    values = (value,) * dims if isinstance(value, int) else tuple(value)
+    if len(values) != dims:
+        raise ValueError(f"{values} has {len(values)} values, but there are {dims} spatial axes")
+    return values
