@@ -1,8 +1,8 @@
 """The contract between a backbone and the rest: what it declares, and what it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,6 +51,11 @@ class Backbone(nn.Module):
     """Endings of parameter names that take no weight decay, beside norms and biases."""
     encoder: nn.Module
     decoder: nn.Module
+
+    @classmethod
+    def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
+        """Per axis, the step of the image sizes that can be built with these options."""
+        raise AssertionError(f"{cls.__name__} must declare its sizes")
 
     def name_branches(self) -> None:
         """Tell every block its module path, which names its gains."""

@@ -4,9 +4,9 @@ The published network is `SwinUnet(image_size=(224, 224), window=7)`: 27,168,900
 9 classes. Windows, strides and patches are per axis, so a volume of depth 1 equals a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -115,7 +115,8 @@ class SwinUnet(Backbone):
         depths: blocks per encoder stage; the decoder mirrors all but the last.
         heads: heads per encoder stage.
         window: window per axis; min(window, map size) per axis, and no shift along an axis that
-            one window covers.
+            one window covers. None takes, per axis, the largest up to 8 that cuts every map
+            evenly: 8 at 256 and 128, 7 at 224.
         patch: size of a token per axis.
         stride: merging factor per axis.
         drop_path: largest rate of stochastic depth; grows linearly over the encoder, and each
@@ -134,7 +135,7 @@ class SwinUnet(Backbone):
         embed_dim: int = 96,
         depths: Sequence[int] = (2, 2, 2, 2),
         heads: Sequence[int] = (3, 6, 12, 24),
-        window: int | Sequence[int] = 8,
+        window: int | Sequence[int] | None = None,
         patch: int | Sequence[int] = 4,
         stride: int | Sequence[int] = 2,
         drop_path: float = 0.1,
@@ -143,10 +144,10 @@ class SwinUnet(Backbone):
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
         patches, strides = (per_axis(_plain(v), self.dims) for v in (patch, stride))
-        windows = per_axis(_plain(window), self.dims)
         if len(heads) != len(depths):
             raise ValueError(f"heads {tuple(heads)} and depths {tuple(depths)} differ in length")
         sizes = _map_sizes(image_size, patches, strides, len(depths))
+        windows = _windows(sizes) if window is None else per_axis(_plain(window), self.dims)
         rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
         stages = [
             _stage(embed_dim * 2**i, heads[i], sizes[i], windows, rates[i].tolist())
@@ -164,13 +165,24 @@ class SwinUnet(Backbone):
         self._initialise()
         self.name_branches()
 
+    @classmethod
+    def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
+        depths = options.get("depths", (2, 2, 2, 2))
+        patch, stride, window = (
+            per_axis(_plain(options.get(name) or default), dims)
+            for name, default in (("patch", 4), ("stride", 2), ("window", 1))
+        )
+        return tuple(
+            p * s ** (len(depths) - 1) * w for p, s, w in zip(patch, stride, window, strict=True)
+        )
+
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear) and module is not self.decoder.classify:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.encoder.position is not None:
+        if isinstance(self.encoder.position, Tensor):
             nn.init.trunc_normal_(self.encoder.position, std=0.02)
 
 
@@ -205,6 +217,16 @@ def _stage(
         )
     shift = tuple(w // 2 if n > w else 0 for n, w in zip(size, fitted, strict=True))
     return Stage(channels, heads, fitted, shift, tuple(rates))
+
+
+def _windows(sizes: Sequence[Sequence[int]], largest: int = 8) -> tuple[int, ...]:
+    """Per axis, the largest window that divides every map it does not cover."""
+
+    def fits(w: int, axis: int) -> bool:
+        return all(size[axis] % min(w, size[axis]) == 0 for size in sizes)
+
+    axes = range(len(sizes[0]))
+    return tuple(next(w for w in range(largest, 0, -1) if fits(w, axis)) for axis in axes)
 
 
 def _multiple(

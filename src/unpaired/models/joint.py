@@ -71,6 +71,7 @@ class Joint(nn.Module):
         if modality not in self.semantics:
             return Output(decoded.logits)
         semantics = self.semantics[modality]
+        assert isinstance(semantics, Semantics)
         found = semantics(decoded.features)
         return Output(
             decoded.logits,

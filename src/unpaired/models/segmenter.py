@@ -66,8 +66,10 @@ class Segmenter(nn.Module):
         """The stored gains of `modality`, if there are any."""
         if modality not in self.gains:
             return None
-        widths = list(self.branches.values())
-        return dict(zip(self.branches, self.gains[modality].phi.split(widths), strict=True))
+        table = self.gains[modality]
+        assert isinstance(table, GainTable)
+        parts = table.phi.split(list(self.branches.values()))
+        return dict(zip(self.branches, parts, strict=True))
 
     def forward(
         self, image: Float[Tensor, "B K *space"], modality: str, gains: Gains | None = None
@@ -81,7 +83,7 @@ class Segmenter(nn.Module):
             raise KeyError(
                 f"{modality!r} is not one of this network's modalities {self.modalities}"
             )
-        encoder = self.encoders[modality] if modality in self.encoders else None
+        encoder = dict(self.encoders.items()).get(modality)
         if gains is None:
             gains = self.stored_gains(modality)
         return self.backbone(self.stems[modality](image), gains, encoder)

@@ -1,8 +1,11 @@
 """Layers by number of spatial axes, so that one body serves pictures and volumes."""
 
+from typing import Any
+
 from torch import nn
 
-CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+# Any: the three differ only in how many numbers a size has, which types cannot say by key.
+CONV: dict[int, Any] = {
     1: nn.Conv1d,
     2: nn.Conv2d,
     3: nn.Conv3d,
