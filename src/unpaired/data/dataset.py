@@ -1,0 +1,104 @@
+"""A data set of one modality, whatever its layout, and the classes several share."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unpaired.errors import DataError
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: a file a channel, and its label where there is one.
+
+    Attributes:
+        id: unique in its data set.
+        modality: the data set's key, such as "ct".
+        images: one file a channel, in the order of the data set's channel names.
+        label: None for a scan to predict on.
+        patient: scans of one patient never part between training and test; the case id unless
+            the source knows better, so equal ids in two modalities are one patient.
+    """
+
+    id: str
+    modality: str
+    images: tuple[Path, ...]
+    label: Path | None
+    patient: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of one modality.
+
+    Attributes:
+        labels: class name -> integer in the label files, background included.
+        cases: sorted by id.
+    """
+
+    modality: str
+    root: Path
+    channel_names: tuple[str, ...]
+    labels: dict[str, int]
+    cases: tuple[Case, ...]
+
+
+def canonical_name(name: str) -> str:
+    """The form in which class names are compared: case, `_` and `-` do not matter."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def class_names(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """The names every data set has, "background" first, then in the first data set's value order.
+
+    Raises:
+        DataError: no data set, or no foreground name is shared.
+    """
+    if not datasets:
+        raise DataError("there is no data set; give at least one folder a modality.")
+    first, *others = datasets.values()
+    known = [{canonical_name(name) for name in other.labels} for other in others]
+    names = [
+        canonical_name(name)
+        for name, value in sorted(first.labels.items(), key=lambda item: item[1])
+        if value != 0 and all(canonical_name(name) in names for names in known)
+    ]
+    if not names:
+        raise DataError(_none_shared(datasets))
+    return (BACKGROUND, *names)
+
+
+def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
+    """Integer in this data set's label files -> index in `classes`; names not in it become 0."""
+    index = {canonical_name(name): i for i, name in enumerate(classes)}
+    table = {value: index.get(canonical_name(name), 0) for name, value in dataset.labels.items()}
+    return {0: 0, **table}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"`, or nothing if no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
+
+
+def _none_shared(datasets: Mapping[str, Dataset]) -> str:
+    foreground = {
+        modality: [name for name, value in dataset.labels.items() if value != 0]
+        for modality, dataset in datasets.items()
+    }
+    lists = "; ".join(f"{m}: {', '.join(names) or 'none'}" for m, names in foreground.items())
+    pairs = []
+    (_, first), *others = foreground.items()
+    for modality, names in others:
+        for name in names:
+            close = difflib.get_close_matches(name, first, n=1, cutoff=0.6)
+            if close:
+                pairs.append(f"{modality}'s {name!r} and {close[0]!r}")
+    hint = f" Did you mean the same by {' and by '.join(pairs)}?" if pairs else ""
+    return (
+        f"the data sets share no class name ({lists}).{hint} "
+        "Give equal organs equal names under `labels` in each dataset.json."
+    )

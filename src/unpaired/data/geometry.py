@@ -1,0 +1,162 @@
+"""An image with its place in the patient: affines, spacing, orientation.
+
+Affines are nibabel's: voxel index -> millimetres, axes to the patient's Right, Anterior, Superior.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+
+from unpaired.errors import DataError
+
+SAME_GRID_MM = 1e-3
+SPACING_RANGE_MM = (0.01, 100.0)
+# The cosine between two voxel axes: below, rounding; above, a note; far above, a tilted gantry.
+SHEAR_NOTE, SHEAR_REFUSED = 1e-3, 0.02
+# The axes of the prepared arrays: index grows to Superior, Posterior, Left.
+_WORLD_AXIS = {"S": (2, 1), "P": (1, -1), "L": (0, -1)}
+SliceAxis = Literal["S", "P", "L"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A three-dimensional image, or label, with its geometry.
+
+    Attributes:
+        array: [i j k] in the file's order (a trailing fourth axis of 1 is dropped).
+        affine: float64 [4 4], voxel index to millimetres (Right, Anterior, Superior).
+        header: the file's header, to write results back on exactly this grid.
+        notes: what was odd, yet accepted, one sentence each.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    header: nib.Nifti1Header | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbours along each array axis, from the affine."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """A signed permutation of the file's axes into canonical order.
+
+    Attributes:
+        axes: for each canonical axis, the file axis it comes from.
+        flips: for each canonical axis, whether the file runs the other way.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: Any) -> Any:
+        """File order -> canonical order on the last three axes; numpy (a view) or torch."""
+        lead = array.ndim - 3
+        order = [*range(lead), *(lead + axis for axis in self.axes)]
+        return _flip(_permute(array, order), self.flips)
+
+    def undo(self, array: Any) -> Any:
+        """Canonical order -> file order on the last three axes; the inverse of `apply`."""
+        lead = array.ndim - 3
+        order = [*range(lead), *(lead + self.axes.index(axis) for axis in range(3))]
+        return _permute(_flip(array, self.flips), order)
+
+    def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, float, float]:
+        """The spacing (or shape) of the file's axes, in canonical order."""
+        a, b, c = (spacing_mm[axis] for axis in self.axes)
+        return a, b, c
+
+    def affine(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """The affine of the canonical array, given the file's affine and [i j k] shape."""
+        change = np.zeros((4, 4))
+        change[3, 3] = 1
+        for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            change[old, new] = -1 if flip else 1
+            change[old, 3] = shape[old] - 1 if flip else 0
+        return affine @ change
+
+
+def _permute(array: Any, order: list[int]) -> Any:
+    return array.transpose(order) if isinstance(array, np.ndarray) else array.permute(order)
+
+
+def _flip(array: Any, flips: tuple[bool, bool, bool]) -> Any:
+    axes = tuple(axis - 3 for axis, flip in enumerate(flips) if flip)
+    if not axes:
+        return array
+    # Torch has no negative strides, so there a flip is a copy.
+    return np.flip(array, axes) if isinstance(array, np.ndarray) else array.flip(axes)
+
+
+def canonical_orientation(affine: np.ndarray, slice_axis: SliceAxis = "S") -> Orientation:
+    """The orientation that brings a file into canonical order: `slice_axis` first, then the rest
+    of S, P, L. Oblique axes count as the patient axis they are closest to (no two the same)."""
+    letters = [slice_axis, *(letter for letter in "SPL" if letter != slice_axis)]
+    nearest = nib.io_orientation(affine)  # [file axis] -> (world axis, direction)
+    file_axis = {int(world): axis for axis, (world, _) in enumerate(nearest)}
+    axes, flips = [], []
+    for letter in letters:
+        world, sign = _WORLD_AXIS[letter]
+        axis = file_axis[world]
+        axes.append(axis)
+        flips.append(bool(nearest[axis, 1] != sign))
+    return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+
+
+def same_grid(a: Volume, b: Volume) -> float:
+    """The largest distance in millimetres between equal corners; infinite if the shapes differ.
+
+    Up to `SAME_GRID_MM` two volumes lie on one grid.
+    """
+    if a.array.shape != b.array.shape:
+        return float("inf")
+    return corner_offset(a.affine, b.affine, a.array.shape)
+
+
+def corner_offset(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
+    """The largest distance in mm between the corner voxels' centres under two affines."""
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
+    difference = a - b
+    moved = difference[:3, :3] @ corners + difference[:3, 3:]
+    return float(np.linalg.norm(moved, axis=0).max())
+
+
+def check_affine(affine: np.ndarray, name: str) -> list[str]:
+    """Notes on a usable affine.
+
+    Raises:
+        DataError: not finite, singular, spacing outside `SPACING_RANGE_MM`, or sheared axes.
+    """
+    if not np.isfinite(affine).all():
+        raise DataError(f"{name}: the affine holds NaN or infinity; write the geometry again.")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    low, high = SPACING_RANGE_MM
+    if not ((spacing >= low) & (spacing <= high)).all():
+        raise DataError(
+            f"{name}: the spacing is {_numbers(spacing)} mm, outside {low:g} to {high:g} mm; "
+            "correct pixdim or the affine (are its units millimetres?)."
+        )
+    unit = affine[:3, :3] / spacing
+    cosine = np.abs(unit.T @ unit - np.eye(3)).max()
+    if cosine > SHEAR_REFUSED:
+        degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
+        raise DataError(
+            f"{name}: the voxel axes are sheared by {degrees:.1f} degrees (a tilted gantry, or a "
+            "singular affine); resample the image to right angles first."
+        )
+    if cosine > SHEAR_NOTE:
+        return [f"the voxel axes are sheared slightly (cosine {cosine:.4f})"]
+    return []
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,102 @@
+"""Gzip inflate into one buffer of known size, with CRC and length checked to the end.
+
+isal (about 3x the standard library) when it can be imported, else zlib. A small piece at a time
+keeps the working set in the processor's cache and lets a decompression bomb be stopped.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+igzip_lib: Any
+try:
+    from isal import igzip_lib
+except ImportError:  # isal has no wheel for this machine
+    igzip_lib = None
+
+MAGIC = b"\x1f\x8b"
+# Deflate cannot shrink further than this (RFC 1951: 258 bytes in at least 2 bits).
+MAX_RATIO = 1032
+_PIECE_IN, _PIECE_OUT = 1 << 16, 1 << 20
+
+
+class InflateError(ValueError):
+    """The gzip stream is damaged, cut short, or larger than allowed."""
+
+
+class _Zlib:
+    """zlib's gzip decompressor with the interface of isal's."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(31)
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + bytes(data), max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+
+def _decompressor() -> Any:
+    if igzip_lib is None:
+        return _Zlib()
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+def inflate_head(data: bytes, length: int) -> bytes:
+    """Up to `length` first bytes of the stream; nothing is verified.
+
+    Raises:
+        InflateError: the stream is damaged so early that not a byte comes out.
+    """
+    inner = zlib.decompressobj(31)
+    try:
+        return inner.decompress(data[: length + (1 << 16)], length)
+    except zlib.error as error:
+        raise InflateError(str(error)) from error
+
+
+def inflate(data: bytes, limit: int) -> tuple[np.ndarray, bool]:
+    """All of the stream as writable uint8 [n], and whether foreign bytes follow its end.
+
+    Several gzip members in a row (bgzip) are one stream. Never more than `limit` bytes are kept.
+
+    Raises:
+        InflateError: a wrong CRC or length, a stream that is cut short, more than `limit` bytes.
+    """
+    out = np.empty(limit, np.uint8)
+    source = memoryview(data)
+    filled = start = 0
+    while True:
+        filled, start = _member(source, start, out, filled)
+        if source[start : start + 2] != MAGIC:
+            return out[:filled], any(source[start:])
+
+
+def _member(source: memoryview, start: int, out: np.ndarray, filled: int) -> tuple[int, int]:
+    """Inflate one gzip member; the new fill of `out` and the position behind the member."""
+    inner = _decompressor()
+    while not inner.eof:
+        piece = source[start : start + _PIECE_IN] if inner.needs_input else b""
+        start += len(piece)
+        try:
+            got = inner.decompress(piece, _PIECE_OUT)
+        except Exception as error:  # isal's error class differs between its versions
+            raise InflateError(f"the compressed data is damaged ({error})") from error
+        if not got and not inner.eof and inner.needs_input and start >= len(source):
+            raise InflateError("the compressed data ends too early")
+        if filled + len(got) > len(out):
+            raise InflateError("there is more data than the header promises")
+        out[filled : filled + len(got)] = np.frombuffer(got, np.uint8)
+        filled += len(got)
+    return filled, start - len(inner.unused_data)

@@ -1,0 +1,152 @@
+"""Reading NIfTI so that damage is never silent."""
+
+from pathlib import Path
+
+import numpy as np
+
+from unpaired.data import inflate, nifti_header
+from unpaired.data.geometry import Volume
+from unpaired.data.paths import read_bytes, shown
+from unpaired.errors import DataError
+
+MAX_VOXELS = 2**31
+LABEL_TOLERANCE = 1e-3
+# Some writers pad the end of the file; anything longer means that the header is wrong.
+_SLACK = 4096
+
+
+def read_volume(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
+    """Read a .nii or .nii.gz file, whole and verified (CRC and length).
+
+    Integers without scaling keep their type; scaled voxels become float32 (float64 from 32-bit
+    integers on). The byte order is always this machine's.
+
+    Raises:
+        DataError: the file is missing, damaged, cut short, larger than `max_voxels`, not one grey
+            volume, without a usable geometry, or holds NaN or infinity.
+    """
+    name = shown(path)
+    buffer, layout, notes = _load(path, name, max_voxels)
+    affine, more = nifti_header.affine_of(layout, name)
+    array = _voxels(buffer, layout, name)
+    _refuse_not_finite(array, name)
+    return Volume(array, affine, layout.header, path, (*layout.notes, *notes, *more))
+
+
+def read_label(path: Path) -> Volume:
+    """Read a label: an integer array, not negative. Floats within 1e-3 of an integer round.
+
+    Raises:
+        DataError: as `read_volume`, or fractions, or negative values.
+    """
+    volume = read_volume(path)
+    array, notes = volume.array, volume.notes
+    name = shown(path)
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        off = float(np.abs(array - whole).max())
+        if off > LABEL_TOLERANCE:
+            worst = np.unravel_index(int(np.abs(array - whole).argmax()), array.shape)
+            raise DataError(
+                f"{name}: a label holds fractions (such as {array[worst]:.4g}); it was resampled "
+                "or is a probability map. Save whole numbers, one a class."
+            )
+        if float(np.abs(whole).max()) > np.iinfo(np.int32).max:
+            raise DataError(
+                f"{name}: label values reach {np.abs(whole).max():.3g}; use 0 to 65535."
+            )
+        array = whole.astype(np.int32)
+        if off:
+            notes = (*notes, f"float labels, rounded by up to {off:.1g}")
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise DataError(
+            f"{name}: a label holds negative values (down to {array.min()}); "
+            "give each class a value from 0 on."
+        )
+    return Volume(array, volume.affine, volume.header, path, notes)
+
+
+def _load(
+    path: Path, name: str, max_voxels: int
+) -> tuple[np.ndarray, nifti_header.Layout, list[str]]:
+    """The file's bytes uint8 [n] as long as its header promises, the layout, and notes."""
+    data = read_bytes(path, limit=nifti_header.HEAD_BYTES + 8 * max_voxels + (1 << 26))
+    if not data:
+        raise DataError(f"{name} is empty; copy it again.")
+    packed = data[:2] == inflate.MAGIC
+    try:
+        head = inflate.inflate_head(data, nifti_header.HEAD_BYTES) if packed else data
+        layout = nifti_header.parse(head[: nifti_header.HEAD_BYTES], name)
+        _refuse_impossible(layout, len(data), packed, name, max_voxels)
+        if not packed:
+            note = [] if path.suffix != ".gz" else ["plain NIfTI, though the name ends in .gz"]
+            # A copy, since bytes cannot be written to and callers may work in place.
+            return _trim(np.frombuffer(bytearray(data), np.uint8), layout, name), layout, note
+        buffer, foreign = inflate.inflate(data, layout.end + _SLACK)
+    except inflate.InflateError as error:
+        raise DataError(f"{name}: {error}; copy or download it again.") from error
+    note = ["foreign bytes follow the end of the compressed data"] if foreign else []
+    if path.suffix != ".gz":
+        note.append("compressed, though the name does not end in .gz")
+    return _trim(buffer, layout, name), layout, note
+
+
+def _refuse_impossible(
+    layout: nifti_header.Layout, size: int, packed: bool, name: str, max_voxels: int
+) -> None:
+    """Refuse before anything is allocated."""
+    text = " x ".join(map(str, layout.shape))
+    if layout.voxels > max_voxels:
+        raise DataError(
+            f"{name}: the header promises {text} voxels, more than {max_voxels}; the header is "
+            "damaged, or the image must be cropped."
+        )
+    if layout.end > size * (inflate.MAX_RATIO if packed else 1):
+        raise DataError(
+            f"{name}: the header promises {text} voxels, the file is too short for them; "
+            "copy it again."
+        )
+
+
+def _trim(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.ndarray:
+    if len(buffer) < layout.end:
+        raise DataError(
+            f"{name}: the header promises {layout.end} bytes, there are {len(buffer)}; "
+            "copy it again."
+        )
+    if len(buffer) > layout.end + _SLACK:
+        raise DataError(
+            f"{name}: there is more data ({len(buffer)} bytes) than the header promises "
+            f"({layout.end}); the header is damaged."
+        )
+    return buffer[: layout.end]
+
+
+def _voxels(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.ndarray:
+    raw = buffer[layout.offset :].view(layout.dtype).reshape(layout.shape, order="F")
+    if not (raw.dtype.isnative and raw.flags.aligned):
+        raw = raw.astype(raw.dtype.newbyteorder("="))
+    try:
+        slope, inter = layout.header.get_slope_inter()
+    except Exception as error:  # nibabel: a slope without a usable intercept
+        raise DataError(f"{name}: the intensity scaling is damaged ({error}).") from error
+    if slope is None or (slope == 1 and inter == 0):
+        return raw
+    wide = raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2)
+    scaled: np.ndarray = raw.astype(np.float64 if wide else np.float32)
+    np.multiply(scaled, slope, out=scaled)
+    return np.add(scaled, inter, out=scaled)
+
+
+def _refuse_not_finite(array: np.ndarray, name: str) -> None:
+    # One sum is far quicker than a mask; it is finite only if every voxel is (or nearly always).
+    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+        return
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+        raise DataError(
+            f"{name}: {count} of {array.size} voxels are NaN or infinite, the first at {first}; "
+            "replace them by the background's value."
+        )
