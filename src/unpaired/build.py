@@ -1,0 +1,147 @@
+"""Names and numbers -> objects: the one assembly file."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from unpaired.backbones import BACKBONES, Backbone
+from unpaired.config import Config
+from unpaired.data.plan import Plan
+from unpaired.errors import UsageError
+from unpaired.losses import Objective
+from unpaired.losses.segmentation import Sync, identity
+from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics
+
+DECIDED = {"self", "image_size", "in_channels", "classes"}
+"""Constructor arguments that the plan decides, not the configuration."""
+
+
+def backbone_class(name: str) -> type[Backbone]:
+    """The registered backbone of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in BACKBONES:
+        close = get_close_matches(name, BACKBONES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"model.backbone={name!r} is unknown.{hint} Known: {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
+
+
+def size_step(config: Config, dims: int = 2) -> tuple[int, ...]:
+    """Per axis, the step of legal image sizes of the configured backbone."""
+    kind = backbone_class(config.model.backbone)
+    _check_options(kind, config.model.options)
+    return kind.size_step(config.model.options, dims)
+
+
+def input_channels(plan: Plan) -> dict[str, int]:
+    """K_m of every modality: neighbouring slices times its channels."""
+    return {m: plan.context * len(part.channel_names) for m, part in plan.modalities.items()}
+
+
+def build_backbone(config: Config, plan: Plan) -> Backbone:
+    """The backbone, untrained.
+
+    Raises:
+        UsageError: an option is unknown or does not fit the plan.
+    """
+    kind = backbone_class(config.model.backbone)
+    options = dict(config.model.options)
+    _check_options(kind, options)
+    channels = max(input_channels(plan).values())
+    try:
+        return kind(
+            image_size=plan.patch, in_channels=channels, classes=len(plan.classes), **options
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the backbone {config.model.backbone} cannot be built: {error}") from error
+
+
+def build_segmenter(config: Config, plan: Plan) -> Segmenter:
+    """What is kept at test time, untrained."""
+    check_modality_names(plan.modalities)
+    variant = VARIANTS[config.model.variant]
+    return Segmenter(build_backbone(config, plan), input_channels(plan), variant.private_encoders)
+
+
+def build_joint(config: Config, plan: Plan) -> Joint:
+    """Training's network: only what the loss weights and the variant use is built.
+
+    Raises:
+        UsageError: the number of heads does not divide a scale's width.
+    """
+    segmenter = build_segmenter(config, plan)
+    variant, loss, levels = VARIANTS[config.model.variant], config.loss, segmenter.backbone.levels
+    several = len(plan.modalities) > 1
+    predict, correlate = loss.alpha > 0, loss.gamma > 0 and several
+    scaling = None
+    if variant.scaling:
+        scaling = Scaling(len(plan.classes), levels[0].channels, segmenter.branches)
+    semantics = {}
+    if predict or correlate or scaling is not None or (loss.beta > 0 and several):
+        widths = [level.channels for level in levels]
+        if bad := [width for width in widths if width % config.model.heads]:
+            raise UsageError(
+                f"model.heads={config.model.heads} does not divide the decoder widths {bad}; "
+                "choose a number of heads that divides every one of them"
+            )
+        semantics = {
+            m: Semantics(
+                len(plan.classes), widths, config.model.heads, predict, correlate, config.model.maps
+            )
+            for m in plan.modalities
+        }
+    return Joint(segmenter, semantics, scaling)
+
+
+def build_objective(config: Config, plan: Plan, sync: Sync = identity) -> Objective:
+    """The objective with the configured weights.
+
+    Raises:
+        UsageError: the class weights do not match the classes.
+    """
+    loss = config.loss
+    if loss.class_weights is not None and len(loss.class_weights) != len(plan.classes):
+        raise UsageError(
+            f"loss.class_weights has {len(loss.class_weights)} values, but there are "
+            f"{len(plan.classes)} classes: {', '.join(plan.classes)}"
+        )
+    return Objective(
+        alpha=loss.alpha,
+        beta=loss.beta,
+        gamma=loss.gamma,
+        tau=loss.tau,
+        ce=loss.ce,
+        dice=loss.dice,
+        background=loss.dice_background,
+        class_weights=loss.class_weights,
+        aux_target=loss.aux_target,
+        mask_absent=loss.mask_absent,
+        sync=sync,
+    )
+
+
+def check_modality_names(names: Mapping[str, Any]) -> None:
+    """Raise UsageError for a name that cannot be a module's."""
+    for name in names:
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise UsageError(
+                f"the modality name {name!r} cannot be used; choose letters, digits and "
+                "underscores that do not form a reserved word, for example t1 or cbct"
+            )
+
+
+def _check_options(kind: type[Backbone], options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(kind).parameters) - DECIDED
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UsageError(
+                f"model.options.{name} is unknown.{hint} Known: {', '.join(sorted(known))}."
+            )

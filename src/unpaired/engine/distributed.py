@@ -1,0 +1,82 @@
+"""One process or several under torchrun, from the same code."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among its peers."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.world > 1:
+            distributed.barrier()
+
+    def sync(self, x: Tensor) -> Tensor:
+        """Differentiable sum over the processes."""
+        return SumOverProcesses.apply(x) if self.world > 1 else x
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world == 1:
+            return flag
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        votes = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(votes)
+        return bool(votes > 0)
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """All-reduce whose gradient is all-reduced too.
+
+    Every process then holds the loss of the whole step. DistributedDataParallel averages the
+    gradients, and each process's gradient is `world` times its part: the average is exact.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        total = x.detach().clone().contiguous()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        total = grads[0].clone().contiguous()
+        distributed.all_reduce(total)
+        return total
+
+
+@contextmanager
+def process_group(cuda: bool) -> Iterator[Group]:
+    """Join the group that torchrun describes in the environment; alone without it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Group()
+        return
+    group = Group(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+    if cuda:
+        torch.cuda.set_device(group.local_rank)
+    # Others wait while the first process prepares the data, however long that takes.
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=24))
+    try:
+        yield group
+    finally:
+        distributed.destroy_process_group()

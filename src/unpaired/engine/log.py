@@ -1,0 +1,69 @@
+"""The run's log: JSON lines while it goes, a CSV of the validations."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from unpaired.files import write_text
+
+
+class RunLog:
+    """Appends to `log.jsonl`; on resuming, what came after the checkpoint is cut off."""
+
+    def __init__(self, path: Path, resume_at: int) -> None:
+        self.path = path
+        kept = [r for r in read_log(path) if r["step"] <= resume_at] if resume_at else []
+        write_text(path, "".join(_line(record) for record in kept))
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole records; a line cut short by a crash is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
+    """One row per validation: step, epoch, score, mean and every class per modality."""
+    rows = [_flat(record) for record in records if record["kind"] == "validation"]
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    row = {name: record[name] for name in ("step", "epoch", "loss", "score")}
+    for m, classes in record["dice"].items():
+        row[m] = record["mean"][m]
+        row.update({f"{m}/{name}": value for name, value in classes.items()})
+    return row
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_strict(record), allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
