@@ -1,0 +1,33 @@
+"""Typed run configuration: sections, presets, TOML in and out, key=value overrides."""
+
+from unpaired.config.load import config_from_toml, load_config, preset_names
+from unpaired.config.schema import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    LossConfig,
+    ModalityConfig,
+    ModelConfig,
+    PredictConfig,
+    Section,
+    TrainConfig,
+)
+from unpaired.config.toml import to_toml
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "LossConfig",
+    "ModalityConfig",
+    "ModelConfig",
+    "PredictConfig",
+    "Section",
+    "TrainConfig",
+    "config_from_toml",
+    "load_config",
+    "preset_names",
+    "to_toml",
+]

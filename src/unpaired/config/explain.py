@@ -1,0 +1,94 @@
+"""Validation problems in the user's words: the full key, what came, what was meant."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from unpaired.config.schema import Config
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?', or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def leaves() -> list[str]:
+    """Every full key, `section.field`; modalities have names of the user's and are left out."""
+    return [
+        f"{section}.{name}"
+        for section, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name in field.annotation.model_fields
+    ]
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line per key at fault."""
+    lines: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = _path(problem["loc"])
+        lines.setdefault(".".join(path), _line(path, problem))
+    return list(lines.values())
+
+
+def _path(loc: tuple[int | str, ...]) -> list[str]:
+    """The key as the user writes it: the names that exist in the schema, list positions left out.
+
+    Pydantic adds the branch of a union to the location; such parts name no field.
+    """
+    table: Any = Config
+    path: list[str] = []
+    for part in loc:
+        if table is None or isinstance(part, int):
+            break
+        path.append(part)
+        table = _inside(table, part)
+    return path
+
+
+def _inside(table: Any, key: str) -> Any:
+    """The table under `key`, or None at a leaf."""
+    if isinstance(table, type) and issubclass(table, BaseModel):
+        field = table.model_fields.get(key)
+        table = None if field is None else field.annotation
+    else:
+        table = get_args(table)[1]  # dict[str, Table]
+    is_table = isinstance(table, type) and issubclass(table, BaseModel)
+    named = get_args(table)[1:]
+    holds = bool(named) and isinstance(named[0], type) and issubclass(named[0], BaseModel)
+    return table if is_table or holds else None
+
+
+def _line(path: list[str], problem: Any) -> str:
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"  {key}: there is no such key.{_alternative(path)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message.removeprefix("Input ").removeprefix("should")
+    if message.startswith(" "):
+        return f"  {key}: must{message.removeprefix(' should')}, got {problem['input']!r}."
+    return f"  {key}: {message}."
+
+
+def _alternative(path: list[str]) -> str:
+    """A near name in the same table first, then the same name in another table."""
+    *parents, name = path
+    siblings = _siblings(parents)
+    hint = near(name, siblings)
+    if hint:
+        return hint.replace("mean ", "mean " + "".join(f"{p}." for p in parents), 1)
+    elsewhere = {full.split(".")[1]: full for full in leaves()}
+    close = difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {elsewhere[close[0]]}?"
+    return f" Known here: {', '.join(siblings)}." if siblings else ""
+
+
+def _siblings(parents: list[str]) -> list[str]:
+    table: Any = Config
+    for part in parents:
+        table = _inside(table, part)
+    return list(table.model_fields) if hasattr(table, "model_fields") else []

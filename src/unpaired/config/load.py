@@ -1,0 +1,91 @@
+"""Layers of settings (preset, file, overrides) -> one checked configuration."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unpaired.config.explain import explain, near
+from unpaired.config.overrides import parse_override
+from unpaired.config.schema import Config
+from unpaired.errors import UsageError
+
+Table = dict[str, Any]
+
+
+def load_config(
+    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The configuration of a run: preset, then the file, then `key=value` overrides on top.
+
+    A layer that names another backbone drops the backbone options of the layers below.
+
+    Raises:
+        UsageError: an unknown preset or key, a wrong value, an unreadable file; one line each.
+    """
+    settings: Table = {} if preset is None else _preset(preset)
+    if file is not None:
+        settings = _merge(settings, _read(file))
+    layer: Table = {}
+    for text in overrides:
+        layer = _merge(layer, parse_override(text))
+    return _check(_merge(settings, layer), "the configuration" if file is None else str(file))
+
+
+def config_from_toml(path: Path) -> Config:
+    """Read one file, such as the `config.toml` of a run folder.
+
+    Raises:
+        UsageError: the file is missing, is not TOML, or holds unknown keys or wrong values.
+    """
+    return _check(_read(path), str(path))
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    files = resources.files("unpaired").joinpath("presets").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def _preset(name: str) -> Table:
+    names = preset_names()
+    if name not in names:
+        raise UsageError(
+            f"there is no preset {name!r}.{near(name, names)} Presets: {', '.join(names)}."
+        )
+    file = resources.files("unpaired").joinpath("presets", f"{name}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _read(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UsageError(f"the configuration {path} does not exist.") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+    """`above` wins, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            if "backbone" in value and value["backbone"] != old.get("backbone", "swin_unet"):
+                old = {k: v for k, v in old.items() if k != "options"}
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _check(settings: Table, source: str) -> Config:
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(f"{source}:\n" + "\n".join(explain(error))) from error

@@ -1,0 +1,255 @@
+"""The run configuration: typed, frozen, unknown keys refused. Every field says what it is."""
+
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scalar = bool | int | float | str
+Option = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration. The text "none" clears a field that may be empty."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clear(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        empty = {n for n, f in cls.model_fields.items() if NoneType in get_args(f.annotation)}
+        return {k: None if v == "none" and k in empty else v for k, v in values.items()}
+
+
+def _ordered(name: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{name} is a range (low, high), but {pair[0]:g} is above {pair[1]:g}")
+
+
+class DataConfig(Section):
+    """How images are brought to one grid, cut into patches, and split."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Target spacing (slice, row, column) in mm; none: the median over the cases."""
+    slice_axis: Literal["auto", "S", "P", "L"] = "auto"
+    """Axis that slices are stacked along: S axial, P coronal, L sagittal; auto: the coarsest."""
+    patch: tuple[Size, Size] | None = None
+    """Rows and columns of a training patch; none: chosen from the images."""
+    context: Annotated[int, Field(ge=1, le=15)] = 3
+    """Neighbouring slices the network sees at once; odd. The middle one is labelled."""
+    split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
+    """Shares of the patients for training, validation and test."""
+    split_seed: int = 0
+    """Seed of the random split."""
+    splits: str | None = None
+    """File splits_final.json to use instead of a random split."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Entry of the splits file to train on."""
+    interpolation: Literal[0, 1, 3] = 3
+    """Spline order for images: 0 nearest, 1 linear, 3 cubic."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that prepare cases; 0: all in this process."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.context % 2 == 0:
+            raise ValueError(f"context must be odd (1, 3, 5, ..), got {self.context}")
+        if abs(sum(self.split) - 1) > 1e-6:
+            raise ValueError(f"split must sum to 1, got {sum(self.split):g}")
+        return self
+
+
+class ModalityConfig(Section):
+    """How the intensities of one modality are treated."""
+
+    clip: Literal["auto", "window", "percentile"] = "auto"
+    """window: fixed limits; percentile: limits per volume; auto: window for CT channels."""
+    low: float | None = None
+    """Lower limit: an intensity for window, percent for percentile; none: from the data."""
+    high: float | None = None
+    """Upper limit: an intensity for window, percent for percentile; none: from the data."""
+    zscore: Literal["volume", "dataset"] = "volume"
+    """Mean and deviation from each volume, or from all training volumes together."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high are given together or not at all")
+        if self.low is None or self.high is None:
+            return self
+        if self.clip == "auto":
+            raise ValueError('low and high need clip = "window" or clip = "percentile"')
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        if self.clip == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError("percentiles lie between 0 and 100")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    backbone: str = "swin_unet"
+    """Name of the backbone."""
+    variant: Literal["V1", "V2", "V3"] = "V3"
+    """V1: an encoder per modality; V2: all shared; V3: all shared, channels scaled per modality."""
+    scaling_at_test: bool = True
+    """Keep the modality's channel scaling in the exported model (V3 only)."""
+    heads: Size = 8
+    """Heads of each External Attention Module."""
+    maps: Literal["raw", "scaled"] = "raw"
+    """Semantic-aware maps as written in the paper (raw), or divided by the root of the width."""
+    options: dict[str, Option] = Field(default_factory=dict)
+    """Arguments of the backbone's constructor, such as embed_dim or window."""
+    pretrained: str | None = None
+    """Weights file to start the backbone from."""
+
+
+class LossConfig(Section):
+    """Weights of the objective."""
+
+    alpha: NotNegative = 0.4
+    """Weight of the auxiliary segmentation loss; 0 builds no auxiliary heads."""
+    beta: NotNegative = 0.1
+    """Weight of the consistency of class embeddings between modalities."""
+    gamma: NotNegative = 0.1
+    """Weight of the consistency of semantic correlations between images."""
+    tau: Positive = 4.0
+    """Temperature of the correlation consistency."""
+    ce: NotNegative = 1.0
+    """Weight of the cross-entropy in each segmentation loss."""
+    dice: NotNegative = 1.0
+    """Weight of the Dice loss in each segmentation loss."""
+    dice_background: bool = True
+    """Count the background in the Dice loss."""
+    class_weights: tuple[NotNegative, ...] | None = None
+    """Cross-entropy weight per class, background first; none: all equal."""
+    aux_target: Literal["label", "logits"] = "label"
+    """Compare at the map's size (label brought down) or at full size (logits brought up)."""
+    mask_absent: bool = False
+    """Leave classes absent from a slice out of the correlation consistency."""
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    steps: Size = 20000
+    """Optimisation steps in all."""
+    batch_size: Size = 12
+    """Images per modality in a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum."""
+    learning_rate: Positive = 5e-4
+    """Highest learning rate."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay; embeddings, norms and biases have none."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """How the learning rate falls to zero: half a cosine, or (1 - t)^0.9."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps of linear warm-up."""
+    gradient_clip: Positive | None = 1.0
+    """Largest norm of the gradient; none: not clipped."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the forward pass; auto: what the device does well."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: CUDA if there is one."""
+    threads: Size | None = None
+    """CPU threads; none: as many as torch takes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, sampling and augmentation."""
+    steps_per_epoch: Size | None = None
+    """Steps between validations; none: one pass over the longest modality."""
+    foreground: Fraction = 0.33
+    """Share of samples drawn from slices that hold a chosen class."""
+    early_stop: Size | None = None
+    """Stop after so many epochs without gain; none: never."""
+    max_minutes: Positive | None = None
+    """Stop, resumable, after so many minutes; none: never."""
+    log_every: Size = 10
+    """Steps between log lines."""
+    deterministic: bool = False
+    """Only algorithms whose result never varies, also on a GPU."""
+    init_from: str | None = None
+    """Run folder whose weights to start from."""
+    prefetch: Annotated[int, Field(ge=0)] = 1
+    """Batches drawn ahead in a thread; 0: none."""
+
+
+class AugmentConfig(Section):
+    """Random changes of training images. Numbers are largest changes; pairs are (low, high)."""
+
+    probability: Fraction = 0.5
+    """Chance of each change, per image."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Rotation in the plane, both ways."""
+    scale: tuple[Positive, Positive] = (0.85, 1.2)
+    """Range of the zoom factor."""
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Shift as a fraction of the patch, both ways."""
+    mirror: Literal["auto", "none"] = "auto"
+    """auto: mirror where no class has a left or right twin."""
+    gain: tuple[Positive, Positive] = (0.85, 1.15)
+    """Range of the factor on intensities."""
+    offset: NotNegative = 0.1
+    """Offset of intensities, in standard deviations, both ways."""
+    gamma: tuple[Positive, Positive] = (0.8, 1.25)
+    """Range of the gamma exponent."""
+    noise: NotNegative = 0.05
+    """Largest deviation of added noise, in standard deviations of the volume."""
+    blur_sigma: Annotated[float, Field(ge=0, le=10)] = 0.8
+    """Largest width of the blur in pixels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("scale", "gain", "gamma"):
+            _ordered(name, getattr(self, name))
+        return self
+
+
+class PredictConfig(Section):
+    """From image to labels."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Overlap of neighbouring tiles."""
+    batch_size: Size = 8
+    """Tiles in one forward pass."""
+    largest_component: tuple[str, ...] = ()
+    """Classes of which only the largest connected piece is kept."""
+
+
+class EvaluateConfig(Section):
+    """Scores."""
+
+    tolerance_mm: NotNegative | dict[str, NotNegative] = 2.0
+    """Tolerance of the normalised surface distance, one number or one per class."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    """Grid, patches, split."""
+    modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
+    """One table per modality that needs other than the default treatment."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """Network."""
+    loss: LossConfig = Field(default_factory=LossConfig)
+    """Objective."""
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    """Optimisation."""
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    """Augmentation."""
+    predict: PredictConfig = Field(default_factory=PredictConfig)
+    """Prediction."""
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    """Evaluation."""
