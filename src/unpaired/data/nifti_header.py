@@ -101,7 +101,7 @@ def _shape(header: nib.Nifti1Header, name: str) -> tuple[tuple[int, int, int], l
     if any(n > 1 for n in sizes[3:]):
         raise DataError(
             f"{name} has {axes} axes ({text}), more than one volume; "
-            "save one file a channel: <case>_0000.nii.gz, <case>_0001.nii.gz, ..."
+            "save each as a file of its own (<case>_0000.nii.gz, <case>_0001.nii.gz)."
         )
     notes = [f"{axes} axes ({text}); the trailing ones of size 1 are dropped"] if axes > 3 else []
     return (sizes[0], sizes[1], sizes[2]), notes
