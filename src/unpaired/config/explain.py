@@ -8,6 +8,15 @@ from pydantic import BaseModel, ValidationError
 
 from unpaired.config.schema import Config
 
+PLAIN = {
+    "missing": "too few numbers in the list",
+    "too_long": "too many entries in the list",
+    "tuple_type": "must be a list such as [1, 2] (write 0.5, not .5)",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+"""Pydantic's kinds of error that need other words."""
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?', or nothing where no known name is close."""
@@ -66,11 +75,10 @@ def _line(path: list[str], problem: Any) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"  {key}: there is no such key.{_alternative(path)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message.removeprefix("Input ").removeprefix("should")
-    if message.startswith(" "):
-        return f"  {key}: must{message.removeprefix(' should')}, got {problem['input']!r}."
-    return f"  {key}: {message}."
+    if problem["type"] == "value_error":  # one of our own, whole as it is
+        return f"  {key}: {problem['msg'].removeprefix('Value error, ')}."
+    message = PLAIN.get(problem["type"], problem["msg"]).replace("Input should", "must")
+    return f"  {key}: {message}, got {problem['input']!r}."
 
 
 def _alternative(path: list[str]) -> str:

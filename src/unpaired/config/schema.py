@@ -1,7 +1,7 @@
 """The run configuration: typed, frozen, unknown keys refused. Every field says what it is."""
 
 from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,7 +59,7 @@ class DataConfig(Section):
     """Processes that prepare cases; 0: all in this process."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "DataConfig":
         if self.context % 2 == 0:
             raise ValueError(f"context must be odd (1, 3, 5, ..), got {self.context}")
         if abs(sum(self.split) - 1) > 1e-6:
@@ -80,7 +80,7 @@ class ModalityConfig(Section):
     """Mean and deviation from each volume, or from all training volumes together."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "ModalityConfig":
         if (self.low is None) != (self.high is None):
             raise ValueError("low and high are given together or not at all")
         if self.low is None or self.high is None:
@@ -210,7 +210,7 @@ class AugmentConfig(Section):
     """Largest width of the blur in pixels."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "AugmentConfig":
         for name in ("scale", "gain", "gamma"):
             _ordered(name, getattr(self, name))
         return self
