@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int64
@@ -12,6 +12,7 @@ from unpaired.losses.consistency import icr, mcr
 from unpaired.losses.segmentation import Sync, auxiliary_loss, identity, segmentation_loss
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """What the objective reads of one modality's forward pass."""
 

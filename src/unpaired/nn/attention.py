@@ -84,6 +84,7 @@ class WindowAttention(nn.Module):
         """The mask depends on the map's size only: build it once per size and device."""
         key = (space, device)
         if key not in self._masks:
-            mask = shift_mask(space, self.window, self.shift)[:, None]
-            self._masks[key] = mask.to(device)
+            with torch.inference_mode(False):  # training may use it after a validation built it
+                mask = shift_mask(space, self.window, self.shift)[:, None]
+                self._masks[key] = mask.to(device)
         return self._masks[key]
