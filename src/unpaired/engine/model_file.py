@@ -1,0 +1,229 @@
+"""The exported model: safetensors, never pickle. The weights file alone is a whole model.
+
+`model.safetensors` carries in its header the format, modalities, labels, a sha256 of the tensors
+and the full description (configuration, plan). `model.json` beside it is the same description for
+people and other programs; it must agree with the weights file.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import unpaired
+from unpaired.build import build_segmenter
+from unpaired.config import Config
+from unpaired.data.paths import shown
+from unpaired.data.plan import Plan
+from unpaired.errors import DataError, UsageError
+from unpaired.files import atomic, read_json, write_text
+from unpaired.models.segmenter import GainTable, Segmenter
+
+FORMAT, SCHEMA = "unpaired-segmenter", 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_model(
+    segmenter: Segmenter, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
+) -> None:
+    """Write `folder`/model.safetensors and `folder`/model.json, each whole or not at all.
+
+    Args:
+        extra: further facts for the description, JSON values (training steps, scores).
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    tensors = {n: t.detach().cpu().contiguous() for n, t in segmenter.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "modalities": list(plan.modalities),
+        "labels": list(plan.classes),
+        "parameters": sum(p.numel() for p in segmenter.parameters()),
+        "sha256": tensor_digest(tensors),
+        "versions": {
+            "unpaired": unpaired.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "config": config.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "extra": extra,
+    }
+    text = json.dumps(description, allow_nan=False)
+    metadata = {
+        "format": FORMAT,
+        "schema": str(SCHEMA),
+        "modalities": json.dumps(description["modalities"]),
+        "labels": json.dumps(description["labels"]),
+        "sha256": tensor_digest(tensors),
+        "description": text,
+        "description_sha256": _digest(text),
+    }
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata)
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def load_model(folder: Path) -> tuple[Segmenter, Plan, Config]:
+    """Read what `save_model` wrote, on the CPU, in evaluation mode.
+
+    Raises:
+        DataError: missing, damaged, changed, foreign, newer, or not fitting its own description.
+    """
+    path = folder / WEIGHTS
+    tensors, metadata = _read(path)
+    description = _description(path, metadata)
+    if tensor_digest(tensors) != metadata.get("sha256"):
+        raise DataError(
+            f"{shown(path)} was changed after it was written (its sha256 does not match). "
+            "Export the model again, or restore the file from a copy."
+        )
+    _check_copy(folder / DESCRIPTION, description)
+    config, plan = _config_and_plan(path, description)
+    return _fill(path, tensors, config, plan), plan, config
+
+
+def model_digest(folder: Path) -> str:
+    """A fingerprint of the exported model (weights, plan, configuration), hexadecimal."""
+    with _opened(folder / WEIGHTS) as file:
+        metadata = file.metadata() or {}
+    return _digest(metadata.get("sha256", "") + metadata.get("description_sha256", ""))
+
+
+def tensor_digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        raw = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else np.empty(0)
+        digest.update(raw.data)
+    return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Only the safetensors parser ever sees the bytes."""
+    if not path.is_file():
+        raise DataError(
+            f"there is no {WEIGHTS} in {shown(path.parent)}. Name a folder that `unpaired train` "
+            "or `unpaired export` has written."
+        )
+    try:
+        with path.open("rb") as plain:
+            head = plain.read(9)
+        # A safetensors header begins at byte 8; the length before it may look like anything.
+        if head[8:] != b"{" and (head[:1] == b"\x80" or head[:2] == b"PK"):
+            raise DataError(
+                f"{shown(path)} is a pickle, which can run code when it is opened; it was not. "
+                "Ask for the model as safetensors."
+            )
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"{shown(path)} is not a whole safetensors file ({error}). "
+            "Copy it again, or export the model again."
+        ) from error
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """The description in the weights file, its schema and digest checked."""
+    if metadata.get("format") != FORMAT:
+        raise DataError(
+            f"{shown(path)} was not written by this program. Give a folder exported by `unpaired`."
+        )
+    schema = metadata.get("schema", "")
+    if not schema.isdecimal() or int(schema) > SCHEMA:
+        raise DataError(
+            f"{shown(path)} has schema {schema or 'none'}, this version reads up to {SCHEMA}. "
+            "Update unpaired."
+        )
+    text = metadata.get("description", "")
+    if _digest(text) != metadata.get("description_sha256"):
+        raise DataError(
+            f"the description in {shown(path)} was changed after it was written. "
+            "Export the model again, or restore the file from a copy."
+        )
+    try:
+        description = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the description in {shown(path)} is not JSON: {error}.") from error
+    if not isinstance(description, dict):
+        raise DataError(f"the description in {shown(path)} is not a table. Export it again.")
+    return description
+
+
+def _check_copy(path: Path, description: dict[str, Any]) -> None:
+    if path.exists() and read_json(path) != description:
+        raise DataError(
+            f"{shown(path)} does not belong to {WEIGHTS} beside it: it was edited, or writing was "
+            f"interrupted. Delete it (the weights file holds its own description), or export again."
+        )
+
+
+def _config_and_plan(path: Path, description: dict[str, Any]) -> tuple[Config, Plan]:
+    try:
+        config = Config.model_validate_json(json.dumps(description.get("config")))
+        plan = Plan.model_validate_json(json.dumps(description.get("plan")), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"the description in {shown(path)} does not fit this version: {where}: "
+            f"{first['msg']}. Use the version of unpaired that wrote it."
+        ) from error
+    return config, plan
+
+
+def _fill(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Segmenter:
+    try:
+        # The random start is overwritten; the caller's random numbers must not notice it.
+        with torch.random.fork_rng(devices=[]):
+            segmenter = build_segmenter(config, plan)
+    except UsageError as error:
+        raise DataError(f"the network in {shown(path)} cannot be built: {error}") from error
+    for modality in plan.modalities:
+        phi = tensors.get(f"gains.{modality}.phi")
+        if phi is not None and tuple(phi.shape) == (sum(segmenter.branches.values()),):
+            segmenter.gains[modality] = GainTable(phi)
+    _check_fit(path, segmenter.state_dict(), tensors)
+    segmenter.load_state_dict(tensors)
+    return segmenter.eval().requires_grad_(False)
+
+
+def _check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Same names, shapes and types; `load_state_dict` alone would convert types silently."""
+    reasons = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    reasons += [f"{name} is unknown" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        kinds = [f"{t.dtype} {tuple(t.shape)}" for t in (expected[name], found[name])]
+        if kinds[0] != kinds[1]:
+            reasons.append(f"{name} should be {kinds[0]}, is {kinds[1]}")
+    if reasons:
+        raise DataError(
+            f"the weights in {shown(path)} do not fit the network they describe: "
+            f"{'; '.join(sorted(reasons)[:3])}. Export the model again with this version."
+        )
