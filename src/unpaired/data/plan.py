@@ -1,0 +1,248 @@
+"""The plan: how every image is brought to one grid and scale, each choice with its reason."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from unpaired.data import plan_facts
+from unpaired.data.dataset import Case, Dataset, class_names, value_table
+from unpaired.data.plan_types import Clip, ModalityPlan, Plan
+from unpaired.data.volume import SliceAxis
+from unpaired.errors import DataError, UsageError
+
+__all__ = ["Clip", "DataOptions", "ModalityOptions", "ModalityPlan", "Plan", "make_plan"]
+
+MAX_PATCH = 256
+PERCENTILES = (0.5, 99.5)
+_NEARLY_EQUAL = 1.05
+
+
+@runtime_checkable
+class DataOptions(Protocol):
+    """The part of the configuration that shapes the grid; None or "auto" leave the choice open."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None: ...
+    @property
+    def slice_axis(self) -> Literal["auto", "S", "P", "L"]: ...
+    @property
+    def patch(self) -> tuple[int, int] | None: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def interpolation(self) -> Literal[0, 1, 3]: ...
+
+
+@runtime_checkable
+class ModalityOptions(Protocol):
+    """The part of the configuration that shapes one modality's intensities."""
+
+    @property
+    def clip(self) -> Literal["auto", "window", "percentile"]: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def zscore(self) -> Literal["volume", "dataset"]: ...
+
+
+def make_plan(
+    datasets: Mapping[str, Dataset],
+    data: DataOptions,
+    modalities: Mapping[str, ModalityOptions],
+    multiple: tuple[int, int],
+    *,
+    train: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Choose the grid and the intensity scale for these data sets.
+
+    Args:
+        multiple: the backbone takes (rows, columns) that are multiples of this.
+        train: case ids per modality from which intensities may be learnt; all by default.
+
+    Raises:
+        DataError: no shared class, no case, or damaged files.
+        UsageError: a configured value is illegal.
+    """
+    classes = class_names(datasets)
+    if len(classes) > 256:
+        raise DataError(f"{len(classes)} classes are too many: at most 256 with the background.")
+    if data.context < 1 or data.context % 2 == 0:
+        raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
+    found = plan_facts.geometries(datasets)
+    reasons: dict[str, str] = {}
+    axis, reasons["slice_axis"] = _slice_axis(found, data.slice_axis)
+    order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
+    spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
+    patch, reasons["patch"] = _patch(found, order, spacing, data.patch, multiple)
+    plans = {}
+    for name, dataset in datasets.items():
+        cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
+        values = [value for value, index in value_table(dataset, classes).items() if index]
+        sample = _Sample(dataset, values, cases, seed)
+        plans[name], reasons[f"modalities.{name}"] = _modality(sample, modalities.get(name))
+    return Plan(
+        classes=classes,
+        modalities=plans,
+        spacing_mm=spacing,
+        slice_axis=axis,
+        patch=patch,
+        context=data.context,
+        order=data.interpolation,
+        reasons=reasons,
+    )
+
+
+def _slice_axis(
+    found: Sequence[plan_facts.Geometry], wanted: Literal["auto", "S", "P", "L"]
+) -> tuple[SliceAxis, str]:
+    if wanted != "auto":
+        return wanted, f"Slices are stacked along {wanted}, as configured."
+    median = np.median([geometry.spacing_mm for geometry in found], axis=0)
+    text = " x ".join(f"{value:.3g}" for value in median)
+    coarsest = int(median.argmax())
+    if median[coarsest] < _NEARLY_EQUAL * np.delete(median, coarsest).max():
+        return "S", f"Axial slices, since no axis is clearly the coarsest (S x P x L {text} mm)."
+    letters: tuple[SliceAxis, ...] = ("S", "P", "L")
+    name = {"S": "axial", "P": "coronal", "L": "sagittal"}[letters[coarsest]]
+    return letters[coarsest], (
+        f"Slices are {name}: {letters[coarsest]} is the coarsest axis "
+        f"(median S x P x L {text} mm over {len(found)} cases)."
+    )
+
+
+def _spacing(
+    found: Sequence[plan_facts.Geometry],
+    order: Sequence[int],
+    wanted: tuple[float, float, float] | None,
+) -> tuple[tuple[float, float, float], str]:
+    if wanted is not None:
+        if min(wanted) <= 0:
+            raise UsageError(f"data.spacing_mm is {wanted}; each must be above 0.")
+        return wanted, "The target spacing is as configured."
+    median = np.median([geometry.spacing_mm for geometry in found], axis=0)[list(order)]
+    reason = f"The target spacing is the median over all {len(found)} cases of all modalities"
+    if median[1:].max() < _NEARLY_EQUAL * median[1:].min() and median[1] != median[2]:
+        median[1:] = median[1:].mean()
+        reason += ", made equal in-plane since rows and columns differ by less than 5 %"
+    d, h, w = (round(float(value), 4) for value in median)
+    return (d, h, w), reason + "."
+
+
+def _patch(
+    found: Sequence[plan_facts.Geometry],
+    order: Sequence[int],
+    spacing: tuple[float, float, float],
+    wanted: tuple[int, int] | None,
+    multiple: tuple[int, int],
+) -> tuple[tuple[int, int], str]:
+    if wanted is not None:
+        if any(size < 1 or size % unit for size, unit in zip(wanted, multiple, strict=True)):
+            raise UsageError(
+                f"data.patch is {wanted[0]} x {wanted[1]}; the backbone needs multiples of "
+                f"{multiple[0]} x {multiple[1]}."
+            )
+        return wanted, "The patch is as configured."
+    extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)][1:] for g in found]
+    median = np.median(extent_mm, axis=0) / spacing[1:]
+    h, w = (
+        max(1, min(int(size / unit + 0.5), MAX_PATCH // unit)) * unit
+        for size, unit in zip(median, multiple, strict=True)
+    )
+    return (h, w), (
+        f"The patch is the multiple of {multiple[0]} x {multiple[1]} closest to the median plane "
+        f"of {median[0]:.0f} x {median[1]:.0f} voxels, at most {MAX_PATCH}; "
+        "larger planes are tiled, smaller ones padded."
+    )
+
+
+class _Sample:
+    """One modality's labelled intensities, read when first asked for."""
+
+    def __init__(
+        self, dataset: Dataset, values: Sequence[int], cases: Sequence[Case], seed: int
+    ) -> None:
+        self.dataset = dataset
+        self._draw = (dataset, values, cases, seed)
+        self._found: list[np.ndarray] | None = None
+
+    def channel(self, k: int) -> np.ndarray:
+        if self._found is None:
+            self._found = plan_facts.foreground(*self._draw)
+        return self._found[k]
+
+
+def _modality(sample: _Sample, options: ModalityOptions | None) -> tuple[ModalityPlan, str]:
+    names = sample.dataset.channel_names
+    pairs = [_clip(sample, k, name, options) for k, name in enumerate(names)]
+    clips, reasons = tuple(clip for clip, _ in pairs), [reason for _, reason in pairs]
+    if options is None or options.zscore == "volume":
+        reasons.append("Each volume is brought to mean 0 and deviation 1.")
+        return ModalityPlan(channel_names=names, clip=clips), " ".join(reasons)
+    moments = [_moments(sample, k, clip) for k, clip in enumerate(clips)]
+    reasons.append("Mean and deviation come from the labelled voxels of all cases, as configured.")
+    plan = ModalityPlan(
+        channel_names=names,
+        clip=clips,
+        zscore="dataset",
+        mean=tuple(mean for mean, _ in moments),
+        std=tuple(std for _, std in moments),
+    )
+    return plan, " ".join(reasons)
+
+
+def _clip(sample: _Sample, k: int, name: str, options: ModalityOptions | None) -> tuple[Clip, str]:
+    kind = "auto" if options is None else options.clip
+    low = None if options is None else options.low
+    high = None if options is None else options.high
+    if low is not None and high is not None and low >= high:
+        raise UsageError(f"the clip of channel {name} runs from {low:g} to {high:g}; swap them.")
+    # The name of the channel decides, never the key under which the user filed the modality.
+    quantitative = name.strip().casefold() == "ct"
+    if kind == "percentile" or (kind == "auto" and not quantitative):
+        return _percentiles(name, low, high, kind)
+    if low is not None and high is not None:
+        clip = Clip(kind="window", low=low, high=high)
+        return clip, f"{name} is clipped to {low:g} .. {high:g}, as configured."
+    values = sample.channel(k)
+    if not len(values):
+        clip, _ = _percentiles(name, None, None, "auto")
+        return clip, f"{name} is clipped at its percentiles: there is no labelled voxel."
+    window = np.percentile(values, PERCENTILES)
+    clip = Clip(
+        kind="window",
+        low=round(float(window[0]), 4) if low is None else low,
+        high=round(float(window[1]), 4) if high is None else high,
+    )
+    why = "its units mean the same in every scan" if kind == "auto" else "as configured"
+    return clip, (
+        f"{name} is clipped to {clip.low:g} .. {clip.high:g}, the {PERCENTILES[0]:g} and "
+        f"{PERCENTILES[1]:g} percentiles of labelled voxels ({why})."
+    )
+
+
+def _percentiles(name: str, low: float | None, high: float | None, kind: str) -> tuple[Clip, str]:
+    low = PERCENTILES[0] if low is None else low
+    high = PERCENTILES[1] if high is None else high
+    if not 0 <= low < high <= 100:
+        raise UsageError(f"the clip of channel {name}, {low:g} .. {high:g}, is not in percent.")
+    why = "its units differ from scan to scan" if kind == "auto" else "as configured"
+    clip = Clip(kind="percentile", low=low, high=high)
+    return clip, f"{name} is clipped at each volume's {low:g} and {high:g} percentiles ({why})."
+
+
+def _moments(sample: _Sample, k: int, clip: Clip) -> tuple[float, float]:
+    values = sample.channel(k).astype(np.float64)
+    if not len(values):
+        raise DataError(
+            f'{sample.dataset.root}: zscore = "dataset" needs labelled voxels, there are none; '
+            'set zscore = "volume".'
+        )
+    limits = (clip.low, clip.high)
+    if clip.kind == "percentile":
+        limits = tuple(np.percentile(values, limits))
+    values = values.clip(*limits)
+    return float(values.mean()), float(max(values.std(), 1e-8))

@@ -1,0 +1,127 @@
+"""What the plan is made from: the geometry of every case, the intensities of labelled voxels."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from unpaired.data import inflate, nifti_header
+from unpaired.data.dataset import Case, Dataset
+from unpaired.data.volume import canonical_orientation, read_label, read_volume
+from unpaired.errors import DataError
+
+Found = TypeVar("Found")
+# Percentiles of intensities are stable long before these limits.
+MAX_CASES, MAX_VOXELS = 32, 20_000
+_HEAD = nifti_header.HEAD_BYTES + (1 << 16)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One case's grid in patient axes: index 0 is S, 1 is P, 2 is L.
+
+    Attributes:
+        spacing_mm: distance between neighbours along each axis.
+        shape: voxels along each axis.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The grid of a NIfTI file, from its header alone.
+
+    Raises:
+        DataError: the file cannot be opened, or its header is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_HEAD)
+        if data[:2] == inflate.MAGIC:
+            data = inflate.inflate_head(data, nifti_header.HEAD_BYTES)
+    except (OSError, inflate.InflateError) as error:
+        raise DataError(f"cannot read {path}: {error}. Mend or remove the file.") from error
+    layout = nifti_header.parse(data[: nifti_header.HEAD_BYTES], str(path))
+    affine, _ = nifti_header.affine_of(layout, str(path))
+    turn = canonical_orientation(affine)
+    spacing_mm = turn.spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    a, b, c = (layout.shape[axis] for axis in turn.axes)
+    return Geometry(spacing_mm, (a, b, c))
+
+
+def geometries(datasets: Mapping[str, Dataset]) -> list[Geometry]:
+    """The grid of every case of every modality.
+
+    Raises:
+        DataError: there is no case, or headers are damaged (all of them are listed).
+    """
+    cases = [case for dataset in datasets.values() for case in dataset.cases]
+    if not cases:
+        raise DataError("no case was found; check the folders of the data sets.")
+    return collect(cases, lambda case: read_geometry(case.images[0]))
+
+
+def foreground(
+    dataset: Dataset, values: Iterable[int], cases: Sequence[Case], seed: int
+) -> list[np.ndarray]:
+    """Intensities of labelled voxels, per channel float32 [n]; a seeded sample of cases, voxels.
+
+    Args:
+        values: the label values (of the file) that count as foreground.
+        cases: the cases to draw from; those without a label are passed over.
+
+    Raises:
+        DataError: files are damaged, or an image and its label differ in shape (all are listed).
+    """
+    wanted = list(values)
+    rng = np.random.default_rng([seed, 0])
+    labelled = [case for case in cases if case.label is not None]
+    chosen = [labelled[i] for i in rng.permutation(len(labelled))[:MAX_CASES]]
+
+    def sample(case: Case) -> list[np.ndarray]:
+        return _case_foreground(case, wanted, rng)
+
+    samples = collect(chosen, sample)
+    channels = range(len(dataset.channel_names))
+    return [
+        np.concatenate([np.empty(0, np.float32), *(found[k] for found in samples)])
+        for k in channels
+    ]
+
+
+def _case_foreground(
+    case: Case, values: Sequence[int], rng: np.random.Generator
+) -> list[np.ndarray]:
+    assert case.label is not None
+    label = read_label(case.label).array
+    # The order of ravel is that of the index, whatever the memory order of the arrays.
+    where = np.flatnonzero(np.isin(label, values))
+    if len(where) > MAX_VOXELS:
+        where = np.sort(rng.choice(where, MAX_VOXELS, replace=False))
+    index = np.unravel_index(where, label.shape)
+    found = []
+    for path in case.images:
+        image = read_volume(path).array
+        if image.shape != label.shape:
+            raise DataError(
+                f"{path} has {image.shape} voxels, its label {case.label} {label.shape}; "
+                "bring both to one grid."
+            )
+        found.append(image[index].astype(np.float32))
+    return found
+
+
+def collect(cases: Sequence[Case], work: Callable[[Case], Found]) -> list[Found]:
+    """`work` on every case; one `DataError` at the end that lists every failure."""
+    results, failures = [], []
+    for case in cases:
+        try:
+            results.append(work(case))
+        except DataError as error:
+            failures.append(f"{case.modality}/{case.id}: {error}")
+    if failures:
+        raise DataError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
+    return results

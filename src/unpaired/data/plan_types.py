@@ -1,0 +1,91 @@
+"""The plan's data types: what is stored in plan.json."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unpaired import files
+from unpaired.data.volume import SliceAxis
+from unpaired.errors import DataError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Clip(_Strict):
+    """Limits for one channel: a window in the image's units, or percentiles of each volume."""
+
+    kind: Literal["window", "percentile"]
+    low: float
+    high: float
+
+
+class ModalityPlan(_Strict):
+    """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset"."""
+
+    channel_names: tuple[str, ...]
+    clip: tuple[Clip, ...]
+    zscore: Literal["volume", "dataset"] = "volume"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class Plan(_Strict):
+    """Everything that preparing an image needs, and why it was chosen.
+
+    Attributes:
+        classes: class names, background first.
+        spacing_mm: target spacing (slice axis, row, column).
+        slice_axis: the patient axis along which slices are stacked.
+        patch: (rows, columns) of a training image.
+        context: consecutive slices that the network sees; odd.
+        order: of the spline that resamples images.
+        reasons: one sentence per choice.
+    """
+
+    version: Literal[1] = 1
+    classes: tuple[str, ...]
+    modalities: dict[str, ModalityPlan]
+    spacing_mm: tuple[float, float, float]
+    slice_axis: SliceAxis
+    patch: tuple[int, int]
+    context: int = 3
+    order: Literal[0, 1, 3] = 3
+    reasons: dict[str, str] = {}
+
+    @property
+    def axes(self) -> tuple[str, str, str]:
+        """The patient axis of each array axis, such as S, P, L."""
+        first, second = (letter for letter in "SPL" if letter != self.slice_axis)
+        return self.slice_axis, first, second
+
+    def fingerprint(self, modality: str) -> str:
+        """Changes when, and only when, prepared images of this modality would change."""
+        facts = self.model_dump(include={"version", "classes", "spacing_mm", "slice_axis", "order"})
+        facts["modality"] = self.modalities[modality].model_dump()
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        files.write_json(path, self.model_dump())
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: missing, not JSON, or not a plan of this version.
+        """
+        text = json.dumps(files.read_json(path))
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{path} is not a plan of this version: {where}: {first['msg']}. Prepare again."
+            ) from error

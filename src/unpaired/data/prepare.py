@@ -1,0 +1,244 @@
+"""Preparing data sets: every case through `preprocess` into the cache; restartable, parallel."""
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from glob import escape
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+import torch
+
+from unpaired.data.dataset import Case, Dataset, value_table
+from unpaired.data.plan import Plan
+from unpaired.data.prepared import (
+    PreparedCase,
+    PreparedSet,
+    open_prepared,
+    read_case,
+    record_path,
+    write_case,
+    write_index,
+)
+from unpaired.data.preprocess import (
+    PreparedImage,
+    check_label_grid,
+    preprocess,
+    preprocess_label,
+    restore_labels,
+)
+from unpaired.data.volume import read_label, read_volume
+from unpaired.errors import DataError, ResourceError, UnpairedError
+
+__all__ = [
+    "PreparedCase",
+    "PreparedImage",
+    "PreparedSet",
+    "open_prepared",
+    "prepare",
+    "preprocess",
+    "restore_labels",
+]
+
+Progress = Callable[[int, int, str], None]
+# Raise when the same plan leads to other prepared arrays than before.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: Case
+    table: dict[int, int]
+    plan: Plan
+    folder: Path
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.modality}/{self.case.id}"
+
+    @property
+    def marker(self) -> Path:
+        """There while the case is in work: names the case when its worker is killed."""
+        return self.folder / f".{self.case.id}.working"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    job: _Job
+    fault: Literal["none", "data", "resource"] = "none"
+    message: str = ""
+
+
+def prepare(
+    datasets: Mapping[str, Dataset],
+    plan: Plan,
+    folder: Path,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> PreparedSet:
+    """Prepare every case into `folder`; cases that are done and unchanged are kept.
+
+    Args:
+        workers: processes; 0 or 1 stays in this one.
+        progress: called with (cases done, cases in all, "modality/case") after each case.
+
+    Raises:
+        DataError: cases are at fault; all are listed, the others are prepared.
+        ResourceError: a worker died, memory or disk ran out; the same call goes on.
+    """
+    jobs = [
+        _Job(case, value_table(dataset, plan.classes), plan, folder / modality, workers <= 1)
+        for modality, dataset in datasets.items()
+        for case in dataset.cases
+    ]
+    for job in jobs:
+        job.marker.unlink(missing_ok=True)
+    failures = []
+    for done, outcome in enumerate(_run(jobs, workers), 1):
+        if outcome.fault != "none":
+            failures.append(outcome)
+        if progress is not None:
+            progress(done, len(jobs), outcome.job.name)
+    _raise(failures, len(jobs))
+    index = {m: [case.id for case in dataset.cases] for m, dataset in datasets.items()}
+    write_index(folder, plan, index)
+    return open_prepared(folder)
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
+    if workers <= 1:
+        yield from map(_attempt, jobs)
+        return
+    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+    try:
+        yield from pool(joblib.delayed(_attempt)(job) for job in jobs)
+    except (BrokenProcessPool, OSError) as error:  # joblib's TerminatedWorkerError is the first
+        working = [job.name for job in jobs if job.marker.exists()]
+        raise ResourceError(
+            f"a worker process died while preparing {' or '.join(working) or 'a case'}, most "
+            f"often because memory ran out ({type(error).__name__}). Run again with fewer "
+            f"workers than {workers} (0: no extra process); finished cases are kept."
+        ) from error
+
+
+def _raise(failures: Sequence[_Outcome], total: int) -> None:
+    if not failures:
+        return
+    lines = sorted(f"  {failure.job.name}: {failure.message}" for failure in failures)
+    text = f"{len(failures)} of {total} cases could not be prepared:\n" + "\n".join(lines)
+    if any(failure.fault == "resource" for failure in failures):
+        raise ResourceError(text)
+    raise DataError(text)
+
+
+def _attempt(job: _Job) -> _Outcome:
+    """One case; whatever goes wrong is told to the caller, so that the other cases go on."""
+    try:
+        if not job.alone:
+            torch.set_num_threads(1)
+        _prepare_case(job)
+    except ResourceError as error:
+        return _Outcome(job, "resource", str(error))
+    except UnpairedError as error:
+        return _Outcome(job, "data", str(error))
+    except MemoryError:
+        return _Outcome(job, "resource", "memory ran out; use fewer workers.")
+    except Exception as error:
+        memory = "allocate memory" in str(error)  # torch has no error class of its own for it
+        return _Outcome(job, "resource" if memory else "data", f"{type(error).__name__}: {error}")
+    return _Outcome(job)
+
+
+def _prepare_case(job: _Job) -> None:
+    sources = _sources(job.case)
+    record: dict[str, Any] = {
+        "format": _FORMAT,
+        "id": job.case.id,
+        "modality": job.case.modality,
+        "patient": job.case.patient,
+        "plan": job.plan.fingerprint(job.case.modality),
+        "table": [list(pair) for pair in sorted(job.table.items())],
+    }
+    if _is_done(job, record, sources):
+        return
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for stale in job.folder.glob(f".{escape(job.case.id)}.????????.*npy"):
+            stale.unlink(missing_ok=True)  # left by a process that was killed while writing
+        job.marker.touch()
+        image, label = _arrays(job)
+        record["sources"] = [{**source, "sha256": _sha256(source)} for source in sources]
+        record["versions"] = _versions()
+        write_case(job.folder, image, label, record)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write into {job.folder}: {error.strerror or error}. "
+            "Choose a folder that is yours to write and has space left."
+        ) from error
+    finally:
+        job.marker.unlink(missing_ok=True)
+
+
+def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
+    case = job.case
+    volumes = [read_volume(path) for path in case.images]
+    label = None if case.label is None else read_label(case.label)
+    if label is not None:
+        check_label_grid(volumes[0], label)
+    image = preprocess(volumes, case.modality, job.plan)
+    if label is None:
+        return image, None
+    return image, preprocess_label(label, image, job.table, len(job.plan.classes))
+
+
+def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -> bool:
+    if not record_path(job.folder, job.case.id).is_file():
+        return False
+    try:
+        found = read_case(job.folder, job.case.id).record
+        same = all(found[key] == value for key, value in record.items())
+        old = found["sources"]
+        return (
+            same
+            and len(old) == len(sources)
+            and all(_unchanged(a, b) for a, b in zip(old, sources, strict=True))
+        )
+    except (DataError, KeyError, TypeError):
+        return False
+
+
+def _unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    if old["size"] != new["size"]:
+        return False
+    # A copied or touched file is read once more rather than prepared once more.
+    untouched = old["path"] == new["path"] and old["mtime_ns"] == new["mtime_ns"]
+    return untouched or old["sha256"] == _sha256(new)
+
+
+def _sources(case: Case) -> list[dict[str, Any]]:
+    found = []
+    for path in (*case.images, *([case.label] if case.label else [])):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+        found.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
+    return found
+
+
+def _sha256(source: Mapping[str, Any]) -> str:
+    try:
+        with Path(source["path"]).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {source['path']}: {error.strerror or error}.") from error
+
+
+def _versions() -> dict[str, str]:
+    names = ("unpaired", "numpy", "scipy", "torch", "nibabel")
+    return {"python": platform.python_version(), **{n: metadata.version(n) for n in names}}
