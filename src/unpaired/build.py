@@ -28,7 +28,8 @@ def backbone_class(name: str) -> type[Backbone]:
     if name not in BACKBONES:
         close = get_close_matches(name, BACKBONES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"model.backbone={name!r} is unknown.{hint} Known: {', '.join(BACKBONES)}.")
+        known = ", ".join(BACKBONES)
+        raise UsageError(f"model.backbone={name!r} is unknown.{hint} Known: {known}.")
     return BACKBONES[name]
 
 
@@ -59,7 +60,8 @@ def build_backbone(config: Config, plan: Plan) -> Backbone:
             image_size=plan.patch, in_channels=channels, classes=len(plan.classes), **options
         )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"the backbone {config.model.backbone} cannot be built: {error}") from error
+        name = config.model.backbone
+        raise UsageError(f"the backbone {name} cannot be built: {error}") from error
 
 
 def build_segmenter(config: Config, plan: Plan) -> Segmenter:

@@ -38,10 +38,21 @@ class Group:
         """Whether the flag is set in any process."""
         if self.world == 1:
             return flag
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        votes = torch.tensor(float(flag), device=device)
+        votes = torch.tensor(float(flag), device=self._device)
         distributed.all_reduce(votes)
         return bool(votes > 0)
+
+    def from_lead(self, value: float) -> float:
+        """The first process's value, in every process."""
+        if self.world == 1:
+            return value
+        box = torch.tensor(value, dtype=torch.float64, device=self._device)
+        distributed.broadcast(box, 0)
+        return float(box)
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
 class SumOverProcesses(torch.autograd.Function):

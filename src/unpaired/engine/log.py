@@ -38,7 +38,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
-    """One row per validation: step, epoch, score, mean and every class per modality."""
+    """One row per validation: step, epoch, score, then per modality the mean and every class."""
     rows = [_flat(record) for record in records if record["kind"] == "validation"]
     if not rows:
         return
@@ -50,7 +50,7 @@ def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    row = {name: record[name] for name in ("step", "epoch", "loss", "score")}
+    row = {name: record[name] for name in ("step", "epoch", "score")}
     for m, classes in record["dice"].items():
         row[m] = record["mean"][m]
         row.update({f"{m}/{name}": value for name, value in classes.items()})

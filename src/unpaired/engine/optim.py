@@ -12,7 +12,8 @@ def parameter_groups(
     network: nn.Module, weight_decay: float, exempt: tuple[str, ...]
 ) -> list[dict[str, object]]:
     """No weight decay on norms, biases (one axis), embeddings Q and position tables."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -1,0 +1,204 @@
+"""From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unpaired.build import size_step
+from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.data.dataset import Dataset, class_names, value_table
+from unpaired.data.plan import Plan, make_plan
+from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
+from unpaired.data.sources import open_dataset
+from unpaired.data.split import Split, random_split, read_splits, write_splits
+from unpaired.engine.run_folder import RunFolder
+from unpaired.errors import DataError, UsageError
+from unpaired.files import read_json, write_json, write_text
+
+Progress = Callable[..., None]
+
+MAY_CHANGE = {
+    "train.device",
+    "train.threads",
+    "train.prefetch",
+    "train.log_every",
+    "train.max_minutes",
+    "train.early_stop",
+    "data.workers",
+}
+"""What may differ when a run goes on: it does not change what the steps compute."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything decided before the first step."""
+
+    plan: Plan
+    split: Split
+    cases: dict[str, dict[str, PreparedCase]]
+    """modality -> case id -> prepared case."""
+
+    def part(self, name: str) -> dict[str, list[PreparedCase]]:
+        """The cases of `train`, `val` or `test`, by modality."""
+        ids: Mapping[str, tuple[str, ...]] = getattr(self.split, name)
+        return {m: [self.cases[m][case] for case in ids.get(m, ())] for m in self.cases}
+
+
+def make_setup(
+    config: Config,
+    data: Mapping[str, Path],
+    folder: RunFolder,
+    prepared: Path | None = None,
+    source: Plan | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Decide and prepare everything, writing it into the run folder. Repeatable.
+
+    Args:
+        prepared: a cache to share between runs; the run folder's own by default.
+        source: the plan of the run this one is initialised from: its grid and classes are kept.
+
+    Raises:
+        DataError: the data are at fault. UsageError: the folder belongs to another run.
+    """
+    if not data:
+        raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
+    if folder.config.exists():
+        check_same_config(config_from_toml(folder.config), config, folder)
+    datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
+    labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
+    for m, cases in labelled.items():
+        if not cases:
+            raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
+    split = _split(config, labelled, folder)
+    plan = _plan(config, datasets, split, folder, source)
+    cache = prepared or folder.prepared
+    kept = {
+        m: Dataset(d.modality, d.root, d.channel_names, d.labels, tuple(labelled[m]))
+        for m, d in datasets.items()
+    }
+    prepare(kept, plan, cache, config.data.workers, progress)
+    write_json(folder.data, _data_record(kept, plan, cache))
+    folder.write_environment()
+    write_text(folder.config, to_toml(config))
+
+
+def load_setup(folder: RunFolder) -> Setup:
+    """Read back what `make_setup` wrote."""
+    record = read_json(folder.data)
+    cache: PreparedSet = open_prepared(Path(record["prepared"]))
+    plan = Plan.read(folder.plan)
+    cases = {m: {case.id: case for case in cache.cases[m]} for m in plan.modalities}
+    known = {m: list(cases[m].values()) for m in plan.modalities}
+    return Setup(plan, read_splits(folder.splits, known)[0], cases)
+
+
+def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on under another configuration."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    changed = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and key not in MAY_CHANGE
+        and key.split(".")[0] not in {"predict", "evaluate"}
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder.root} holds a run with another configuration ({'; '.join(changed)}). "
+            "Give the same values to go on, or another --out to begin anew."
+        )
+
+
+def _split(config: Config, cases: Mapping[str, list[Any]], folder: RunFolder) -> Split:
+    """The run's own split once it has one; else the given file's fold, or a random split."""
+    if folder.splits.exists():
+        return read_splits(folder.splits, cases)[0]
+    if config.data.splits is None:
+        split = random_split(cases, config.data.split, config.data.split_seed)
+    else:
+        folds = read_splits(Path(config.data.splits), cases)
+        if config.data.fold >= len(folds):
+            raise UsageError(
+                f"data.fold={config.data.fold}, but {config.data.splits} holds {len(folds)} folds, "
+                "counted from 0."
+            )
+        split = folds[config.data.fold]
+    for m in cases:
+        if not split.train.get(m):
+            raise DataError(f"the split leaves no training case of {m}.")
+    write_splits(folder.splits, [split])
+    return split
+
+
+def _plan(
+    config: Config,
+    datasets: Mapping[str, Dataset],
+    split: Split,
+    folder: RunFolder,
+    source: Plan | None,
+) -> Plan:
+    if folder.plan.exists():
+        plan = Plan.read(folder.plan)
+        if plan.classes != class_names(datasets) or set(plan.modalities) != set(datasets):
+            raise UsageError(
+                f"{folder.root} was planned for other classes or modalities "
+                f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
+            )
+        return plan
+    rows, columns = size_step(config)
+    plan = make_plan(datasets, config.data, config.modalities, (rows, columns), train=split.train)
+    if source is not None:
+        plan = _like_source(plan, source)
+    plan.write(folder.plan)
+    return plan
+
+
+def _like_source(plan: Plan, source: Plan) -> Plan:
+    """Keep the grid of the run to start from, and the intensities of the modalities it knows."""
+    if plan.classes != source.classes:
+        raise UsageError(
+            f"train.init_from was trained on the classes {', '.join(source.classes)}, the data "
+            f"hold {', '.join(plan.classes)}. Give both the same class names."
+        )
+    known = {m: source.modalities.get(m, part) for m, part in plan.modalities.items()}
+    why = dict.fromkeys(("spacing_mm", "patch"), "as in the run that training starts from")
+    kept = {
+        n: getattr(source, n) for n in ("spacing_mm", "slice_axis", "patch", "context", "order")
+    }
+    return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
+
+
+def _data_record(datasets: Mapping[str, Dataset], plan: Plan, cache: Path) -> dict[str, Any]:
+    """data.json: where each case lies, so that prediction and the report need nothing else."""
+    return {
+        "classes": list(plan.classes),
+        "prepared": str(cache.resolve()),
+        "modalities": {
+            m: {
+                "root": str(d.root.resolve()),
+                "channel_names": list(d.channel_names),
+                "values": {str(v): i for v, i in value_table(d, plan.classes).items()},
+                "cases": {
+                    case.id: {
+                        "images": [str(path.resolve()) for path in case.images],
+                        "label": None if case.label is None else str(case.label.resolve()),
+                        "patient": case.patient,
+                    }
+                    for case in d.cases
+                },
+            }
+            for m, d in datasets.items()
+        },
+    }
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found.update(_flat(item, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = item
+    return found

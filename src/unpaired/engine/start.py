@@ -1,0 +1,95 @@
+"""How a training begins: fixed numbers, weights from a run or a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unpaired.config import Config, TrainConfig
+from unpaired.data.plan import Plan
+from unpaired.engine.checkpoint import load_checkpoint
+from unpaired.engine.run_folder import RunFolder
+from unpaired.errors import DataError, UsageError
+from unpaired.models import Joint
+
+PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "semantics.")
+"""Where a modality's own parameters lie; a modality that is added starts with fresh ones."""
+
+
+def fix_numbers(options: TrainConfig) -> None:
+    """Seed, threads and kernels, before anything random is built."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(options.deterministic, warn_only=True)
+    torch.manual_seed(options.seed)
+
+
+def source_plan(config: Config) -> Plan | None:
+    """The plan of the run to start from, if there is one."""
+    if config.train.init_from is None:
+        return None
+    source = RunFolder(Path(config.train.init_from))
+    if not source.best.is_file():
+        raise UsageError(
+            f"train.init_from={config.train.init_from} holds no checkpoints/best.pt; give the "
+            "folder of a run that has validated at least once."
+        )
+    return Plan.read(source.plan)
+
+
+def fill_from_files(joint: Joint, config: Config) -> None:
+    """Start from another run's weights, where the configuration says so.
+
+    Raises:
+        UsageError: the networks do not match; the message names the layers.
+    """
+    if config.model.pretrained is not None:
+        raise UsageError(
+            "model.pretrained is not supported yet; use train.init_from=RUN to start from a run."
+        )
+    if config.train.init_from is None:
+        return
+    path = RunFolder(Path(config.train.init_from)).best
+    state = load_checkpoint(path)["model"]
+    own = joint.state_dict()
+    known = {m for m in joint.segmenter.modalities if f"segmenter.stems.{m}.0.weight" in state}
+    fresh = tuple(
+        f"{prefix}{m}." for prefix in PER_MODALITY for m in joint.segmenter.modalities
+        if m not in known
+    )  # fmt: skip
+    wanted = {name: value for name, value in own.items() if not name.startswith(fresh or ("\0",))}
+    _check(wanted, state, path, UsageError)
+    joint.load_state_dict({**own, **{name: state[name] for name in wanted}})
+
+
+def load_matching(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that must match the network exactly.
+
+    Raises:
+        DataError: they do not; the message names the layers.
+    """
+    own = network.state_dict()
+    _check(own, state, path, DataError)
+    network.load_state_dict({name: state[name] for name in own})
+
+
+def _check(
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    path: Path,
+    kind: type[UsageError] | type[DataError],
+) -> None:
+    missing = [name for name in wanted if name not in state]
+    other = [
+        f"{name} ({tuple(state[name].shape)} there, {tuple(value.shape)} here)"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if missing or other:
+        parts = [f"missing: {', '.join(missing[:5])}"] if missing else []
+        parts += [f"of another shape: {', '.join(other[:5])}"] if other else []
+        raise kind(
+            f"the weights in {path} do not fit this network; {'; '.join(parts)}. Use the model "
+            "and loss settings and the classes of the run that wrote them."
+        )
