@@ -1,0 +1,189 @@
+"""Scores of predictions against the truth, on the native grid."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from unpaired.data.paths import shown
+from unpaired.data.preprocess import to_classes
+from unpaired.data.volume import SAME_GRID_MM, Volume, read_label, same_grid
+from unpaired.errors import DataError, ResourceError
+from unpaired.metrics import score
+
+Tolerance = float | int | Mapping[str, float]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of one case; nan is undefined. All four are nan where the truth lacks the class,
+    distances also where the prediction does (then Dice and NSD are 0)."""
+
+    modality: str
+    case: str
+    cls: str
+    dice: float
+    asd_mm: float
+    hd95_mm: float
+    nsd: float
+    truth_voxels: int
+    prediction_voxels: int
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+class Pair(NamedTuple):
+    """A prediction and its truth; plain tuples of these four do as well."""
+
+    modality: str
+    case: str
+    prediction: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores, and what could not be scored.
+
+    Attributes:
+        failures: "modality/case" -> what was wrong with its files.
+        missing: cases with a truth and no prediction.
+    """
+
+    scores: tuple[Score, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    tolerance_mm: Tolerance = 2.0
+
+
+def evaluate_pairs(
+    pairs: Iterable[tuple[str, str, Path, Path]],
+    classes: Sequence[str],
+    tables: Mapping[str, Mapping[int, int]],
+    tolerance_mm: Tolerance = 2.0,
+    progress: Progress | None = None,
+    workers: int = 0,
+    prediction_tables: Mapping[str, Mapping[int, int]] | None = None,
+    failures: dict[str, str] | None = None,
+) -> list[Score]:
+    """Score every pair (modality, case, prediction file, truth file), class by class.
+
+    Args:
+        classes: names by index, background first.
+        tables: modality -> values in the truth files -> class index (`value_table`).
+        tolerance_mm: of the NSD, one number or one per class.
+        progress: called with (done, all, "modality/case").
+        workers: processes; 0 stays in this one.
+        prediction_tables: as `tables`, for prediction files that do not hold class indices.
+        failures: where given, a bad case is noted here and the others go on.
+
+    Raises:
+        DataError: after all cases, listing every bad one, where `failures` is not given.
+        ResourceError: a worker process died.
+    """
+    jobs = [Pair(*pair) for pair in pairs]
+    identity = {index: index for index in range(len(classes))}
+    predicted = prediction_tables or {}
+    calls = [
+        (pair, classes, tables[pair.modality], predicted.get(pair.modality, identity), tolerance_mm)
+        for pair in jobs
+    ]
+    scores: list[Score] = []
+    bad: dict[str, str] = {}
+    for done, (pair, (found, error)) in enumerate(zip(jobs, _run(calls, workers), strict=True), 1):
+        name = f"{pair.modality}/{pair.case}"
+        scores += found
+        if error:
+            bad[name] = error
+        if progress:
+            progress(done, len(jobs), name)
+    if failures is not None:
+        failures.update(bad)
+    elif bad:
+        lines = "\n".join(f"  {name}: {what}" for name, what in bad.items())
+        raise DataError(f"{len(bad)} of {len(jobs)} cases could not be scored:\n{lines}")
+    return scores
+
+
+def _run(calls: list[tuple], workers: int) -> Iterator[tuple[list[Score], str | None]]:
+    """Outcomes in the order of the calls."""
+    if workers < 2:
+        yield from (_attempt(*call) for call in calls)
+        return
+    try:
+        pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+        yield from pool(delayed(_attempt)(*call) for call in calls)
+    except (OSError, RuntimeError) as error:
+        raise ResourceError(
+            f"a worker process ended early ({type(error).__name__}), most often for lack of "
+            "memory; use fewer workers, or workers=0."
+        ) from error
+
+
+def _attempt(
+    pair: Pair,
+    classes: Sequence[str],
+    truth_table: Mapping[int, int],
+    prediction_table: Mapping[int, int],
+    tolerance_mm: Tolerance,
+) -> tuple[list[Score], str | None]:
+    try:
+        return evaluate_case(pair, classes, truth_table, prediction_table, tolerance_mm), None
+    except DataError as error:
+        return [], str(error)
+
+
+def evaluate_case(
+    pair: Pair,
+    classes: Sequence[str],
+    truth_table: Mapping[int, int],
+    prediction_table: Mapping[int, int],
+    tolerance_mm: Tolerance,
+) -> list[Score]:
+    """Read and score one case.
+
+    Raises:
+        DataError: a file is at fault, the grids differ, or a value has no meaning.
+    """
+    prediction, truth = read_label(pair.prediction), read_label(pair.truth)
+    _need_same_grid(prediction, truth, pair)
+    found = score(
+        _indices(prediction, prediction_table, pair.prediction, classes),
+        to_classes(truth.array, truth_table, shown(pair.truth)),
+        classes,
+        truth.spacing_mm,
+        tolerance_mm,
+    )
+    return [Score(modality=pair.modality, case=pair.case, **vars(one)) for one in found]
+
+
+def _need_same_grid(prediction: Volume, truth: Volume, pair: Pair) -> None:
+    offset = same_grid(prediction, truth)
+    if offset <= SAME_GRID_MM:
+        return
+    what = (
+        f"{offset:.3g} mm apart"
+        if np.isfinite(offset)
+        else f"of shape {prediction.array.shape} and {truth.array.shape}"
+    )
+    raise DataError(
+        f"{shown(pair.prediction)} and {shown(pair.truth)} lie on different grids ({what}); "
+        "predict on the image that the truth was drawn on, or resample the prediction onto it."
+    )
+
+
+def _indices(
+    prediction: Volume, table: Mapping[int, int], path: Path, classes: Sequence[str]
+) -> np.ndarray:
+    """Prediction values -> class indices."""
+    largest = int(prediction.array.max(initial=0))
+    if largest not in table:
+        raise DataError(
+            f"{shown(path)} holds the value {largest}, but the classes are "
+            f"{', '.join(f'{value} {classes[i]}' for value, i in sorted(table.items()))}; "
+            "evaluate predictions with the classes they were made for."
+        )
+    return to_classes(prediction.array, table, shown(path))
