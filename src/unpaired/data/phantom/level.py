@@ -1,0 +1,42 @@
+"""How hard a phantom is: every knob, typed and documented."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Level:
+    """The knobs of one level of difficulty; 1 is the standard where no unit is given.
+
+    Attributes:
+        warp: size of the smooth deformation between subjects (about .4 mm a unit).
+        surface_mm: roughness of organ surfaces.
+        pose: tilt, rotation and place of organs and patient.
+        spread: how much the organs' contrast varies between subjects.
+        compression: 0..1, how far liver, spleen, kidney, gut wall and vessels approach each other.
+        noise: scanner noise.
+        bias: shading of the coil (MR).
+        ghost: largest weight of the motion ghost (MR).
+        fat_failure: 0..1, how much fat escapes suppression (MR).
+        bowel: mean number of small bowel loops.
+        lesions: factor on the numbers of tumours and cysts.
+    """
+
+    warp: float
+    surface_mm: float
+    pose: float
+    spread: float
+    compression: float
+    noise: float
+    bias: float
+    ghost: float
+    fat_failure: float
+    bowel: float
+    lesions: float
+
+
+LEVELS: dict[str, Level] = {
+    "easy": Level(4, 1, 0.5, 0.5, 0, 0.6, 0.15, 0.02, 0, 8, 0.5),
+    "std": Level(8, 2, 1, 1, 0, 1, 0.5, 0.05, 0.3, 22, 1),
+    # Geometry is held back: a stronger warp gives absurd kidneys.
+    "hard": Level(9, 2.5, 1.2, 1.4, 0.35, 1.6, 0.6, 0.09, 0.6, 30, 1.6),
+}
