@@ -144,7 +144,7 @@ class SliceSampler:
         image = np.stack(
             [_pad(p, self.patch, value) for p, value in zip(planes, margins, strict=True)]
         )
-        cut = _pad(_window(plane, starts, self.patch), self.patch, 0)
+        cut = _pad(_window(plane, starts, self.patch), self.patch, 0.0)
         return image.astype(np.float32, copy=False), cut.astype(np.int64)
 
     def _corner(self, plane: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[int, ...]:
