@@ -71,8 +71,8 @@ class Orientation:
         return _permute(_flip(array, self.flips), order)
 
     def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, float, float]:
-        """The spacing (or shape) of the file's axes, in canonical order."""
-        a, b, c = (spacing_mm[axis] for axis in self.axes)
+        """The spacing of the file's axes, in canonical order."""
+        a, b, c = (float(spacing_mm[axis]) for axis in self.axes)
         return a, b, c
 
     def affine(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from unpaired.errors import DataError
 
 MAX_VOXELS = 2**31
 LABEL_TOLERANCE = 1e-3
-# Some writers pad the end of the file; anything longer means that the header is wrong.
+# Some writers pad the end with zeros; anything else there means that the header is wrong.
 _SLACK = 4096
 
 
@@ -81,14 +81,15 @@ def _load(
         if not packed:
             note = [] if path.suffix != ".gz" else ["plain NIfTI, though the name ends in .gz"]
             # A copy, since bytes cannot be written to and callers may work in place.
-            return _trim(np.frombuffer(bytearray(data), np.uint8), layout, name), layout, note
+            buffer = np.frombuffer(bytearray(data), np.uint8)
+            return _trim(buffer, layout, name, note), layout, note
         buffer, foreign = inflate.inflate(data, layout.end + _SLACK)
     except inflate.InflateError as error:
         raise DataError(f"{name}: {error}; copy or download it again.") from error
     note = ["foreign bytes follow the end of the compressed data"] if foreign else []
     if path.suffix != ".gz":
         note.append("compressed, though the name does not end in .gz")
-    return _trim(buffer, layout, name), layout, note
+    return _trim(buffer, layout, name, note), layout, note
 
 
 def _refuse_impossible(
@@ -108,17 +109,23 @@ def _refuse_impossible(
         )
 
 
-def _trim(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.ndarray:
+def _trim(
+    buffer: np.ndarray, layout: nifti_header.Layout, name: str, notes: list[str]
+) -> np.ndarray:
+    """The bytes the header promises; zeros behind them are noted, anything else is refused."""
     if len(buffer) < layout.end:
         raise DataError(
             f"{name}: the header promises {layout.end} bytes, there are {len(buffer)}; "
             "copy it again."
         )
-    if len(buffer) > layout.end + _SLACK:
+    rest = buffer[layout.end :]
+    if len(rest) > _SLACK or rest.any():
         raise DataError(
             f"{name}: there is more data ({len(buffer)} bytes) than the header promises "
             f"({layout.end}); the header is damaged."
         )
+    if len(rest):
+        notes.append(f"{len(rest)} bytes of zeros follow the voxels")
     return buffer[: layout.end]
 
 
@@ -139,8 +146,12 @@ def _voxels(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.nd
 
 
 def _refuse_not_finite(array: np.ndarray, name: str) -> None:
-    # One sum is far quicker than a mask; it is finite only if every voxel is (or nearly always).
-    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+    # One sum needs no mask, and is finite only if every voxel is.
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    if np.isfinite(total):
         return
     bad = ~np.isfinite(array)
     count = int(bad.sum())
