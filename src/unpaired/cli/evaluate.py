@@ -1,0 +1,93 @@
+"""`unpaired evaluate`: scores of a run's test cases, or of one folder against another."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unpaired.cli.options import Json
+from unpaired.cli.progress import Progress
+from unpaired.cli.show import note, say, say_json
+from unpaired.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from unpaired.engine.evaluate import Evaluation
+
+NAME = "evaluate"
+
+
+def command(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run; its test cases are predicted and scored.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Folder of label files to score.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Folder of true label files, same names.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the tables go, with --predictions.")
+    ] = None,
+    modality: Annotated[
+        str, typer.Option("--modality", help="Name of the images' modality in the tables.")
+    ] = "all",
+    tolerance_mm: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Of the NSD, in mm, with --predictions.")
+    ] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Dice, ASD, HD95 and NSD per class and modality. Exit code 3 if a case could not be scored."""
+    folders = [value for value in (predictions, labels, out) if value is not None]
+    if (run is None) == (not folders) or 0 < len(folders) < 3:
+        raise UsageError("give either a RUN, or --predictions, --labels and --out together.")
+
+    with Progress("evaluate") as progress:
+        if run is not None:
+            found, folder = _of_run(run, progress), run / "evaluation"
+        elif predictions is not None and labels is not None and out is not None:
+            found = _of_folders(predictions, labels, out, modality, tolerance_mm, progress)
+            folder = out
+        else:
+            raise AssertionError
+    _say(found, folder, as_json)
+
+
+def _of_run(run: Path, progress: Progress) -> "Evaluation":
+    if not run.is_dir():
+        raise UsageError(f"{run} is not a run folder.")
+
+    from unpaired.engine.evaluate import read_evaluation
+    from unpaired.engine.test import evaluate_run
+
+    evaluate_run(run, progress)
+    return read_evaluation(run / "evaluation")
+
+
+def _of_folders(
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    modality: str,
+    tolerance_mm: float,
+    progress: Progress,
+) -> "Evaluation":
+    from unpaired.engine.evaluate import evaluate_folder, write_evaluation
+
+    found = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
+    write_evaluation(found, out)
+    return found
+
+
+def _say(found: "Evaluation", folder: Path, as_json: bool) -> None:
+    from unpaired.engine.evaluate import markdown, summarise
+
+    if as_json:
+        parts = {"failures": found.failures, "missing": found.missing, "folder": folder}
+        say_json({"summary": summarise(found.scores), **parts})
+    else:
+        say(markdown(found))
+        say(f"Tables per case: {folder}")
+    if found.failures:
+        note(f"{len(found.failures)} cases could not be scored.")
+        raise typer.Exit(DataError.exit_code)

@@ -1,0 +1,72 @@
+"""`unpaired predict`: labels for an image, or for a folder of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unpaired.cli.options import Device, Json
+from unpaired.cli.progress import Progress
+from unpaired.cli.show import note, say, say_json
+from unpaired.errors import DataError
+
+NAME = "predict"
+
+
+def command(
+    images: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image, or folder; "
+                                                 "several files are the channels of one image.")],
+    model: Annotated[
+        list[Path],
+        typer.Option("--model", metavar="RUN", help="A run or an exported model; several: mean."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Label file, or folder for a folder.")],
+    modality: Annotated[
+        str | None, typer.Option("--modality", help="What the images are; one name of the model's.")
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probability of every class.")
+    ] = False,
+    largest_component: Annotated[
+        list[str] | None,
+        typer.Option("--largest-component", metavar="CLASS", help="Keep its largest piece only."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Segment images with a trained model. The labels lie on the image's own grid."""
+    for path in images:
+        if not path.exists():
+            raise DataError(f"{path} does not exist.")
+
+    from unpaired.engine.predict import Predictor
+
+    predictor = Predictor.from_folder(model, device=device or "auto", batch_size=batch_size)
+    if len(images) == 1 and images[0].is_dir():
+        with Progress("predict") as progress:
+            outcome = predictor.predict_folder(
+                images[0],
+                out,
+                modality,
+                probabilities=probabilities,
+                largest_component=largest_component,
+                progress=progress,
+            )
+        written, kept, notes = outcome.written, outcome.kept, outcome.notes
+    else:
+        found = predictor.predict_file(
+            images,
+            out,
+            modality,
+            probabilities=probabilities,
+            largest_component=largest_component,
+        )
+        written, kept, notes = {out.name: out}, {}, {out.name: found.notes} if found.notes else {}
+    if as_json:
+        say_json({"written": written, "kept": kept, "notes": notes, "classes": predictor.classes})
+        return
+    for case, texts in notes.items():
+        for text in texts:
+            note(f"{case}: {text}")
+    say(f"{len(written)} predicted, {len(kept)} kept from before, in {out}.")

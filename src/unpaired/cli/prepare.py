@@ -1,0 +1,48 @@
+"""`unpaired prepare`: the plan with its reasons, then the cache of prepared cases."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
+from unpaired.cli.progress import Progress
+from unpaired.cli.show import say, say_json, say_plan
+
+NAME = "prepare"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the cache goes.")],
+    overrides: Overrides = None,
+    data: Data = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes; 0: all in this one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Plan and prepare the cases. `train --prepared FOLDER` with the same settings uses them."""
+    from unpaired.config import load_config
+
+    roots = parse_data(data)
+    changes = [*(overrides or []), *([] if workers is None else [f"data.workers={workers}"])]
+    settings = load_config(preset, config, changes)
+
+    from unpaired.data.plan import Plan
+    from unpaired.data.prepare import open_prepared
+    from unpaired.engine.run_folder import RunFolder
+    from unpaired.engine.setup import make_setup
+
+    folder = RunFolder(out)
+    with folder.lock(), Progress("prepare") as progress:
+        make_setup(settings, roots, folder, prepared=out, progress=progress)
+    plan = Plan.read(folder.plan)
+    cases = {m: len(found) for m, found in open_prepared(out).cases.items()}
+    if as_json:
+        say_json({"folder": out, "cases": cases, "plan": plan.model_dump(mode="json")})
+        return
+    say_plan(plan)
+    counts = ", ".join(f"{count} of {m}" for m, count in cases.items())
+    say(f"Prepared {counts} in {out}.")

@@ -1,0 +1,79 @@
+"""What the program prints: tables as plain text, and JSON."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """A line for people, on stdout."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A line beside the results, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Strict JSON on stdout; what is not a number becomes null."""
+    print(json.dumps(_plain(value), indent=2, allow_nan=False), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table as wide as the terminal, or as its widest rows where there is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_one_line(cell)) for cell in row))
+    console = Console(file=sys.stdout, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def say_plan(plan: Any) -> None:
+    """Grid, patch and intensities of a `Plan`, each with its reason."""
+    spacing = " x ".join(f"{value:g}" for value in plan.spacing_mm)
+    rows = [
+        ["classes", ", ".join(plan.classes), plan.reasons.get("classes", "")],
+        ["slices along", plan.slice_axis, plan.reasons.get("slice_axis", "")],
+        ["spacing", f"{spacing} mm", plan.reasons.get("spacing_mm", "")],
+        ["patch", " x ".join(map(str, plan.patch)), plan.reasons.get("patch", "")],
+    ]
+    for name, part in plan.modalities.items():
+        clips = ", ".join(f"{clip.kind} {clip.low:g} to {clip.high:g}" for clip in part.clip)
+        rows.append([name, clips, plan.reasons.get(f"modalities.{name}", "")])
+    say_table(["plan", "choice", "why"], rows)
+
+
+def gibibytes(size: float) -> str:
+    """ "1.5 GiB"."""
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,102 @@
+"""`unpaired train`: one run, or one per fold; the same command goes on where it stopped."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
+from unpaired.cli.progress import Progress, duration
+from unpaired.cli.show import gibibytes, note, say, say_plan
+
+if TYPE_CHECKING:
+    from unpaired.config import Config
+    from unpaired.engine.train import TrainResult
+
+NAME = "train"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")],
+    overrides: Overrides = None,
+    data: Data = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Cross-validation in RUN/fold_0, ...")
+    ] = None,
+    prepared: Annotated[
+        Path | None, typer.Option("--prepared", help="The cache made by `unpaired prepare`.")
+    ] = None,
+) -> None:
+    """Train on folders of images and labels. The same command resumes an interrupted run."""
+    from unpaired.config import load_config
+
+    settings = load_config(preset, config, overrides or [])
+    roots = parse_data(data)
+    if folds is None:
+        one_run(settings, roots, out, prepared)
+        return
+
+    from unpaired.engine.folds import fold_configs
+
+    for name, fold in fold_configs(settings, roots, out, folds).items():
+        say(f"{name} of {folds}")
+        one_run(fold, roots, out / name, prepared)
+
+
+def one_run(
+    config: "Config", data: Mapping[str, Path], run: Path, prepared: Path | None = None
+) -> "TrainResult":
+    """Prepare, say what is ahead, train, say how it ended."""
+    from unpaired.engine.train import train
+
+    for line in _announce(config, data, run, prepared):
+        say(line)
+    with Progress("train") as progress:
+        result = train(config, data, run, progress, prepared)
+    if _leads():
+        say(f"Stopped at step {result.step} ({result.stopped}), best score {result.score:.3f}.")
+        say(f"The run is in {run}; look at it with: unpaired report {run}")
+    return result
+
+
+def _leads() -> bool:
+    """Whether this process speaks: torchrun numbers its processes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _announce(
+    config: "Config", data: Mapping[str, Path], run: Path, prepared: Path | None
+) -> Iterator[str]:
+    """Plan, sizes, memory and time, before the first step."""
+    if not _leads():
+        return
+    from unpaired.data.plan import Plan
+    from unpaired.engine.forecast import forecast
+    from unpaired.engine.run_folder import RunFolder
+    from unpaired.engine.setup import make_setup
+    from unpaired.engine.start import source_plan
+
+    folder = RunFolder(run)
+    with folder.lock(), Progress("prepare") as progress:
+        make_setup(config, data, folder, prepared, source_plan(config), progress)
+    plan = Plan.read(folder.plan)
+    say_plan(plan)
+    yield f"Run folder: {run}"
+    ahead = forecast(config, plan)
+    yield (
+        f"Parameters: {ahead.training_parameters:,} in training, "
+        f"{ahead.test_parameters:,} at test time."
+    )
+    need, there = gibibytes(ahead.memory_bytes), gibibytes(ahead.memory_available_bytes)
+    yield (
+        f"About {need} of memory on {ahead.device} ({there} free), "
+        f"{ahead.seconds_per_step:.2g} s a step, "
+        f"{duration(ahead.seconds_per_step * config.train.steps)} for {config.train.steps} steps "
+        "from the start."
+    )
+    if ahead.memory_bytes > ahead.memory_available_bytes:
+        note("warning: this may not fit into memory; lower train.batch_size.")
