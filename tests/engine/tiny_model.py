@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import torch
+from torch import Tensor, nn
 
+from unpaired.backbones.base import Backbone, Decoded
 from unpaired.build import build_joint
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.engine.members import Member
 from unpaired.engine.model_file import save_model
+from unpaired.engine.predict import Predictor
 from unpaired.models import Segmenter, gains_form
 
 SMALL = {"embed_dim": 12, "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "window": 4}
@@ -56,3 +62,56 @@ def write_model(
     segmenter = tiny_segmenter(config, plan, seed)
     save_model(segmenter, config, plan, folder, {"steps": 3})
     return segmenter
+
+
+class Pointwise(Backbone):
+    """One 1x1 convolution: whatever a tiling or a batch does, a voxel's scores stay the same."""
+
+    def __init__(self, in_channels: int, classes: int, seed: int = 0) -> None:
+        super().__init__()
+        self.dims, self.in_channels, self.classes = 2, in_channels, classes
+        self.levels, self.multiple, self.input_layers = (), (1, 1), ("encoder",)
+        self.pads_input = False
+        self.encoder, self.decoder = nn.Conv2d(in_channels, classes, 1), nn.Identity()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.encoder.parameters():
+                parameter.copy_(2 * torch.randn(parameter.shape, generator=generator))
+
+    def forward(
+        self, image: Tensor, gains: object = None, encoder: nn.Module | None = None
+    ) -> Decoded:
+        return Decoded(self.encoder(image), ())
+
+
+def pointwise_member(plan: Plan, seed: int = 0) -> Member:
+    channels = {m: plan.context * len(part.channel_names) for m, part in plan.modalities.items()}
+    backbone = Pointwise(max(channels.values()), len(plan.classes), seed)
+    segmenter = Segmenter(backbone, channels).eval().requires_grad_(False)
+    return Member(Path(f"model {seed}"), segmenter, plan, tiny_config(), f"{seed:064d}")
+
+
+def pointwise_predictor(plan: Plan, *seeds: int) -> Predictor:
+    return Predictor([pointwise_member(plan, seed) for seed in seeds or (0,)], torch.device("cpu"))
+
+
+def smooth_image(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """int16 [i j k]: a bright blob with texture in air; never symmetric."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    blob = (((grid - np.array([0.1, -0.2, 0.15])[:, None, None, None]) ** 2).sum(0) < 0.8) * 400.0
+    wave = 150 * np.sin(4 * grid[0] + 1) + 120 * np.cos(5 * grid[1]) + 90 * grid[2]
+    return (blob + (blob > 0) * wave + rng.normal(0, 20, shape)).astype(np.int16)
+
+
+def write_nifti(
+    path: Path, array: np.ndarray, affine: np.ndarray, qform: np.ndarray | None = None
+) -> Path:
+    """With codes 1 and 2 and, where given, another qform."""
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, 2)
+    image.set_qform(affine if qform is None else qform, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path

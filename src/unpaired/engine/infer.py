@@ -170,7 +170,8 @@ def _gaussian(size: int) -> Float32[Tensor, " h"]:
 
 
 def _minimum(image: Sliceable) -> Float32[np.ndarray, " channels"]:
-    return np.min([_values(image[:, i]).min((-2, -1)) for i in range(image.shape[1])], axis=0)
+    planes = (_values(image[:, i : i + 1]) for i in range(image.shape[1]))
+    return np.min([plane.min((-3, -2, -1)) for plane in planes], axis=0)
 
 
 def _values(array: Any) -> np.ndarray:

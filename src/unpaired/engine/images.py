@@ -1,0 +1,138 @@
+"""What a user hands in - paths, volumes, arrays, folders - as volumes, one a channel, and cases."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from unpaired.data.geometry import check_affine
+from unpaired.data.paths import shown
+from unpaired.data.volume import Volume, read_volume
+from unpaired.errors import DataError, UsageError
+
+Image = Path | str | Volume | np.ndarray
+ENDINGS = (".nii.gz", ".nii")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+def volumes_of(
+    image: Image | Sequence[Image],
+    affine: np.ndarray | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> list[Volume]:
+    """One volume a channel.
+
+    Args:
+        image: one channel, or a sequence of them; arrays are [i j k].
+        affine: of arrays: voxel index to millimetres (Right, Anterior, Superior).
+        spacing_mm: of arrays without an affine; their axes then run to Right, Anterior, Superior.
+
+    Raises:
+        UsageError: an array without geometry.
+        DataError: a file or an array is at fault.
+    """
+    several = isinstance(image, Sequence) and not isinstance(image, str)
+    channels: Sequence[Image] = image if several else [image]  # type: ignore[assignment, list-item]
+    if not channels:
+        raise UsageError("there is no image; give a path, a volume, an array, or one a channel.")
+    return [_volume(channel, affine, spacing_mm) for channel in channels]
+
+
+def _volume(image: Image, affine: np.ndarray | None, spacing_mm: Sequence[float] | None) -> Volume:
+    if isinstance(image, Volume):
+        return image
+    if isinstance(image, str | Path):
+        return read_volume(Path(image))
+    if affine is None and spacing_mm is None:
+        raise UsageError(
+            "an array needs its geometry: give affine=... (voxel index to millimetres), or "
+            "spacing_mm=(...) if its axes run to the patient's Right, Anterior, Superior."
+        )
+    array = image[..., 0] if image.ndim == 4 and image.shape[3] == 1 else image
+    if array.ndim != 3 or not array.size or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"an array of shape {image.shape} and type {image.dtype} is not an image; give numbers "
+            "[i j k], and several channels as a list."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError("the array holds NaN or infinity; replace them by the background's value.")
+    place = np.diag([*(spacing_mm or ()), 1.0]) if affine is None else np.asarray(affine, float)
+    if place.shape != (4, 4):
+        raise UsageError(f"affine must be 4 x 4 (or spacing_mm three numbers), got {place.shape}.")
+    notes = check_affine(place, "the array")
+    return Volume(array, place, notes=tuple(notes))
+
+
+def grid_of(volume: Volume, mark: str | None = None) -> Volume:
+    """The volume's geometry without its voxels, to write results on; `mark` goes into the
+    header's description."""
+    header = None if volume.header is None else volume.header.copy()
+    if header is not None and mark is not None:
+        header["descrip"] = mark.encode()[:79]
+    # A view of one byte: the memory of the voxels can be given back.
+    empty = np.broadcast_to(np.uint8(0), volume.array.shape)
+    return replace(volume, array=empty, header=header)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The NIfTI files directly in a folder, sorted; hidden files are not images.
+
+    Raises:
+        DataError: not a folder, or it holds none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{shown(folder)} is not a folder of images; check the path.")
+    found = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS) and p.name[0] != ".")
+    if not found:
+        inside = sorted(p.parent.name for p in folder.glob("*/*.nii*"))
+        hint = f" Did you mean {shown(folder / inside[0])}?" if inside else ""
+        raise DataError(f"{shown(folder)} holds no .nii or .nii.gz file.{hint}")
+    return found
+
+
+def case_of(path: Path) -> str:
+    """The file's name without its ending."""
+    return next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.name)
+
+
+def group_channels(
+    paths: Sequence[Path], channels: int
+) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+    """Files -> cases with one file a channel, and the cases that are not whole, with the reason.
+
+    `<case>_0000.nii.gz`, `<case>_0001.nii.gz`, ... are the channels of a case (nnU-Net); where
+    images have one channel any other name is a case of its own.
+    """
+    found: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in paths:
+        match = _CHANNEL.fullmatch(case_of(path))
+        if match and (channels > 1 or match["channel"] == "0000"):
+            found[match["case"]][int(match["channel"])].append(path)
+        else:
+            found[case_of(path)][0].append(path)
+    cases, failures = {}, {}
+    for case, files in sorted(found.items()):
+        reason = _incomplete(files, channels)
+        if reason:
+            failures[case] = reason
+        else:
+            cases[case] = tuple(files[k][0] for k in range(channels))
+    return cases, failures
+
+
+def _incomplete(files: Mapping[int, Sequence[Path]], channels: int) -> str:
+    """Why the files are not one a channel; empty if they are."""
+    for same in files.values():
+        if len(same) > 1:
+            names = " and ".join(shown(path.name) for path in same)
+            return f"{names} are the same channel; remove all but one."
+    missing = [k for k in range(channels) if k not in files]
+    if missing:
+        return f"channel {missing[0]:04d} of {channels} is missing; add the file."
+    extra = [k for k in files if k >= channels]
+    if extra:
+        return f"there is a channel {extra[0]:04d}, but the model takes {channels}; remove it."
+    return ""

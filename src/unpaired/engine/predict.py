@@ -1,0 +1,232 @@
+"""Volume -> labels on the image's own grid, in bounded memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unpaired.data.dataset import did_you_mean
+from unpaired.data.paths import shown
+from unpaired.data.volume import Volume, write_volume
+from unpaired.engine.device import Precision, find_device
+from unpaired.engine.ensemble import Ensemble
+from unpaired.engine.images import ENDINGS, Image, case_of, grid_of, volumes_of
+from unpaired.engine.label_files import recipe_mark, write_label_files
+from unpaired.engine.members import Member, load_members
+from unpaired.engine.memory import told_for
+from unpaired.engine.outcome import Outcome
+from unpaired.engine.probability_file import SCALE, encode, probability_file
+from unpaired.errors import UsageError
+
+_EXPORT = 1  # part of a prediction's mark: raise it when the same inputs give other labels
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        labels: uint8 [i j k], class indices in the file's axis order, on the image's grid.
+        volume: that grid (its array is empty of content); `write_volume(path, labels, volume)`.
+        classes: class names, background first.
+        probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
+        notes: what was odd, yet accepted, and how memory ran short.
+    """
+
+    labels: np.ndarray
+    volume: Volume
+    classes: tuple[str, ...]
+    modality: str
+    probabilities: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Predictor:
+    """Segments images with one trained model, or the mean of several.
+
+    Args:
+        members: loaded models of equal classes and grid.
+        batch_size: patches per call of the network; the model's configuration by default.
+        precision: of the network; the model's training configuration by default.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        device: torch.device,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        first = members[0]
+        self.members = tuple(members)
+        self.plan, self.classes = first.plan, first.plan.classes
+        self.modalities = tuple(first.plan.modalities)
+        self.largest_component = first.config.predict.largest_component
+        self._ensemble = Ensemble(
+            members,
+            device,
+            batch_size or first.config.predict.batch_size,
+            first.config.predict.overlap,
+            precision or first.config.train.precision,
+        )
+
+    @classmethod
+    def from_folder(
+        cls, run: Path | str | Sequence[Path | str], device: str = "auto", **options: Any
+    ) -> "Predictor":
+        """From a run, a folder of folds (fold_0, ...), an exported model, or several of these.
+
+        Args:
+            device: auto, cpu or cuda.
+            options: `batch_size`, `precision` of the constructor.
+
+        Raises:
+            DataError: no model, a damaged one, or models that do not belong together.
+            ResourceError: the device is not there.
+        """
+        named = [run] if isinstance(run, str | Path) else list(run)
+        return cls(load_members([Path(one) for one in named]), find_device(device), **options)
+
+    def predict(
+        self,
+        image: Image | Sequence[Image],
+        modality: str | None = None,
+        *,
+        affine: np.ndarray | None = None,
+        spacing_mm: Sequence[float] | None = None,
+        probabilities: bool = False,
+        largest_component: Sequence[str] | None = None,
+    ) -> Prediction:
+        """Segment one image: a path, a volume, an array [i j k], or a sequence of one a channel.
+
+        Args:
+            modality: may be left out where the model knows only one.
+            affine, spacing_mm: the geometry of arrays, see `unpaired.engine.images.volumes_of`.
+            probabilities: keep those of all classes; they take 4 bytes per class and voxel.
+            largest_component: class names of which only the largest connected piece is kept; the
+                model's configuration by default. The probabilities are left as they are.
+
+        Raises:
+            UsageError: an unknown modality or class, or an array without geometry.
+            DataError: the image is at fault.
+            ResourceError: there is not enough memory.
+        """
+        name, largest = self.modality(modality), self.class_indices(largest_component)
+        volumes = volumes_of(image, affine, spacing_mm)
+        scores = None
+        if probabilities:
+            with told_for(volumes[0]):
+                scores = np.zeros((len(self.classes), *volumes[0].array.shape), np.float32)
+                scores[0] = 1
+        found = self._segment(volumes, name, largest, scores)
+        return replace(found, probabilities=scores)
+
+    def predict_file(
+        self,
+        image: Path | Sequence[Path],
+        out: Path,
+        modality: str | None = None,
+        *,
+        probabilities: bool = False,
+        largest_component: Sequence[str] | None = None,
+        label_files: bool = True,
+    ) -> Prediction:
+        """Segment files and write the labels to `out` (.nii.gz or .nii), on the image's grid.
+
+        Beside it: `<name>_labels.json`, `.txt` (ITK-SNAP) and `.ctbl` (3D Slicer), and, if asked
+        for, `<name>_probabilities.nii`. The file's description holds `mark(...)`.
+
+        Raises:
+            as `predict`, and UsageError where `out` would overwrite the image.
+        """
+        name, largest = self.modality(modality), self.class_indices(largest_component)
+        paths = [image] if isinstance(image, Path) else list(image)
+        _check_out(out, paths)
+        volumes: list[Volume] = list(volumes_of(paths))
+        grid = grid_of(volumes[0], self.mark(name, largest_component))
+        if probabilities:
+            beside = out.with_name(f"{case_of(out)}_probabilities.nii")
+            with probability_file(beside, len(self.classes), grid) as scores:
+                scores[0] = SCALE
+                found = self._segment(volumes, name, largest, scores, encode)
+        else:
+            found = self._segment(volumes, name, largest)
+        write_volume(out, found.labels, grid)
+        if label_files:
+            write_label_files(out.parent, self.classes, f"{case_of(out)}_")
+        return found
+
+    def modality(self, name: str | None) -> str:
+        """The modality's name, checked; the only one where there is one.
+
+        Raises:
+            UsageError: unknown, or left out though there are several.
+        """
+        if name in self.modalities:
+            return name
+        if name is None and len(self.modalities) == 1:
+            return self.modalities[0]
+        known = ", ".join(self.modalities)
+        if name is None:
+            raise UsageError(f"say which modality the image is; the model knows {known}.")
+        hint = did_you_mean(name, self.modalities)
+        raise UsageError(f"the model does not know the modality {name!r}.{hint} It knows {known}.")
+
+    def class_indices(self, names: Sequence[str] | None) -> list[int]:
+        """The indices of foreground classes.
+
+        Raises:
+            UsageError: a name that is not one of the model's.
+        """
+        known = self.classes[1:]
+        found = self.largest_component if names is None else names
+        for name in found:
+            if name not in known:
+                raise UsageError(
+                    f"the model has no class {name!r}.{did_you_mean(name, known)} "
+                    f"It has {', '.join(known)}."
+                )
+        return [self.classes.index(name) for name in found]
+
+    def mark(self, modality: str, largest_component: Sequence[str] | None = None) -> str:
+        """What a prediction depends on besides the image, as a short text for its header."""
+        largest = self.class_indices(largest_component)
+        weights = [member.digest for member in self.members]
+        facts = [modality, f"{self._ensemble.overlap}", f"{sorted(largest)}", f"{_EXPORT}"]
+        return f"unpaired {recipe_mark(*weights, *facts)}"
+
+    def predict_folder(
+        self,
+        images: Path | Sequence[Path],
+        out: Path,
+        modality: str | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Segment every image of a folder; see `unpaired.engine.predict_folder.predict_folder`."""
+        from unpaired.engine.predict_folder import predict_folder
+
+        return predict_folder(self, images, out, modality, **options)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed because memory ran out, over all images so far."""
+        return tuple(self._ensemble.notes)
+
+    def _segment(
+        self, volumes: list[Volume], modality: str, largest: Sequence[int], *into: Any
+    ) -> Prediction:
+        grid, already = grid_of(volumes[0]), len(self.notes)
+        notes = [note for volume in volumes for note in volume.notes]
+        labels = self._ensemble.segment(volumes, modality, largest, *into)
+        notes += self.notes[already:]
+        return Prediction(labels, grid, self.classes, modality, notes=tuple(notes))
+
+
+def _check_out(out: Path, images: Sequence[Path]) -> None:
+    if not out.name.endswith(ENDINGS):
+        raise UsageError(f"{shown(out)}: the name must end in .nii or .nii.gz.")
+    if any(out.resolve() == image.resolve() for image in images):
+        raise UsageError(f"{shown(out)} is the image itself; choose another name for the labels.")

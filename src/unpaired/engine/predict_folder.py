@@ -1,0 +1,125 @@
+"""Many cases: each on its own, what is done is kept, what fails is told at the end."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from unpaired.data.paths import shown
+from unpaired.data.volume import read_label
+from unpaired.engine.images import files_in, group_channels
+from unpaired.engine.label_files import write_label_files
+from unpaired.engine.memory import OutOfMemoryError
+from unpaired.engine.outcome import Outcome
+from unpaired.engine.predict import Predictor
+from unpaired.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+def predict_folder(
+    predictor: Predictor,
+    images: Path | Sequence[Path],
+    out: Path,
+    modality: str | None = None,
+    *,
+    probabilities: bool = False,
+    largest_component: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Predict every image of a folder (or list of files) into `out`/<case>.nii.gz.
+
+    Files named `<case>_0000.nii.gz`, `<case>_0001.nii.gz` are the channels of a case; other names
+    are cases of one channel. See `predict_cases` for the rest.
+
+    Raises:
+        DataError: no image; or some cases failed, all of them are listed and the others done.
+        UsageError: an unknown modality or class, or `out` is the folder of the images.
+    """
+    name = predictor.modality(modality)
+    paths = files_in(images) if isinstance(images, Path) else list(images)
+    if any(path.resolve().parent == out.resolve() for path in paths):
+        raise UsageError(f"{shown(out)} holds the images; choose another folder for the labels.")
+    channels = len(predictor.plan.modalities[name].channel_names)
+    cases, broken = group_channels(paths, channels)
+    outcome = predict_cases(
+        predictor,
+        cases,
+        out,
+        name,
+        probabilities=probabilities,
+        largest_component=largest_component,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    outcome.failures.update(broken)
+    outcome.raise_failures()
+    return outcome
+
+
+def predict_cases(
+    predictor: Predictor,
+    cases: Mapping[str, Sequence[Path]],
+    out: Path,
+    modality: str,
+    *,
+    probabilities: bool = False,
+    largest_component: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Predict cases, each a file a channel; a case at fault does not stop the others.
+
+    Interrupted, the same call goes on: a label file is kept if it is whole, newer than its image
+    and made by the same model and options (its header says so), unless `overwrite`.
+
+    Args:
+        progress: called with (cases done, cases in all, case).
+
+    Raises:
+        ResourceError: `out` cannot be written.
+    """
+    mark = predictor.mark(modality, largest_component)
+    outcome = Outcome({}, {}, {}, {})
+    write_label_files(out, predictor.classes)
+    for done, (case, paths) in enumerate(cases.items(), 1):
+        target = out / f"{case}.nii.gz"
+        extra = (out / f"{case}_probabilities.nii",) if probabilities else ()
+        if not overwrite and _is_done(target, extra, paths, mark, len(predictor.classes)):
+            outcome.kept[case] = target
+        else:
+            try:
+                found = predictor.predict_file(
+                    list(paths),
+                    target,
+                    modality,
+                    probabilities=probabilities,
+                    largest_component=largest_component,
+                    label_files=False,
+                )
+                outcome.written[case] = target
+                if found.notes:
+                    outcome.notes[case] = found.notes
+            except (DataError, OutOfMemoryError) as error:
+                outcome.failures[case] = str(error)
+                log.warning("%s: %s", case, error)
+        if progress is not None:
+            progress(done, len(cases), case)
+    return outcome
+
+
+def _is_done(
+    target: Path, extra: Sequence[Path], images: Sequence[Path], mark: str, classes: int
+) -> bool:
+    """Whether the label file is whole and would come out the same."""
+    try:
+        newest = max(path.stat().st_mtime for path in images)
+        if any(path.stat().st_mtime < newest for path in (target, *extra)):
+            return False
+        label = read_label(target)
+    except (OSError, DataError):
+        return False
+    assert label.header is not None
+    same = label.header["descrip"].item().decode(errors="replace") == mark
+    return same and int(label.array.max()) < classes
