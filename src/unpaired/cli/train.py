@@ -9,7 +9,7 @@ import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import gibibytes, note, say, say_plan
+from unpaired.cli.show import memory, note, say, say_plan
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -55,8 +55,13 @@ def one_run(
 
     for line in _announce(config, data, run, prepared):
         say(line)
-    with Progress("train") as progress:
-        result = train(config, data, run, progress, prepared)
+    with Progress("train") as bar:
+
+        def steps_only(done: int, total: int, what: str) -> None:
+            if what.startswith("loss"):  # the cases were prepared, and shown, before
+                bar(done, total, what)
+
+        result = train(config, data, run, steps_only, prepared)
     if _leads():
         say(f"Stopped at step {result.step} ({result.stopped}), best score {result.score:.3f}.")
         say(f"The run is in {run}; look at it with: unpaired report {run}")
@@ -86,17 +91,19 @@ def _announce(
     plan = Plan.read(folder.plan)
     say_plan(plan)
     yield f"Run folder: {run}"
+    if folder.last.exists():
+        yield "Going on from the last checkpoint."
+        return
     ahead = forecast(config, plan)
     yield (
         f"Parameters: {ahead.training_parameters:,} in training, "
         f"{ahead.test_parameters:,} at test time."
     )
-    need, there = gibibytes(ahead.memory_bytes), gibibytes(ahead.memory_available_bytes)
+    need, there = memory(ahead.memory_bytes), memory(ahead.memory_available_bytes)
     yield (
         f"About {need} of memory on {ahead.device} ({there} free), "
         f"{ahead.seconds_per_step:.2g} s a step, "
-        f"{duration(ahead.seconds_per_step * config.train.steps)} for {config.train.steps} steps "
-        "from the start."
+        f"{duration(ahead.seconds_per_step * config.train.steps)} for {config.train.steps} steps."
     )
     if ahead.memory_bytes > ahead.memory_available_bytes:
         note("warning: this may not fit into memory; lower train.batch_size.")
