@@ -96,8 +96,7 @@ def prepare(
         for modality, dataset in datasets.items()
         for case in dataset.cases
     ]
-    for job in jobs:
-        job.marker.unlink(missing_ok=True)
+    _make_ready(folder, jobs)
     failures = []
     for done, outcome in enumerate(_run(jobs, workers), 1):
         if outcome.fault != "none":
@@ -108,6 +107,23 @@ def prepare(
     index = {m: [case.id for case in dataset.cases] for m, dataset in datasets.items()}
     write_index(folder, plan, index)
     return open_prepared(folder)
+
+
+def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
+    try:
+        for place in {job.folder for job in jobs}:
+            place.mkdir(parents=True, exist_ok=True)
+        for job in jobs:
+            job.marker.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> ResourceError:
+    return ResourceError(
+        f"cannot write into {folder}: {error.strerror or error}. "
+        "Choose a folder that is yours to write and has space left."
+    )
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
@@ -167,7 +183,6 @@ def _prepare_case(job: _Job) -> None:
     if _is_done(job, record, sources):
         return
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
         for stale in job.folder.glob(f".{escape(job.case.id)}.????????.*npy"):
             stale.unlink(missing_ok=True)  # left by a process that was killed while writing
         job.marker.touch()
@@ -176,10 +191,7 @@ def _prepare_case(job: _Job) -> None:
         record["versions"] = _versions()
         write_case(job.folder, image, label, record)
     except OSError as error:
-        raise ResourceError(
-            f"cannot write into {job.folder}: {error.strerror or error}. "
-            "Choose a folder that is yours to write and has space left."
-        ) from error
+        raise _cannot_write(job.folder, error) from error
     finally:
         job.marker.unlink(missing_ok=True)
 
