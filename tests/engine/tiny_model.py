@@ -65,14 +65,20 @@ def write_model(
 
 
 class Pointwise(Backbone):
-    """One 1x1 convolution: whatever a tiling or a batch does, a voxel's scores stay the same."""
+    """One 1x1 convolution: whatever a tiling or a batch does, a voxel's scores stay the same.
 
-    def __init__(self, in_channels: int, classes: int, seed: int = 0) -> None:
+    With a larger kernel it sees which way the rows and columns run.
+    """
+
+    def __init__(self, in_channels: int, classes: int, seed: int = 0, kernel: int = 1) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = 2, in_channels, classes
         self.levels, self.multiple, self.input_layers = (), (1, 1), ("encoder",)
         self.pads_input = False
-        self.encoder, self.decoder = nn.Conv2d(in_channels, classes, 1), nn.Identity()
+        self.encoder, self.decoder = (
+            nn.Conv2d(in_channels, classes, kernel, padding="same"),
+            nn.Identity(),
+        )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.encoder.parameters():
@@ -84,9 +90,9 @@ class Pointwise(Backbone):
         return Decoded(self.encoder(image), ())
 
 
-def pointwise_member(plan: Plan, seed: int = 0) -> Member:
+def pointwise_member(plan: Plan, seed: int = 0, kernel: int = 1) -> Member:
     channels = {m: plan.context * len(part.channel_names) for m, part in plan.modalities.items()}
-    backbone = Pointwise(max(channels.values()), len(plan.classes), seed)
+    backbone = Pointwise(max(channels.values()), len(plan.classes), seed, kernel)
     segmenter = Segmenter(backbone, channels).eval().requires_grad_(False)
     return Member(Path(f"model {seed}"), segmenter, plan, tiny_config(), f"{seed:064d}")
 
