@@ -10,8 +10,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """The tensors are small: two threads wait for each other, far longer on busy cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
