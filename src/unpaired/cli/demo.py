@@ -28,14 +28,13 @@ def command(
     config = load_config("demo", None, [f"train.seed={seed}", *(overrides or [])])
 
     from unpaired.cli.train import one_run
-    from unpaired.engine.run_folder import RunFolder
 
     roots = _stage("scans", lambda: _phantom(out / "data", cases, seed))
     _stage("check", lambda: _check(roots))
     run = out / "run"
     _stage("train", lambda: one_run(config, roots, run))
     summary = _stage("evaluate", lambda: _evaluate(run))
-    _stage("fold", lambda: _fold(RunFolder(run)))
+    _stage("fold", lambda: _fold(run))
     _stage("report", lambda: _report(run))
     means = " ".join(f"{m}={part['mean']['dice']['mean']:.2f}" for m, part in summary.items())
     say(f"mean foreground Dice {means}")
@@ -84,18 +83,34 @@ def _evaluate(run: Path) -> dict[str, Any]:
         evaluate_run(run, bar)
     found = read_evaluation(run / "evaluation")
     say(markdown(found))
+    say(f"Position alone, without looking at the image, scores {_floor(run)}.")
     return summarise(found.scores)
 
 
-def _fold(folder: Any) -> None:
-    from unpaired.engine.fold_check import fold_difference
-    from unpaired.engine.model_file import load_model
+def _floor(run: Path) -> str:
+    """Mean foreground Dice of the location prior."""
+    from unpaired.files import read_json
 
-    segmenter, plan, config = load_model(folder.model)
-    width = config.model.options.get("embed_dim", "default")
-    say(f"Backbone {config.model.backbone}, width {width}.")
-    for m, difference in fold_difference(segmenter, plan).items():
-        say(f"Folded into a plain network for {m}: the logits differ by {difference:.1e}.")
+    floor = read_json(run / "floor.json")
+    values = {m: [v for v in classes.values() if v is not None] for m, classes in floor.items()}
+    return " ".join(f"{m}={sum(v) / max(1, len(v)):.2f}" for m, v in values.items())
+
+
+def _fold(run: Path) -> None:
+    from unpaired.config import config_from_toml
+    from unpaired.engine.test import folded_differences
+    from unpaired.files import read_json
+
+    about = read_json(run / "model" / "model.json")["extra"]["parameters"]
+    model = config_from_toml(run / "config.toml").model
+    say(
+        f"{model.backbone}, width {model.options.get('embed_dim', 'default')}: "
+        f"{about['training']:,} parameters in training, {about['test']:,} at test time."
+    )
+    for m, voxels in folded_differences(run).items():
+        say(f"Folded into a plain network for {m}: {voxels} voxels differ.")
+        if voxels:
+            raise DataError(f"{run}: the folded network of {m} differs from the live one.")
 
 
 def _report(run: Path) -> None:
