@@ -100,8 +100,9 @@ def _check_ids(modality: str, found: Sequence[HasPatient]) -> None:
 
 def _largest_remainder(total: int, fractions: Sequence[float]) -> list[int]:
     """Whole numbers that add up to `total` and are nearest to total * fractions."""
-    # The margin takes 0.1 * 30 = 3.0000000000000004 for what it means.
-    shares = [total * fraction / sum(fractions) + 1e-9 for fraction in fractions]
+    # Rounded, so that 0.1 * 30 = 3.0000000000000004 and 0.7 * 45 = 31.499999999999996 mean what
+    # they should; of equal remainders the first part wins.
+    shares = [round(total * fraction / sum(fractions), 9) for fraction in fractions]
     counts = [int(share) for share in shares]
     left = sorted(range(len(shares)), key=lambda part: counts[part] - shares[part])
     for part in left[: total - sum(counts)]:
