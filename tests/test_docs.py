@@ -1,0 +1,99 @@
+"""The blocks of docs/extend.md run, and do what they say."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unpaired.backbones import BACKBONES
+from unpaired.build import build_joint, build_objective, input_channels
+from unpaired.config import Config, load_config
+from unpaired.data import sources
+from unpaired.data.dataset import class_names
+from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.metrics import EXTRA, score
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def blocks(language: str) -> list[str]:
+    text = (DOCS / "extend.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def run(marker: str) -> dict[str, Any]:
+    """Run the one Python block that holds `marker`; returns its names."""
+    (code,) = [block for block in blocks("python") if marker in block]
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "extend.md", "exec"), names)
+    return names
+
+
+def test_a_backbone_of_ones_own_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "plain", BACKBONES["swin_unet"])  # undone afterwards
+    run("class Plain")
+    settings = ["model.backbone=plain", "model.options.width=16", "model.variant=V2"]
+    config = load_config(None, None, settings)
+    part = ModalityPlan(
+        channel_names=("x",),
+        clip=(Clip(kind="percentile", low=0.5, high=99.5),),
+        zscore="volume",
+    )
+    plan = Plan(
+        classes=("background", "liver"),
+        modalities={"a": part, "b": part},
+        spacing_mm=(1.0, 1.0, 1.0),
+        slice_axis="S",
+        patch=(12, 20),
+        context=3,
+        order=3,
+        reasons={},
+    )
+    joint = build_joint(config, plan)
+    images = {m: torch.randn(2, k, 12, 20) for m, k in input_channels(plan).items()}
+    labels = {m: torch.randint(2, (2, 12, 20)) for m in images}
+    build_objective(config, plan)(joint(images), labels).total.backward()
+    assert all(p.grad is not None for p in joint.parameters())
+
+
+def test_a_modality_is_a_table() -> None:
+    (text,) = blocks("toml")
+    assert Config.model_validate(tomllib.loads(text)).modalities["t1"].high == 99.0
+
+
+def test_a_data_set_of_ones_own_opens(tmp_path: Path) -> None:
+    names = run("def open_flat")
+    for folder in ("scans", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.nii.gz").touch()
+    assert names["recognise"](tmp_path)
+    assert not names["recognise"](tmp_path / "scans")
+    dataset = names["open_flat"]("mr", tmp_path)
+    assert [case.id for case in dataset.cases] == ["one"]
+    assert dataset.cases[0].label == tmp_path / "masks" / "one.nii.gz"
+    assert class_names({"mr": dataset}) == ("background", "liver")
+    assert "nnunet" in sources.SOURCES
+
+
+def test_a_metric_of_ones_own_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRA, "volume_error_ml", lambda *_: 0.0)  # undone afterwards
+    run("def volume_error_ml")
+    truth = np.zeros((20, 20, 20), np.uint8)
+    prediction = truth.copy()
+    truth[5:10, 5:10, 5:10] = 1
+    prediction[5:10, 5:10, 5:14] = 1
+    (found,) = score(prediction, truth, ("background", "liver"), (2.0, 2.0, 1.0))
+    assert found.extra["volume_error_ml"] == pytest.approx(5 * 5 * 4 * 4 / 1000)
+
+
+def test_the_method_on_another_network() -> None:
+    names = run("ExternalAttention(width")
+    assert all(q.grad is not None for q in names["embeddings"].values())
+
+
+def test_every_block_of_python_is_run() -> None:
+    assert len(blocks("python")) == 4
