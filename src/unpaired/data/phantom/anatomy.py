@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 from unpaired.data.phantom.bowel import Loop
+from unpaired.data.phantom.level import Number
 from unpaired.data.phantom.shapes import Grid, Solid, smooth_min
 from unpaired.data.phantom.slab import FAR, SPINE_BOX, Box, Slab, ellipse
 from unpaired.data.phantom.subject import ORGANS, Kidney
@@ -29,7 +31,8 @@ class Layer:
     organ: int = 0
 
 
-Shape = tuple[Box, Grid]
+# A box of the slab, and distances in it (a box has a size of its own, so the axes go unnamed).
+Shape = tuple[Box, Float32[np.ndarray, "_ _ _"]]
 
 
 def organ_shapes(slab: Slab) -> dict[str, Shape]:
@@ -67,7 +70,7 @@ def _pressed(slab: Slab, name: str, against: Sequence[Grid]) -> Shape | None:
     return box, _within(slab, box, inside, 1.5)
 
 
-def _within(slab: Slab, box: Box, inside: Grid, away_mm: float) -> Grid:
+def _within(slab: Slab, box: Box, inside: Grid, away_mm: Number) -> Grid:
     for limit in (slab.cavity, slab.dome):
         inside = np.maximum(inside, limit[box] + np.float32(away_mm))
     return np.maximum(inside, np.float32(away_mm) - slab.spine[box])

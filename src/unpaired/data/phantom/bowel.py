@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unpaired.data.phantom.field import Key, stream
-from unpaired.data.phantom.level import Level
+from unpaired.data.phantom.level import Level, Number
 from unpaired.data.phantom.shapes import Blend, Ellipsoid, Solid, Tube, rotation
 
 
@@ -21,7 +21,7 @@ class Loop:
     """
 
     solid: Solid
-    wall_mm: float
+    wall_mm: Number
     level_mm: float
     number: int
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
+from unpaired.data.phantom.level import Number
+
 Key = tuple[int, str, int]  # seed, modality, subject
 
 # Control points cover this much of the patient frame, mm (x, y, z); beyond, the last one holds.
@@ -35,7 +37,7 @@ class Smooth:
     """
 
     coefficients: Float32[np.ndarray, "kz ky kx"]
-    knot_mm: float
+    knot_mm: Number
 
     @property
     def bound(self) -> float:
@@ -45,16 +47,19 @@ class Smooth:
     def on(
         self, z: Float[np.ndarray, " d"], y: Float[np.ndarray, " h"], x: Float[np.ndarray, " w"]
     ) -> Float32[np.ndarray, "d h w"]:
-        """Values on the grid of three axes in mm: three small matrix products."""
+        """Values on the grid of three axes in mm: three small matrix products.
+
+        In double precision, since the last bits of a product depend on the number of threads.
+        """
         wz, wy, wx = (
             _weights(mm, EXTENT_MM[axis][0], self.knot_mm, size)
             for mm, axis, size in zip((z, y, x), (2, 1, 0), self.coefficients.shape, strict=True)
         )
-        rows = np.tensordot(wz, self.coefficients, 1)
-        return (wy @ rows) @ wx.T
+        rows = np.tensordot(wz, self.coefficients.astype(np.float64), 1)
+        return ((wy @ rows) @ wx.T).astype(np.float32)
 
 
-def smooth(random: np.random.Generator, knot_mm: float, std: float) -> Smooth:
+def smooth(random: np.random.Generator, knot_mm: Number, std: Number) -> Smooth:
     """A random field with knots every `knot_mm` and standard deviation `std`."""
     shape = [int(np.ceil((high - low) / knot_mm)) + 4 for low, high in reversed(EXTENT_MM)]
     scale = np.float32(std / _UNIT)
@@ -62,14 +67,14 @@ def smooth(random: np.random.Generator, knot_mm: float, std: float) -> Smooth:
 
 
 def _weights(
-    mm: Float[np.ndarray, " n"], start: float, knot_mm: float, size: int
-) -> Float32[np.ndarray, "n k"]:
+    mm: Float[np.ndarray, " n"], start: float, knot_mm: Number, size: int
+) -> Float[np.ndarray, "n k"]:
     position = np.clip((mm - start) / knot_mm, 0, size - 4 - 1e-6)
     first = position.astype(int)
     t = position - first
     four = np.stack(
         [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1
     )
-    weights = np.zeros((len(mm), size), np.float32)
-    np.put_along_axis(weights, first[:, None] + np.arange(4), four.astype(np.float32) / 6, 1)
+    weights = np.zeros((len(mm), size))
+    np.put_along_axis(weights, first[:, None] + np.arange(4), four / 6, 1)
     return weights

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int16
 from scipy.ndimage import gaussian_filter1d
 
 from unpaired.data.phantom.field import Key, smooth, stream
-from unpaired.data.phantom.level import Level
+from unpaired.data.phantom.level import Level, Number
 from unpaired.data.phantom.render import Axes, Ideal
 
 Image = Float32[np.ndarray, "d h w"]
@@ -26,9 +26,9 @@ class Geometry:
         codes: nibabel's letters, where each file axis runs to.
     """
 
-    width_mm: tuple[float, float]
-    slice_mm: tuple[float, float]
-    extent_mm: tuple[float, float]
+    width_mm: tuple[Number, Number]
+    slice_mm: tuple[Number, Number]
+    extent_mm: tuple[Number, Number]
     matrix: int
     parts: int
     codes: tuple[str, str, str]
@@ -38,7 +38,7 @@ CT_GEOMETRY = Geometry((1.4, 1.6), (3.0, 3.0), (195, 225), 256, 1, ("L", "A", "S
 MR_GEOMETRY = Geometry((1.55, 1.75), (5.5, 6.5), (180, 215), 224, 3, ("A", "L", "I"))
 
 
-def slices(geometry: Geometry, quality: float, key: Key) -> tuple[Axes, float]:
+def slices(geometry: Geometry, quality: Number, key: Key) -> tuple[Axes, float]:
     """The voxel centres of one scan, sub-slices included, and the slice distance in mm.
 
     `quality` multiplies the in-plane spacing and divides the matrix: the field of view stays.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
+from unpaired.data.phantom.level import Number
+
 Grid = Float32[np.ndarray, "d h w"]
 Vector = Float[np.ndarray, " 3"]
 Bounds = tuple[Vector, Vector]
@@ -63,8 +65,8 @@ class Tube:
 
     points: Float[np.ndarray, "n 3"]
     radii: Float[np.ndarray, " n"]
-    fold_mm: float = 0.0
-    period_mm: float = 25.0
+    fold_mm: Number = 0
+    period_mm: Number = 25
 
     @property
     def bounds(self) -> Bounds:
@@ -99,13 +101,13 @@ class Tube:
         return away
 
 
-def smooth_min(a: Grid, b: Grid, k: float) -> Grid:
+def smooth_min(a: Grid, b: Grid, k: Number) -> Grid:
     """The smaller of two, rounded where they are within `k` mm of each other."""
     h = np.maximum(np.float32(k) - np.abs(a - b), 0) / np.float32(k)
     return np.minimum(a, b) - h * h * np.float32(k / 4)
 
 
-def rotation(degrees: Sequence[float] | Vector) -> Float[np.ndarray, "3 3"]:
+def rotation(degrees: Sequence[Number] | Vector) -> Float[np.ndarray, "3 3"]:
     """Rotation about x, then y, then z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
@@ -123,7 +125,7 @@ class Blend:
 
     one: "Ellipsoid | Tube"
     two: "Ellipsoid | Tube"
-    k: float
+    k: Number
 
     @property
     def bounds(self) -> Bounds:

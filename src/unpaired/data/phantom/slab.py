@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from unpaired.data.phantom.level import Number
 from unpaired.data.phantom.shapes import Bounds, Grid, Solid
 from unpaired.data.phantom.subject import Subject
 
@@ -44,7 +45,7 @@ class Slab:
         self.dome = _dome(self, *subject.trunk.dome_mm)
         self.spine = _spine(self)
 
-    def box(self, bounds: Bounds, margin_mm: float = MARGIN_MM) -> Box | None:
+    def box(self, bounds: Bounds, margin_mm: Number = MARGIN_MM) -> Box | None:
         """The part of the slab that reaches into `bounds` and the margin; None if there is none."""
         parts = []
         for (low, high), axis in zip(self._spans, (2, 1, 0), strict=True):
@@ -85,7 +86,7 @@ def _cavity(x: Grid, y: Grid) -> Grid:
     return np.maximum((radius - 1) / (slope + np.float32(1e-9)), -FAR)
 
 
-def _dome(slab: Slab, right_mm: float, left_mm: float) -> Grid:
+def _dome(slab: Slab, right_mm: Number, left_mm: Number) -> Grid:
     """Distance above the diaphragm: two domes that fall off towards the wall."""
     if float(slab.z.max()) < -40:
         return np.full(slab.x.shape, -FAR, np.float32)
@@ -105,7 +106,7 @@ def _dome(slab: Slab, right_mm: float, left_mm: float) -> Grid:
 SPINE_BOX: Bounds = (np.array([-66.0, 34, -1e4]), np.array([66.0, 128, 1e4]))
 
 
-def ellipse(x: Grid, y: Grid, at: tuple[float, float], radii: tuple[float, float]) -> Grid:
+def ellipse(x: Grid, y: Grid, at: tuple[Number, Number], radii: tuple[Number, Number]) -> Grid:
     """First-order distance to an upright cylinder of elliptic section."""
     u, v = (x - np.float32(at[0])) / radii[0], (y - np.float32(at[1])) / radii[1]
     length = np.sqrt(u * u + v * v)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from unpaired.data.phantom.bowel import Loop, bowel, stomach
 from unpaired.data.phantom.field import Key, Smooth, smooth, stream
-from unpaired.data.phantom.level import Level
+from unpaired.data.phantom.level import Level, Number
 from unpaired.data.phantom.shapes import Blend, Ellipsoid, Solid, Tube, Vector, rotation
 
 ORGANS = ("liver", "right_kidney", "left_kidney", "spleen")
@@ -66,7 +66,7 @@ class Subject:
     tumours: tuple[Ellipsoid, ...]
 
 
-def draw_subject(key: Key, level: Level, fit: Mapping[str, float]) -> Subject:
+def draw_subject(key: Key, level: Level, fit: Mapping[str, Number]) -> Subject:
     """Draw a subject; `fit` scales organs by name (1 where missing)."""
     pose = stream(key, "pose")
     turn = rotation((0, 0, pose.normal(0, 3 * level.pose)))
@@ -114,11 +114,11 @@ def _trunk(key: Key) -> Trunk:
 
 def _ellipsoid(
     random: np.random.Generator,
-    centre: tuple[float, float, float],
-    radii: tuple[float, float, float],
-    jitter_mm: float = 0,
-    tilt_degrees: float = 0,
-    bend_mm: float = 0,
+    centre: tuple[Number, Number, Number],
+    radii: tuple[Number, Number, Number],
+    jitter_mm: Number = 0,
+    tilt_degrees: Number = 0,
+    bend_mm: Number = 0,
 ) -> Ellipsoid:
     bend = random.normal(0, 1, 2) * bend_mm
     return Ellipsoid(
@@ -129,9 +129,9 @@ def _ellipsoid(
     )
 
 
-def _liver(key: Key, level: Level, fit: float) -> dict[str, Solid]:
+def _liver(key: Key, level: Level, fit: Number) -> dict[str, Solid]:
     random = stream(key, "liver")
-    size = np.exp(random.normal(0, 0.07)) * fit
+    size = 1.02 * np.exp(random.normal(0, 0.07)) * fit
     shift = random.normal(0, 6, 3) * level.pose
     tilt = 6 * level.pose
     reach = 70 + random.uniform(-15, 15)
@@ -157,21 +157,21 @@ def _liver(key: Key, level: Level, fit: float) -> dict[str, Solid]:
     return {"liver": Blend(right, left, 18), "notch": notch, "fissure": fissure}
 
 
-def _spleen(key: Key, level: Level, fit: float) -> dict[str, Solid]:
+def _spleen(key: Key, level: Level, fit: Number) -> dict[str, Solid]:
     random = stream(key, "spleen")
     size = float(np.exp(random.normal(0, 0.13)) * fit)
     shift = random.normal(0, 6, 3) * level.pose
-    x, y, z = 96 + shift[0], 38 + shift[1], 34 + shift[2]
+    x, y, z = 96 + shift[0], 38 + shift[1], 32 + shift[2]
     tilt = 9 * level.pose
-    outer = _ellipsoid(random, (x, y, z), (36 * size, 52 * size, 54 * size), 0, tilt, 4)
-    centre = (x - 27 * size, y - 16 * size, z - 2)
+    outer = _ellipsoid(random, (x, y, z), (38 * size, 56 * size, 60 * size), 0, tilt, 4)
+    centre = (x - 29 * size, y - 17 * size, z - 2)
     scoop = _ellipsoid(random, centre, (32 * size, 46 * size, 64 * size), 2, tilt, 5)
     return {"spleen": outer, "scoop": scoop}
 
 
-def _kidney(key: Key, level: Level, name: str, fit: float) -> Kidney:
+def _kidney(key: Key, level: Level, name: str, fit: Number) -> Kidney:
     random = stream(key, name)
-    size = float(np.exp(random.normal(0, 0.09)) * fit)
+    size = float(1.03 * np.exp(random.normal(0, 0.09)) * fit)
     side = 1.0 if name == "right_kidney" else -1.0  # towards the spine
     centre = (-62.0, 46.0, -34.0) if side > 0 else (61.0, 44.0, -20.0)
     shift = random.normal(0, 5, 3) * level.pose + [0, 0, random.normal(0, 6) * level.pose]
@@ -180,29 +180,34 @@ def _kidney(key: Key, level: Level, name: str, fit: float) -> Kidney:
     tilt = rotation(random.normal(0, 1, 3) * 8 * level.pose + [-6, 8 * side, 0])
     bend = (float(-side * random.uniform(1, 7)), float(random.normal(0, 2)))
 
-    def inner(dx: float, dy: float, dz: float, rx: float, ry: float, rz: float) -> Ellipsoid:
+    def inner(dx: Number, dy: Number, dz: Number, rx: Number, ry: Number, rz: Number) -> Ellipsoid:
         offset = tilt.T @ (np.array([side * dx, dy, dz]) * size)
         return Ellipsoid(np.array([x, y, z]) + offset, np.array([rx, ry, rz]) * size, tilt)
 
     outline = Ellipsoid(np.array([x, y, z]), radii, tilt, bend)
     rim = random.uniform(0.2, 1) * 7 if random.random() < 0.75 else 0.0
-    cysts = []
-    for _ in range(random.poisson(0.6 * level.lesions)):
-        way = random.normal(size=3)
-        place = tilt.T @ (radii * way / np.linalg.norm(way)) * random.uniform(0.6, 0.9)
-        radius = random.uniform(4, 13)
-        cysts.append(Ellipsoid(np.array([x, y, z]) + place, np.full(3, radius), np.eye(3)))
     return Kidney(
         outline=outline,
         hilum=inner(25, -9, random.normal(0, 3), 17, 12, 19),
         sinus=inner(8, -3, 0, 10, 8, 24),
         pelvis=inner(13, -5, 0, 9, 4.5, 12),
         rim_mm=rim,
-        cysts=tuple(cysts),
+        cysts=_cysts(stream(key, name, "cysts"), outline, level),
     )
 
 
-def _tube(random: np.random.Generator, points: list, radii: list, jitter_mm: float) -> Tube:
+def _cysts(random: np.random.Generator, kidney: Ellipsoid, level: Level) -> tuple[Ellipsoid, ...]:
+    """Balls that bulge from the inside towards the surface."""
+    found = []
+    for _ in range(random.poisson(0.6 * level.lesions)):
+        way = random.normal(size=3)
+        way *= random.uniform(0.6, 0.9) / np.linalg.norm(way)
+        place = kidney.centre + kidney.tilt.T @ (kidney.radii * way)
+        found.append(Ellipsoid(place, np.full(3, random.uniform(4, 13)), np.eye(3)))
+    return tuple(found)
+
+
+def _tube(random: np.random.Generator, points: list, radii: list, jitter_mm: Number) -> Tube:
     place = np.array(points, dtype=float)
     place += random.normal(0, 1, place.shape) * jitter_mm
     return Tube(place, np.array(radii, dtype=float))

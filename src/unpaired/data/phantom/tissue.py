@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unpaired.data.phantom.field import Key, stream
-from unpaired.data.phantom.level import Level
+from unpaired.data.phantom.level import Level, Number
 
 PULLED = ("liver", "spleen", "cortex", "medulla", "gut", "vein", "artery")
-Range = tuple[float, float, float]  # weight, low, high
+Range = tuple[Number, Number, Number]  # weight, low, high
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Tissue:
         sometimes: with that probability, a draw between low and high is added.
     """
 
-    mean: float
-    sd: float = 0.0
-    gain: float = 0.0
-    gain_sd: float = 0.0
-    texture: float = 1.0
-    fat: float = 0.0
+    mean: Number
+    sd: Number = 0.0
+    gain: Number = 0.0
+    gain_sd: Number = 0.0
+    texture: Number = 1.0
+    fat: Number = 0.0
     sometimes: Range = (0.0, 0.0, 0.0)
 
 
@@ -45,13 +45,13 @@ class Contrast:
         unsuppressed: added to fat where its suppression fails; 0 where nothing is suppressed.
     """
 
-    air: float
-    texture: float
-    enhancement: tuple[float, float]
-    strands: float
+    air: Number
+    texture: Number
+    enhancement: tuple[Number, Number]
+    strands: Number
     contents: tuple[Range, ...]
     lesions: tuple[Range, ...]
-    unsuppressed: float = 0.0
+    unsuppressed: Number = 0.0
     tissues: Mapping[str, Tissue] = field(default_factory=dict)
 
 
@@ -180,17 +180,17 @@ class Values:
         value = self._own(tissue)
         if tissue in PULLED:
             value += self._level.compression * (self._pull - value)
-        return max(value, self._contrast.air)
+        return float(max(value, self._contrast.air))
 
     def texture(self, tissue: str) -> float:
         """Standard deviation of the tissue's texture."""
         known = self._contrast.tissues.get(tissue)
-        return self._contrast.texture * (1.0 if known is None else known.texture)
+        return float(self._contrast.texture * (1 if known is None else known.texture))
 
     def fat(self, tissue: str) -> float:
         """Fraction of fat."""
         known = self._contrast.tissues.get(tissue)
-        return 0.0 if known is None else known.fat
+        return 0.0 if known is None else float(known.fat)
 
     def _own(self, name: str) -> float:
         tissue, spread = self._contrast.tissues[name], self._level.spread

@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int16, UInt8
 from joblib import Parallel, delayed
 
 from unpaired.data.phantom import scan
-from unpaired.data.phantom.level import LEVELS, Level
+from unpaired.data.phantom.level import LEVELS, Level, Number
 from unpaired.data.phantom.render import fitted_subject, render
 from unpaired.data.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
 from unpaired.data.phantom.subject import ORGANS
@@ -61,7 +61,7 @@ _WORLD = {"R": (2, -1), "L": (2, 1), "A": (1, -1), "P": (1, 1), "S": (0, 1), "I"
 
 
 def make_subject(
-    modality: str, subject: int, level: Level, q: float, seed: int
+    modality: str, subject: int, level: Level, q: Number, seed: int
 ) -> tuple[Int16[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]:
     """Scan one subject: image and label in file order, and the affine (voxel -> RAS mm).
 
@@ -90,7 +90,7 @@ def _to_file(
     order = [_WORLD[code] for code in geometry.codes]
     axes = [axis for axis, _ in order]
     flips = tuple(slice(None, None, sign) for _, sign in order)
-    affine = np.eye(4)
+    affine = np.diag([0.0, 0, 0, 1])
     start = np.array(first_mm, dtype=float)
     for column, (axis, sign) in enumerate(order):
         ras = (2, 1, 0)[axis]  # S, P, L -> rows of the affine
@@ -106,7 +106,7 @@ def write_phantom(
     counts: Mapping[str, int],
     level: str = "std",
     seed: int = 0,
-    quality: float = 1.5,
+    quality: Number = 1.5,
     workers: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Path]:
@@ -148,7 +148,7 @@ def write_phantom(
     return {modality: folder / modality for modality in counts}
 
 
-def _check(counts: Mapping[str, int], level: str, quality: float) -> None:
+def _check(counts: Mapping[str, int], level: str, quality: Number) -> None:
     if level not in LEVELS:
         raise UsageError(f"there is no phantom level {level!r}; choose from {', '.join(LEVELS)}.")
     for modality, count in counts.items():
@@ -179,7 +179,7 @@ def _paths(root: Path, modality: str, number: int) -> tuple[Path, Path]:
 
 
 def _write_case(
-    root: Path, modality: str, number: int, level: str, quality: float, seed: int
+    root: Path, modality: str, number: int, level: str, quality: Number, seed: int
 ) -> str:
     image, label, affine = make_subject(modality, number, LEVELS[level], quality, seed)
     image_path, label_path = _paths(root, modality, number)
