@@ -21,10 +21,11 @@ for verb in (demo, check, prepare, train, predict, evaluate, report):
     app.command(verb.NAME)(verb.command)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(f"unpaired {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -50,7 +51,9 @@ def run(arguments: Sequence[str]) -> int:
     """The exit code of the program for these arguments; errors become one message on stderr."""
     debug = "--debug" in arguments
     try:
-        done = app([a for a in arguments if a != "--debug"], standalone_mode=False)
+        done = app(
+            [a for a in arguments if a != "--debug"], prog_name="unpaired", standalone_mode=False
+        )
     except BaseException as error:
         return code_of(error, debug)
     return code_of(KeyboardInterrupt(), debug) if done == 130 else int(done or 0)

@@ -74,6 +74,6 @@ def say_plan(plan: Any) -> None:
     say_table(["plan", "choice", "why"], rows)
 
 
-def memory(size: float) -> str:
+def memory(size: int) -> str:
     """ "300 MiB", "1.5 GiB"."""
     return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
