@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from unpaired.data.phantom.bowel import Loop
+from unpaired.data.phantom.kidney import Kidney
 from unpaired.data.phantom.level import Number
 from unpaired.data.phantom.shapes import Grid, Solid, smooth_min
 from unpaired.data.phantom.slab import FAR, SPINE_BOX, Box, Slab, ellipse
-from unpaired.data.phantom.subject import ORGANS, Kidney
+from unpaired.data.phantom.subject import ORGANS
 
 GAP_MM = np.float32(4.5)
 ALL: Box = (slice(None), slice(None), slice(None))

@@ -39,11 +39,6 @@ class Smooth:
     coefficients: Float32[np.ndarray, "kz ky kx"]
     knot_mm: Number
 
-    @property
-    def bound(self) -> float:
-        """No value of the field is larger in size (a B-spline stays within its coefficients)."""
-        return float(np.abs(self.coefficients).max())
-
     def on(
         self, z: Float[np.ndarray, " d"], y: Float[np.ndarray, " h"], x: Float[np.ndarray, " w"]
     ) -> Float32[np.ndarray, "d h w"]:

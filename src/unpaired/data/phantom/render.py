@@ -20,7 +20,7 @@ PLAUSIBLE_ML = {
     "left_kidney": (95.0, 240.0),
     "spleen": (100.0, 350.0),
 }
-_SLAB = 12
+_SLAB = 8
 _COARSE_MM = 5.0
 
 

@@ -11,23 +11,12 @@ from jaxtyping import Float
 
 from unpaired.data.phantom.bowel import Loop, bowel, stomach
 from unpaired.data.phantom.field import Key, Smooth, smooth, stream
+from unpaired.data.phantom.kidney import Kidney, draw_kidney
 from unpaired.data.phantom.level import Level, Number
 from unpaired.data.phantom.shapes import Blend, Ellipsoid, Solid, Tube, Vector, rotation
 
 ORGANS = ("liver", "right_kidney", "left_kidney", "spleen")
 _WARP = 0.4  # mm of deformation for one unit of `warp`
-
-
-@dataclass(frozen=True)
-class Kidney:
-    """One kidney: its outline, what is hollow in it, its fat, and its cysts."""
-
-    outline: Ellipsoid
-    hilum: Ellipsoid
-    sinus: Ellipsoid
-    pelvis: Ellipsoid
-    rim_mm: float
-    cysts: tuple[Ellipsoid, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ def draw_subject(key: Key, level: Level, fit: Mapping[str, Number]) -> Subject:
             **_others(key, level),
         },
         kidneys={
-            name: _kidney(key, level, name, fit.get(name, 1))
+            name: draw_kidney(key, level, name, fit.get(name, 1))
             for name in ("right_kidney", "left_kidney")
         },
         stomach=stomach(key, level),
@@ -167,44 +156,6 @@ def _spleen(key: Key, level: Level, fit: Number) -> dict[str, Solid]:
     centre = (x - 29 * size, y - 17 * size, z - 2)
     scoop = _ellipsoid(random, centre, (32 * size, 46 * size, 64 * size), 2, tilt, 5)
     return {"spleen": outer, "scoop": scoop}
-
-
-def _kidney(key: Key, level: Level, name: str, fit: Number) -> Kidney:
-    random = stream(key, name)
-    size = float(1.03 * np.exp(random.normal(0, 0.09)) * fit)
-    side = 1.0 if name == "right_kidney" else -1.0  # towards the spine
-    centre = (-62.0, 46.0, -34.0) if side > 0 else (61.0, 44.0, -20.0)
-    shift = random.normal(0, 5, 3) * level.pose + [0, 0, random.normal(0, 6) * level.pose]
-    x, y, z = np.array(centre) + shift
-    radii = np.array([28.0, 25.0, 52.0]) * size
-    tilt = rotation(random.normal(0, 1, 3) * 8 * level.pose + [-6, 8 * side, 0])
-    bend = (float(-side * random.uniform(1, 7)), float(random.normal(0, 2)))
-
-    def inner(dx: Number, dy: Number, dz: Number, rx: Number, ry: Number, rz: Number) -> Ellipsoid:
-        offset = tilt.T @ (np.array([side * dx, dy, dz]) * size)
-        return Ellipsoid(np.array([x, y, z]) + offset, np.array([rx, ry, rz]) * size, tilt)
-
-    outline = Ellipsoid(np.array([x, y, z]), radii, tilt, bend)
-    rim = random.uniform(0.2, 1) * 7 if random.random() < 0.75 else 0.0
-    return Kidney(
-        outline=outline,
-        hilum=inner(25, -9, random.normal(0, 3), 17, 12, 19),
-        sinus=inner(8, -3, 0, 10, 8, 24),
-        pelvis=inner(13, -5, 0, 9, 4.5, 12),
-        rim_mm=rim,
-        cysts=_cysts(stream(key, name, "cysts"), outline, level),
-    )
-
-
-def _cysts(random: np.random.Generator, kidney: Ellipsoid, level: Level) -> tuple[Ellipsoid, ...]:
-    """Balls that bulge from the inside towards the surface."""
-    found = []
-    for _ in range(random.poisson(0.6 * level.lesions)):
-        way = random.normal(size=3)
-        way *= random.uniform(0.6, 0.9) / np.linalg.norm(way)
-        place = kidney.centre + kidney.tilt.T @ (kidney.radii * way)
-        found.append(Ellipsoid(place, np.full(3, random.uniform(4, 13)), np.eye(3)))
-    return tuple(found)
 
 
 def _tube(random: np.random.Generator, points: list, radii: list, jitter_mm: Number) -> Tube:
