@@ -11,18 +11,32 @@ from unpaired.config import TrainConfig
 def parameter_groups(
     network: nn.Module, weight_decay: float, exempt: tuple[str, ...]
 ) -> list[dict[str, object]]:
-    """No weight decay on norms, biases (one axis), embeddings Q and position tables."""
+    """Three groups, each with its weight decay and its `scale` of the learning rate.
+
+    No weight decay on norms, biases (one axis), embeddings Q and position tables. The matrix that
+    makes the gains (Eq. 13) has the rate divided by its fan-in C_1: Adam moves every entry by
+    about the rate, so the gains themselves would move C_1 times as far (decision D52).
+    """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
+    gains: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        plain = parameter.ndim <= 1 or name.endswith((*exempt, "embeddings"))
-        (free if plain else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        if name.endswith("scaling.weight"):
+            gains.append(parameter)
+        elif parameter.ndim <= 1 or name.endswith((*exempt, "embeddings")):
+            free.append(parameter)
+        else:
+            decayed.append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay, "scale": 1.0},
+        {"params": free, "weight_decay": 0.0, "scale": 1.0},
     ]
+    if gains:
+        scale = 1.0 / len(gains[0])
+        groups.append({"params": gains, "weight_decay": weight_decay, "scale": scale})
+    return groups
 
 
 def build_optimizer(

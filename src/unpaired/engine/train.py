@@ -175,7 +175,7 @@ class Trainer:
         """One step: forward, objective, backward, clip, update."""
         options = self.config.train
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(options, self.step)
+            group["lr"] = group["scale"] * learning_rate(options, self.step)
         torch.manual_seed(_step_seed(options.seed, self.step, self.group.rank))  # drop path
         batches = {
             m: augment(batch.to(self.device), self.config.augment, self.mirror, options.seed, m)
