@@ -221,7 +221,7 @@ def labelled(modality, **labels):
 
 def test_shared_names_and_values():
     ct = labelled("ct", liver=6, spleen=2, Left_Kidney=9)
-    mr = labelled("mr", **{"left kidney": 1, "LIVER": 63, "aorta": 4})
+    mr = labelled("mr", **{"left-kidney": 1, "LIVER": 63, "aorta": 4})
     classes = class_names({"ct": ct, "mr": mr})
     assert classes == ("background", "liver", "left kidney")
     assert value_table(ct, classes) == {0: 0, 6: 1, 2: 0, 9: 2}

@@ -58,9 +58,7 @@ def _header_for(array: np.ndarray, like: Volume) -> bytes:
     if like.header is not None and np.array_equal(_affine(like, like.header), like.affine):
         header = like.header.as_byteswapped("<")
     header.set_data_dtype(array.dtype.newbyteorder("<"))
-    pixdim = header["pixdim"].copy()
     header.set_data_shape(array.shape)
-    header["pixdim"] = pixdim  # nibabel resets some
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header["vox_offset"] = header.single_vox_offset
