@@ -66,15 +66,17 @@ def preprocess(volumes: Sequence[Volume], modality: str, plan: Plan) -> Prepared
     native = turn.spacing(volumes[0].spacing_mm)
     extent_mm = [(stop - start) * mm for (start, stop), mm in zip(box, native, strict=True)]
     shape = [max(1, round(e / mm)) for e, mm in zip(extent_mm, plan.spacing_mm, strict=True)]
-    out = np.empty((len(turned), *shape), np.float32)
+    channels = []
     for k, array in enumerate(turned):
         # In place from here on: one float copy of the box is all that a channel needs.
-        cropped = np.ascontiguousarray(array[slices(box)], dtype=np.float32)
-        image = resample_image(torch.from_numpy(cropped), tuple(shape), plan.order)
-        out[k] = image.numpy()
-        clip_(out[k], recipe.clip[k])
+        image = np.array(array[slices(box)], dtype=np.float32, order="C")
+        if list(image.shape) != shape:
+            image = resample_image(torch.from_numpy(image), tuple(shape), plan.order).numpy()
+        clip_(image, recipe.clip[k])
         fixed = (recipe.mean[k], recipe.std[k]) if recipe.zscore == "dataset" else None
-        zscore_(out[k], fixed)
+        zscore_(image, fixed)
+        channels.append(image)
+    out = channels[0][None] if len(channels) == 1 else np.stack(channels)
     d, h, w = (e / n for e, n in zip(extent_mm, shape, strict=True))
     a, b, c = turned[0].shape
     return PreparedImage(out, turn, (a, b, c), box, (d, h, w))
@@ -160,13 +162,20 @@ def zscore_(array: np.ndarray, fixed: tuple[float, float] | None = None) -> None
     Args:
         fixed: mean and deviation to use instead of the array's own.
     """
-    mean, std = fixed or (array.mean(dtype=np.float64), array.std(dtype=np.float64))
+    mean, std = fixed or _moments(array)
     array -= np.float32(mean)
     # Rounding leaves a deviation of about 1e-7 of the mean in a constant image.
     if std > 1e-6 * max(1.0, abs(mean)):
         array /= np.float32(std)
     elif fixed is None:
         array[:] = 0
+
+
+def _moments(array: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation in double precision; a plane at a time, since `std` copies the array."""
+    mean = float(array.mean(dtype=np.float64))
+    squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in array)
+    return mean, float(np.sqrt(squares / array.size))
 
 
 def to_classes(label: np.ndarray, table: Mapping[int, int], name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unpaired.data.neighbours import neighbours
-from unpaired.engine.infer import best_class
+from unpaired.engine.infer import best_class, take_better
 
 Runs = Iterable[tuple[int, Float[Tensor, "n Z h w"]]]
 """Consecutive slices of the prepared grid with their scores, as `segment_slices` yields them."""
@@ -50,9 +50,7 @@ class Between:
         best = _mix(self.lower[0], self.upper[0], self.share)
         label = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
         for z in range(1, len(self.lower)):
-            score = _mix(self.lower[z], self.upper[z], self.share)
-            label.masked_fill_(score > best, z)
-            torch.maximum(best, score, out=best)
+            take_better(best, label, _mix(self.lower[z], self.upper[z], self.share), z)
         return label
 
 
