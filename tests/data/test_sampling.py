@@ -155,12 +155,13 @@ def test_crops_lie_in_the_plane_and_label_follows_image(cases):
 
 
 def test_margins_hold_the_channels_minimum_and_background(cases):
-    batch = sampler(cases[2:], (15, 16), batch=4).batch(0)
+    case = replace(cases[2], scale=(0.5, 0.25))
+    batch = sampler([case], (15, 16), batch=4).batch(0)
     inside = np.zeros((15, 16), bool)
     inside[1:13, 2:14] = True  # 12 x 12 in the middle
-    lowest = 100 - 0.5 * 32767
-    assert (batch.image.numpy()[:, :, ~inside] == lowest).all()
-    assert (batch.image.numpy()[:, :, inside] > lowest).all()
+    for channels, scale in ((slice(0, 3), 0.5), (slice(3, 6), 0.25)):
+        image, lowest = batch.image.numpy()[:, channels], np.float32(100 - scale * 32767)
+        assert (image[:, :, ~inside] == lowest).all() and (image[:, :, inside] > lowest).all()
     assert not batch.label.numpy()[:, ~inside].any()
     assert sorted(z for _, z in places(batch)) == [0, 1, 2, 3]
 

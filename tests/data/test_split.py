@@ -109,6 +109,8 @@ def test_other_fractions():
     assert counts(random_split({"x": alone(10)}, (0.8, 0.2, 0.0)), "x") == (8, 2, 0)
     assert counts(random_split({"x": alone(2)}, (0.8, 0.2, 0.0)), "x") == (1, 1, 0)
     assert counts(random_split({"x": alone(5)}, (1.0, 0.0, 0.0)), "x") == (5, 0, 0)
+    with pytest.raises(UsageError, match="seed of a split is -1"):
+        random_split({"x": alone(5)}, seed=-1)
     for wrong in ((0.7, 0.1, 0.1), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
         with pytest.raises(UsageError, match="add up to 1"):
             random_split({"x": alone(5)}, wrong)
@@ -120,12 +122,17 @@ def test_small_sets_say_what_is_missing():
     assert reasons["ten"] == "7/1/2 of 10 cases (70/10/20 %, by patient)."
 
 
-def test_shared_patients_keep_the_exact_counts():
-    ct, mr = alone(30), alone(20)  # the first 20 patients have both
-    split = random_split({"ct": ct, "mr": mr}, seed=4)
+@pytest.mark.parametrize("seed", range(25))
+def test_shared_patients_keep_the_exact_counts(seed):
+    ct, mr = alone(30), [*alone(9), *alone(11, "m")]  # 9 patients have both
+    split = random_split({"ct": ct, "mr": mr}, seed=seed)
     assert counts(split, "ct") == (21, 3, 6) and counts(split, "mr") == (14, 2, 4)
     for part in parts_of(split):
-        assert set(part["mr"]) == set(part["ct"]) & {case.id for case in mr}
+        shared = {case.id for case in mr[:9]}
+        assert set(part["mr"]) & shared == set(part["ct"]) & shared
+    # A patient of four cases fits into training or, exactly, into testing.
+    many = [One(f"big{i}", "big") for i in range(4)] + alone(16)
+    assert counts(random_split({"x": many}, seed=seed), "x") == (14, 2, 4)
 
 
 def test_order_of_cases_and_modalities_does_not_matter_but_the_seed_does():

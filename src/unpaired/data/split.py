@@ -144,6 +144,8 @@ def _assign(cases: Cases, targets: Mapping[str, Sequence[int]], k: int, seed: in
 
     Patients with most cases first, since they fit in fewest places; equal ones in random order.
     """
+    if seed < 0:
+        raise UsageError(f"the seed of a split is {seed}; it must not be negative.")
     load: dict[str, dict[str, list[str]]] = {}
     for modality in sorted(cases):
         for case in cases[modality]:
