@@ -13,7 +13,7 @@ from unpaired.cli.show import say
 from unpaired.errors import DataError
 
 NAME = "demo"
-CASES = 12
+CASES = 20
 
 
 def command(

@@ -3,7 +3,7 @@
 import sys
 from time import monotonic
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 LINE_SECONDS = 10.0
 
@@ -14,7 +14,7 @@ class Progress:
     Use it in a `with` statement, so that the terminal is left tidy. Writes to stderr.
     """
 
-    def __init__(self, title: str, stream: TextIO | None = None) -> None:
+    def __init__(self, title: str, stream: Any = None) -> None:
         self.title = title
         self.stream = stream or sys.stderr
         self._bar: Any = None
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _new_bar(stream: TextIO) -> Any:
+def _new_bar(stream: Any) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

@@ -5,14 +5,13 @@ from time import perf_counter
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.engine.device import autocast, autocast_dtype, find_device
 from unpaired.engine.finish import parameter_counts
-from unpaired.models import Joint
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
 """Per parameter: weight, gradient, and the optimiser's moments, in float32."""
@@ -52,7 +51,7 @@ def forecast(config: Config, plan: Plan) -> Forecast:
     )
 
 
-def _step(config: Config, plan: Plan, joint: Joint, device: torch.device) -> None:
+def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:
     """Forward, objective and backward for one image per modality."""
     images = {
         m: torch.randn(1, channels, *plan.patch, device=device)
@@ -67,7 +66,7 @@ def _step(config: Config, plan: Plan, joint: Joint, device: torch.device) -> Non
         torch.cuda.synchronize(device)
 
 
-def _saved_bytes(config: Config, plan: Plan, joint: Joint, device: torch.device) -> int:
+def _saved_bytes(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> int:
     """Bytes that one image per modality keeps for the backward pass, parameters not counted."""
     own = {p.untyped_storage().data_ptr() for p in joint.parameters()}
     kept: dict[int, int] = {}

@@ -1,0 +1,109 @@
+"""What is said before a training starts, and how folds share a data set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from toy import toy_config, write_toy
+
+from unpaired.build import build_joint
+from unpaired.config import Config
+from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.engine import forecast as module
+from unpaired.engine.folds import fold_configs
+from unpaired.engine.forecast import forecast
+from unpaired.errors import DataError, UsageError
+from unpaired.files import read_json, write_json
+
+PART = ModalityPlan(
+    channel_names=("x",), clip=(Clip(kind="percentile", low=0.5, high=99.5),), zscore="volume"
+)
+
+
+def plan(patch: tuple[int, int]) -> Plan:
+    return Plan(
+        classes=("background", "ball", "box"),
+        modalities={"aa": PART, "bb": PART},
+        spacing_mm=(3.0, 1.0, 1.0),
+        slice_axis="S",
+        patch=patch,
+        context=3,
+        order=3,
+        reasons={},
+    )
+
+
+def test_parameters_are_counted_and_the_batch_scales_the_rest() -> None:
+    config = toy_config()
+    one, two = (forecast(toy_config(f"train.batch_size={b}"), plan((32, 32))) for b in (1, 2))
+    joint = build_joint(config, plan((32, 32)))
+    assert one.training_parameters == sum(p.numel() for p in joint.parameters())
+    assert one.test_parameters == sum(p.numel() for p in joint.segmenter.parameters())
+    state = 16 * one.training_parameters
+    assert two.memory_bytes - state == 2 * (one.memory_bytes - state)
+    assert one.seconds_per_step > 0
+    assert one.device == "cpu"
+    larger = forecast(toy_config("train.batch_size=1", "data.patch=[64, 64]"), plan((64, 64)))
+    assert larger.memory_bytes - state > 3 * (one.memory_bytes - state)
+
+
+def test_saved_bytes_are_those_of_a_network_one_can_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """x -> W x -> relu: the backward pass keeps x (for W) and the relu's result."""
+    layer = nn.Linear(10, 20, bias=False)
+    x = torch.randn(5, 10)
+    step = lambda *_: layer(x).relu().sum().backward()  # noqa: E731
+    monkeypatch.setattr(module, "_step", step)
+    where = toy_config(), plan((32, 32)), layer, torch.device("cpu")
+    found = module._saved_bytes(*where)
+    assert found == 4 * (5 * 10 + 5 * 20)
+
+
+def test_global_randomness_stays_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    forecast(toy_config("train.batch_size=1"), plan((32, 32)))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def toy_data(root: Path) -> dict[str, Path]:
+    return {
+        "aa": write_toy(root, "aa", 5, True, (1, 2)),
+        "bb": write_toy(root, "bb", 4, False, (7, 3)),
+    }
+
+
+def chosen(config: Config) -> dict[str, list[str]]:
+    assert config.data.splits is not None
+    return read_json(Path(config.data.splits))[config.data.fold]
+
+
+def test_folds_share_out_all_but_the_test_part(tmp_path: Path) -> None:
+    data, out = toy_data(tmp_path / "data"), tmp_path / "out"
+    found = fold_configs(toy_config(), data, out, 3)
+    assert list(found) == ["fold_0", "fold_1", "fold_2"]
+    parts = [chosen(config) for config in found.values()]
+    (test,) = {tuple(sorted(p["test"])) for p in parts}
+    everything = {f"{m}/{m}_{n:02d}" for m, k in (("aa", 5), ("bb", 4)) for n in range(k)}
+    assert test
+    assert sorted(c for p in parts for c in p["val"]) == sorted(everything - set(test))
+    for p in parts:
+        assert set(p["train"]) == everything - set(test) - set(p["val"])
+    again = fold_configs(toy_config(), data, out, 3)
+    assert again == found
+    with pytest.raises(UsageError, match="other folds"):
+        fold_configs(toy_config("split_seed=5"), data, out, 3)
+    with pytest.raises(DataError, match="too few for 9 folds"):
+        fold_configs(toy_config(), data, tmp_path / "many", 9)
+    assert [p.name for p in out.iterdir()] == ["splits_final.json"]
+
+
+def test_a_given_splits_file_is_used_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    write_json(file, [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}])
+    found = fold_configs(toy_config(f'splits="{file}"'), {}, tmp_path / "out", 2)
+    assert [chosen(config)["train"] for config in found.values()] == [["a"], ["b"]]
+    assert not (tmp_path / "out").exists()
