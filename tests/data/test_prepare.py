@@ -361,7 +361,8 @@ def test_stopped_while_writing_leaves_nothing_that_counts(tmp_path, monkeypatch,
     assert left == {1: set(), 2: {"a0.npy"}, 3: {"a0.npy", "a0.label.npy"}}[when]
     with pytest.raises(DataError, match="no finished preparation"):
         open_prepared(out)
-    (out / "ct/.a0.0123abcd.npy").write_bytes(b"half")  # what kill -9 would leave
+    for name in (".a0.0123abcd.npy", ".a0.0123abcd.label.npy", ".a0.ffffffff.json", ".a0.working"):
+        (out / "ct" / name).write_bytes(b"half")  # what kill -9 would leave
     prepare(data, plan(), out)
     assert {p.name for p in (out / "ct").iterdir()} == {"a0.npy", "a0.label.npy", "a0.json"}
 

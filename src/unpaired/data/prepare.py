@@ -2,10 +2,10 @@
 
 import hashlib
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from glob import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,8 @@ __all__ = [
 Progress = Callable[[int, int, str], None]
 # Raise when the same plan leads to other prepared arrays than before.
 _FORMAT = 1
+# Temporary files of `files.atomic`, markers of cases in work.
+_LEFT_OVER = re.compile(r"\..*\.(working|[0-9a-f]{8}\..*(npy|json))", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,13 @@ def prepare(
 
 
 def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
+    """Make the folders, and sweep out what a process that was killed while writing has left."""
     try:
         for place in {job.folder for job in jobs}:
             place.mkdir(parents=True, exist_ok=True)
-        for job in jobs:
-            job.marker.unlink(missing_ok=True)
+            for stale in place.glob(".*"):
+                if _LEFT_OVER.fullmatch(stale.name):
+                    stale.unlink(missing_ok=True)
     except OSError as error:
         raise _cannot_write(folder, error) from error
 
@@ -183,8 +187,6 @@ def _prepare_case(job: _Job) -> None:
     if _is_done(job, record, sources):
         return
     try:
-        for stale in job.folder.glob(f".{escape(job.case.id)}.????????.*npy"):
-            stale.unlink(missing_ok=True)  # left by a process that was killed while writing
         job.marker.touch()
         image, label = _arrays(job)
         record["sources"] = [{**source, "sha256": _sha256(source)} for source in sources]
