@@ -7,6 +7,7 @@ from typing import Any
 
 from unpaired.build import size_step
 from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.data.augment import mirror_axes
 from unpaired.data.dataset import Dataset, class_names, value_table
 from unpaired.data.plan import Plan, make_plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
@@ -151,6 +152,8 @@ def _plan(
     plan = make_plan(datasets, config.data, config.modalities, (rows, columns), train=split.train)
     if source is not None:
         plan = _like_source(plan, source)
+    why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
+    plan = plan.model_copy(update={"reasons": {**plan.reasons, "mirror": why}})
     plan.write(folder.plan)
     return plan
 
