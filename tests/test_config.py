@@ -47,6 +47,8 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
     file.write_text("[train]\nsteps = 7\nseed = 5\n")
     config = load_config("demo", file, ["train.steps=9", "steps=11"])
     assert (config.train.steps, config.train.seed, config.train.batch_size) == (11, 5, 4)
+    assert load_config("demo", file).train.steps == 7
+    assert load_config(None, file, ["train.steps=9"]).train.steps == 9
 
 
 def test_another_backbone_drops_the_options_below() -> None:
@@ -181,6 +183,13 @@ def test_toml_round_trip(
     again = config_from_toml(file)
     assert again == config
     assert repr(again) == repr(config)  # 1 and true and 1.0 are equal, but not the same
+
+
+@pytest.mark.parametrize("odd", ["\x7f", "\x00\x1f", '"\\', "a.b", "\n", "é\u2028", "", "none "])
+def test_odd_characters_survive_the_file(tmp_path: Path, odd: str) -> None:
+    config = Config.model_validate({"modalities": {odd: {}}, "model": {"options": {odd: odd}}})
+    (tmp_path / "c.toml").write_text(to_toml(config), encoding="utf-8", newline="")
+    assert config_from_toml(tmp_path / "c.toml") == config
 
 
 def test_a_written_preset_holds_every_field() -> None:

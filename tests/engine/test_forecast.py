@@ -51,9 +51,9 @@ def test_parameters_are_counted_and_the_batch_scales_the_rest() -> None:
 def test_saved_bytes_are_those_of_a_network_one_can_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """x -> W x -> relu: the backward pass keeps x (for W) and the relu's result."""
+    """x -> W x -> relu: backward keeps x, the relu's result, and W, which is no extra."""
     layer = nn.Linear(10, 20, bias=False)
-    x = torch.randn(5, 10)
+    x = torch.randn(5, 10, requires_grad=True)
     step = lambda *_: layer(x).relu().sum().backward()  # noqa: E731
     monkeypatch.setattr(module, "_step", step)
     where = toy_config(), plan((32, 32)), layer, torch.device("cpu")
