@@ -25,7 +25,7 @@ class ResourceError(UnpairedError):
     exit_code = 4
 
 
-class Interrupted(UnpairedError):
+class Interrupted(UnpairedError):  # noqa: N818 (it is no fault)
     """Stopped by a signal; the run was saved and the same command goes on."""
 
     exit_code = 5

@@ -22,7 +22,9 @@ def atomic(path: Path) -> Iterator[Path]:
         ResourceError: the folder cannot be written or the disk is full.
     """
     stem, *suffixes = path.name.split(".", 1)
-    temporary = path.with_name(f".{stem}.{secrets.token_hex(4)}" + "".join(f".{s}" for s in suffixes))
+    temporary = path.with_name(
+        f".{stem}.{secrets.token_hex(4)}" + "".join(f".{s}" for s in suffixes)
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -85,4 +87,6 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}. Mend the file and try again.") from error
+        raise DataError(
+            f"{path} is not valid JSON: {error}. Mend the file and try again."
+        ) from error

@@ -60,7 +60,7 @@ def save_semantics(joint: Joint, setup: Setup, folder: RunFolder, config: Config
     joint.to(device)
     arrays: dict[str, np.ndarray] = {}
     for m, module in joint.semantics.items():
-        arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[union-attr,operator]
+        arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
     cases = {m: setup.part("val").get(m) or setup.part("train")[m] for m in joint.semantics}
     for m, members in cases.items():
         sampler = SliceSampler(
