@@ -160,6 +160,12 @@ def shown_value(name: str, value: float) -> str:
     return f"{value * factor:.{decimals}f}" if math.isfinite(value) else "–"
 
 
+def shown_mean(name: str, stats: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and " ± deviation"; one case has no deviation worth printing."""
+    spread = f" ± {shown_value(name, stats['std'])}" if stats["n"] > 1 else ""
+    return shown_value(name, stats["mean"]), spread
+
+
 def heading(name: str) -> str:
     """A metric's column heading with its unit."""
     title, unit, _, _ = SHOWN.get(name, (name, "", 1.0, 3))
@@ -197,10 +203,7 @@ def tolerance_text(tolerance_mm: float | int | Mapping[str, float]) -> str:
 
 
 def _markdown_row(cls: str, stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    cells = [
-        f"{shown_value(name, stats[name]['mean'])} ± {shown_value(name, stats[name]['std'])}"
-        for name in names
-    ]
+    cells = ["".join(shown_mean(name, stats[name])) for name in names]
     present = stats["dice"]["n"] + stats["dice"]["n_undefined"]
     return [_escape(cls), *cells, str(present), str(stats["asd_mm"]["n_undefined"])]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from unpaired.report.figures import (
     INK,
@@ -23,6 +24,7 @@ from unpaired.report.figures import (
 from unpaired.report.run import Run
 
 SIZE = (5.4, 3.3)
+SMOOTH_FROM = 20
 STYLES = ("-", "--", ":", "-.")
 FAMILIES = ("seg", "aux", "mcr", "icr")
 NAMES = {"seg": "segmentation", "aux": "auxiliary", "mcr": "L_mcr", "icr": "L_icr"}
@@ -48,7 +50,8 @@ def loss_curves(run: Run) -> Picture | None:
     _finish(axes, "Loss and its weighted terms", "step", "loss (log scale)", 3)
     last = run.steps[-1]
     alt = f"Curves of the loss over {x[-1]} steps; the last total is {_number(last.get('loss'))}."
-    return Picture("loss", to_png(figure), alt, "Thin: as logged; bold: running mean.")
+    caption = "Thin: as logged; bold: running mean." if len(x) >= SMOOTH_FROM else ""
+    return Picture("loss", to_png(figure), alt, caption)
 
 
 def validation_curves(run: Run) -> list[Picture]:
@@ -90,9 +93,9 @@ def consistency_curves(run: Run) -> list[Picture]:
         figure, axes = new_figure(*SIZE)
         x = np.array([record["step"] for record in run.steps])
         _line(axes, x, values, colour, "-", label, smooth=name != "gain_distance")
-        axes.set_ylim(bottom=0)
-        _finish(axes, heading, "step", label, 0)
         ends = [value for value in values if isinstance(value, int | float)]
+        axes.set_ylim(0, 1.08 * max(ends) or 1)
+        _finish(axes, heading, "step", label, 0)
         alt = f"{heading}: from {_number(ends[0])} to {_number(ends[-1])}."
         found.append(Picture(name, to_png(figure), alt))
     return found
@@ -110,10 +113,14 @@ def _line(
 ) -> None:
     """The raw curve faintly, its running mean on top."""
     y = np.array([np.nan if value is None else float(value) for value in values])
-    if smooth and len(y) >= 20:
+    if smooth and len(y) >= SMOOTH_FROM:
         axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.25)
         y = running_mean(y, max(3, len(y) // 25))
-    axes.plot(x, y, color=colour, linewidth=width, linestyle=style, label=label)
+    marker = "o" if len(y) < 5 else None  # one point draws no line
+    axes.plot(
+        x, y, color=colour, linewidth=width, linestyle=style, label=label, marker=marker,
+        markersize=3.5,
+    )  # fmt: skip
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -134,6 +141,7 @@ def _finish(axes: Any, heading: str, x: str, y: str, columns: int) -> None:
     axis_labels(axes, x, y)
     grid(axes)
     axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     if columns:
         legend_below(axes, columns)
 

@@ -68,7 +68,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(LINE)
-    axes.tick_params(colors=MUTED, labelsize=8, length=0, labelfontfamily=FONT)
+    axes.tick_params(which="both", colors=MUTED, labelsize=8, length=0, labelfontfamily=FONT)
     return figure, axes
 
 

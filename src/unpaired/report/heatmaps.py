@@ -110,11 +110,11 @@ def _numbers(axes: Axes, matrix: np.ndarray, image: ScalarMappable) -> None:
     """Values in the cells, black or white by the brightness behind them."""
     scale = image.norm if isinstance(image.norm, Normalize) else Normalize()
     spread = float(np.nanmax(np.abs(matrix))) if matrix.size else 0.0
-    pattern = "{:z.1f}" if spread >= 10 else "{:z.2f}"
+    decimals = 1 if spread >= 10 else 2 if spread >= 0.1 else 3 if spread >= 0.01 else 4
     for (i, j), value in np.ndenumerate(matrix):
         red, green, blue, _ = image.cmap(scale(value))
         bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
-        words = pattern.format(value).replace("-", "−")
+        words = f"{value:z.{decimals}f}".replace("-", "−")
         axes.text(
             j, i, words, ha="center", va="center", fontsize=6.8, fontfamily=FONT,
             color=INK if bright else "white",

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from unpaired.engine.evaluate import Evaluation, Score
-from unpaired.engine.evaluation_files import heading, shown_value, summarise, tolerance_text
+from unpaired.engine.evaluation_files import (
+    heading,
+    shown_mean,
+    shown_value,
+    summarise,
+    tolerance_text,
+)
 from unpaired.report.figures import class_colours
 from unpaired.report.markup import Markup, definitions, join, note, number, table, tag
 from unpaired.report.run import Run
-
-EMPTY = Markup("")
 
 
 def score_table(run: Run, modality: str) -> Markup:
@@ -45,9 +49,9 @@ def _class_row(
     colour = class_colours(run.classes).get(cls, "#888888")
     row: list[object] = [tag("th", swatch(colour), cls, scope="row")]
     for name in names:
-        mean, std = (shown_value(name, stats[name][part]) for part in ("mean", "std"))
-        spread = tag("span", f" ± {std}", cls="std") if stats[name]["n"] else EMPTY
-        row.append(number(join([mean, spread]), f"{modality}/{cls}/{name}"))
+        mean, spread = shown_mean(name, stats[name])
+        words = join([mean, tag("span", spread, cls="std") if spread else ""])
+        row.append(number(words, f"{modality}/{cls}/{name}"))
         if name == "dice" and floor:
             row.append(number(shown_value("dice", _value(floor, cls)), f"{modality}/{cls}/floor"))
     row.append(number(stats["dice"]["n"] + stats["dice"]["n_undefined"]))
