@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_run import CLASSES, make_run
 
-from conftest import CLASSES, make_run
 from unpaired.errors import DataError
 from unpaired.report import hero, write_report
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_run import VALUES, imperfect, small_subject
 
-from conftest import VALUES, imperfect, small_subject
 from unpaired.report.curves import running_mean
 from unpaired.report.figures import class_colours, plain
 from unpaired.report.heatmaps import cosines, same_class_sentence
