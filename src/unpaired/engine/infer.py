@@ -124,8 +124,9 @@ def take_better(best: Tensor, label: Tensor, score: Tensor, z: int) -> None:
 
 
 def mean_probabilities(networks: Sequence[Network]) -> Network:
-    """One network that averages the softmax probabilities of several (or of one)."""
+    """One network that averages the softmax probabilities of several (or of one); no gradients."""
 
+    @torch.no_grad()
     def network(image: Float[Tensor, "B K h w"]) -> Float[Tensor, "B Z h w"]:
         total = _softmax_(networks[0](image).float())
         for other in networks[1:]:
