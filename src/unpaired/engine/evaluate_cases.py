@@ -150,11 +150,12 @@ def evaluate_case(
     """
     prediction, truth = read_label(pair.prediction), read_label(pair.truth)
     _need_same_grid(prediction, truth, pair)
+    # Files hold the first axis fastest; turned round, the arrays are read in memory order.
     found = score(
         _indices(prediction, prediction_table, pair.prediction, classes),
-        to_classes(truth.array, truth_table, shown(pair.truth)),
+        to_classes(truth.array.T, truth_table, shown(pair.truth)),
         classes,
-        truth.spacing_mm,
+        truth.spacing_mm[::-1],
         tolerance_mm,
     )
     return [Score(modality=pair.modality, case=pair.case, **vars(one)) for one in found]
@@ -178,7 +179,7 @@ def _need_same_grid(prediction: Volume, truth: Volume, pair: Pair) -> None:
 def _indices(
     prediction: Volume, table: Mapping[int, int], path: Path, classes: Sequence[str]
 ) -> np.ndarray:
-    """Prediction values -> class indices."""
+    """Prediction values -> class indices, [k j i]."""
     largest = int(prediction.array.max(initial=0))
     if largest not in table:
         raise DataError(
@@ -186,4 +187,4 @@ def _indices(
             f"{', '.join(f'{value} {classes[i]}' for value, i in sorted(table.items()))}; "
             "evaluate predictions with the classes they were made for."
         )
-    return to_classes(prediction.array, table, shown(path))
+    return to_classes(prediction.array.T, table, shown(path))
