@@ -8,7 +8,7 @@ from jaxtyping import Integer
 from scipy.ndimage import find_objects
 
 from unpaired.metrics.overlap import dice_from_counts
-from unpaired.metrics.surface import checked_spacing, surface_distances
+from unpaired.metrics.surface import checked_spacing, surface_distances, union_box
 
 # A metric of your own: name -> f(prediction, truth, spacing_mm) -> float on boolean masks cropped
 # to the box that holds both (outside it both are empty). It is called where the truth is not
@@ -56,6 +56,9 @@ def score(
     """
     checked_spacing(prediction, truth, spacing_mm)
     count = len(classes) - 1
+    # Cheap sums over whole axes first: what looks for the boxes of all classes is slow.
+    foreground = union_box(prediction, truth) or (slice(0),) * truth.ndim
+    prediction, truth = prediction[foreground], truth[foreground]
     boxes = [find_objects(labels, max_label=count) for labels in (prediction, truth)]
     scores = []
     for index, cls in enumerate(classes[1:], start=1):
