@@ -13,7 +13,7 @@ import pytest
 import torch
 from toy import toy_config, write_toy
 
-from unpaired.engine import train as training
+from unpaired.engine import trainer as training
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.log import read_log
 from unpaired.engine.run_folder import RunFolder
