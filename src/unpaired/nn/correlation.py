@@ -1,7 +1,7 @@
 """Semantic correlations between classes (paper, Eq. 6-8)."""
 
 from jaxtyping import Float
-from torch import Tensor, einsum
+from torch import Tensor
 
 
 def correlation(
@@ -21,7 +21,8 @@ def correlation(
     expectation under softmax_x(log w): no Z x Z x N x S tensor, and never 0 / 0.
     """
     maps = maps.flatten(3)
-    similarity = einsum("bin,bjns->bijs", kernels, maps)  # Eq. 6
-    log_gate = similarity.log_softmax(2)  # Eq. 7, over the classes j
+    similarity = kernels[:, None] @ maps  # Eq. 6, as [B j i S]: the maps stay where they are
+    log_gate = similarity.log_softmax(1)  # Eq. 7, over the classes j
     activation = maps.sum(2)  # a^j(x) = sum_n A^j_n(x)
-    return einsum("bijs,bjs->bij", log_gate.softmax(3), activation)  # Eq. 8
+    found = log_gate.softmax(-1) @ activation[..., None]  # Eq. 8, as [B j i 1]
+    return found.squeeze(-1).transpose(1, 2)

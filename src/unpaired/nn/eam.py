@@ -78,12 +78,11 @@ class ExternalAttention(nn.Module):
         space = features.shape[2:]
         positions = self.norm_f(rearrange(features, "b c ... -> b (...) c"))
         maps, attended = self.attention(self.norm_q(q), positions)
+        logits = None
+        if self.head is not None:
+            head = self.head.weight.to(maps.dtype).expand(*maps.shape[:2], -1, -1)
+            logits = (head @ maps).squeeze(2).unflatten(-1, space)
         maps = maps.unflatten(-1, space)
-        logits = (
-            None
-            if self.head is None
-            else einsum("bzn...,n->bz...", maps, self.head.weight[0].to(maps.dtype))
-        )
         return Interaction(maps, logits, self._correlate(q, maps), self._update(q, attended))
 
     def _correlate(self, q: Tensor, maps: Tensor) -> Tensor | None:
