@@ -124,6 +124,8 @@ def test_segmentation_loss_reaches_no_embedding_without_scaling() -> None:
 def test_private_encoders_are_private() -> None:
     joint = small_joint("V1")
     shake(joint)
+    own = [{id(p) for p in joint.segmenter.encoders[m].parameters()} for m in ("a", "b")]
+    assert len(own[0]) == len(own[1]) > 0 and not own[0] & own[1]
     names = reached(joint, terms(joint)["seg/a"])
     assert starting(names, "segmenter.encoders.a") and not starting(names, "segmenter.encoders.b")
     assert not starting({n for n, _ in joint.named_parameters()}, "segmenter.backbone.encoder")
