@@ -173,6 +173,12 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise DataError(f"the description in {shown(path)} is not JSON: {error}.") from error
     if not isinstance(description, dict):
         raise DataError(f"the description in {shown(path)} is not a table. Export it again.")
+    for name in ("modalities", "labels"):  # for other programs; ours reads the description
+        if metadata.get(name) != json.dumps(description.get(name)):
+            raise DataError(
+                f"the {name} in the header of {shown(path)} were changed after it was written. "
+                "Export the model again, or restore the file from a copy."
+            )
     return description
 
 
