@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from small_joint import shake, small_joint, small_step
-from unpaired.backbones import Backbone, Decoded, Level, SwinUnet
+from unpaired.backbones import Backbone, Decoded, Level
 from unpaired.models import Segmenter, fold, gains_form
 from unpaired.nn.block import Gains
 
@@ -27,24 +27,6 @@ def test_folded_and_stored_equal_live(variant: str) -> None:
             torch.testing.assert_close(a, b, **EXACT)
     apart = fold(kept, "a")(images["a"]).logits - fold(kept, "b")(images["a"]).logits
     assert apart.abs().max() > 1e-3
-
-
-def test_a_network_that_pads_its_input_folds_exactly_at_the_border_too() -> None:
-    """The detail path convolves the image with zero padding, so its stems have no bias."""
-    torch.manual_seed(0)
-    backbone = SwinUnet(
-        (32, 32), 3, 3, 8, heads=(1, 2, 2, 4), window=2, patch=2, drop_path=0.0, detail=4
-    )
-    assert backbone.pads_input
-    segmenter = Segmenter(backbone, {"a": 3, "b": 3}).double().eval()
-    assert not [name for name, _ in segmenter.stems.named_parameters() if "bias" in name]
-    shake(segmenter, 0.3)
-    image = torch.randn(2, 3, 32, 32).double()
-    live, plain = segmenter(image, "a").logits, fold(segmenter, "a")(image).logits
-    border = torch.ones(32, 32, dtype=torch.bool)
-    border[2:-2, 2:-2] = False
-    torch.testing.assert_close(plain, live, **EXACT)
-    assert live[..., border].std() > 1e-3
 
 
 def test_folded_is_a_plain_backbone_of_the_same_size() -> None:

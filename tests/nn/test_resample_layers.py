@@ -10,7 +10,6 @@ from unpaired.nn.resample import (
     PatchExpand,
     PatchMerge,
     cells_to_space,
-    space_to_cells,
     space_to_channels,
 )
 
@@ -77,11 +76,3 @@ def test_merging_has_no_bias_and_doubles_the_width() -> None:
     cell = torch.cat([x[0, i, j] for j in (2, 3) for i in (0, 1)])
     expected = layer.reduce.weight @ layer.norm(cell)
     torch.testing.assert_close(layer(x)[0, 0, 1], expected)
-
-
-@pytest.mark.parametrize(("space", "scale"), CASES)
-def test_space_to_cells_undoes_cells_to_space(
-    space: tuple[int, ...], scale: tuple[int, ...]
-) -> None:
-    cells = torch.randn(2, *space, len(list(product(*(range(s) for s in scale)))), 3)
-    assert torch.equal(space_to_cells(cells_to_space(cells, scale), scale), cells)

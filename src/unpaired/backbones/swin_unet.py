@@ -11,19 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unpaired.backbones.base import Backbone, Decoded, Level
 from unpaired.nn.block import Block, Gains
 from unpaired.nn.dims import per_axis
-from unpaired.nn.resample import (
-    Detail,
-    PatchEmbed,
-    PatchExpand,
-    PatchMerge,
-    cells_to_space,
-    space_to_cells,
-)
+from unpaired.nn.resample import PatchEmbed, PatchExpand, PatchMerge, cells_to_space
 
 
 class Stage(NamedTuple):
@@ -55,12 +47,10 @@ class Encoder(nn.Module):
         patch: Sequence[int],
         stride: Sequence[int],
         grid: Sequence[int] | None,
-        detail: int,
     ) -> None:
         super().__init__()
         width = stages[0].channels
-        self.detail = Detail(in_channels, detail, patch) if detail else None
-        self.embed = PatchEmbed(detail or in_channels, width, patch)
+        self.embed = PatchEmbed(in_channels, width, patch)
         self.position = None if grid is None else nn.Parameter(torch.zeros(*grid, width))
         self.stages = nn.ModuleList(stage.blocks() for stage in stages)
         self.merges = nn.ModuleList(PatchMerge(stage.channels, stride) for stage in stages[:-1])
@@ -69,10 +59,6 @@ class Encoder(nn.Module):
     def forward(
         self, image: Float[Tensor, "B K *space"], gains: Gains | None = None
     ) -> list[Tensor]:
-        fine = []
-        if self.detail is not None:
-            fine = [self.detail(image)]
-            image = fine[0].movedim(-1, 1)
         x = self.embed(image)
         if self.position is not None:
             x = x + self.position
@@ -83,7 +69,7 @@ class Encoder(nn.Module):
                 x = block(x, gains)
             if i < len(self.merges):
                 x = self.merges[i](x)
-        return [*fine, *maps[:-1], self.norm(x)]
+        return [*maps[:-1], self.norm(x)]
 
 
 class Decoder(nn.Module):
@@ -95,7 +81,6 @@ class Decoder(nn.Module):
         classes: int,
         patch: Sequence[int],
         stride: Sequence[int],
-        detail: int,
     ) -> None:
         super().__init__()
         coarse = [stage.channels for stage in reversed(stages)]
@@ -104,7 +89,6 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList(stage.blocks() for stage in reversed(stages[:-1]))
         self.norm = nn.LayerNorm(coarse[-1])
         self.expand = PatchExpand(coarse[-1], coarse[-1], patch)
-        self.refine = nn.Linear(coarse[-1] + detail, coarse[-1]) if detail else None
         self.classify = nn.Linear(coarse[-1], classes, bias=False)
 
     def forward(self, maps: list[Tensor], gains: Gains | None = None) -> Decoded:
@@ -115,12 +99,8 @@ class Decoder(nn.Module):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, gains)
             features.append(x.movedim(-1, 1))
-        cells = self.expand.cells(self.norm(x))
-        if self.refine is not None:
-            fine = space_to_cells(skips.pop(), self.expand.scale)
-            cells = functional.gelu(self.refine(torch.cat([cells, fine], -1)))
-        scores = self.classify(cells)  # before the cells are laid out: Z values move, not C
-        logits = cells_to_space(scores, self.expand.scale).movedim(-1, 1)
+        cells = self.classify(self.expand.cells(self.norm(x)))  # Z values move, not C
+        logits = cells_to_space(cells, self.expand.scale).movedim(-1, 1)
         return Decoded(logits, tuple(features))
 
 
@@ -142,8 +122,6 @@ class SwinUnet(Backbone):
         drop_path: largest rate of stochastic depth; grows linearly over the encoder, and each
             decoder stage uses the rates of the encoder stage of its width.
         position: add a learned absolute position embedding (ours; then the size is fixed).
-        detail: channels of a convolution at full size before the patches, joined again before
-            the classification (ours); 0 for the published network.
 
     Raises:
         ValueError: the image size does not fit patch, strides and windows.
@@ -162,7 +140,6 @@ class SwinUnet(Backbone):
         stride: int | Sequence[int] = 2,
         drop_path: float = 0.1,
         position: bool = False,
-        detail: int = 0,
     ) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
@@ -177,15 +154,14 @@ class SwinUnet(Backbone):
             for i in range(len(depths))
         ]
         grid = sizes[0] if position else None
-        self.encoder = Encoder(stages, in_channels, patches, strides, grid, detail)
-        self.decoder = Decoder(stages, classes, patches, strides, detail)
+        self.encoder = Encoder(stages, in_channels, patches, strides, grid)
+        self.decoder = Decoder(stages, classes, patches, strides)
         self.levels = tuple(
             Level(embed_dim * 2**i, tuple(p * s**i for p, s in zip(patches, strides, strict=True)))
             for i in reversed(range(len(depths) - 1))
         )
         self.multiple = tuple(image_size) if position else _multiple(stages, patches, strides)
-        reads = "encoder.detail.conv" if detail else "encoder.embed.conv"
-        self.input_layers, self.pads_input = (reads,), bool(detail)
+        self.input_layers, self.pads_input = ("encoder.embed.conv",), False
         self._initialise()
         self.name_branches()
 

@@ -34,41 +34,6 @@ def cells_to_space(
     return split.reshape(batch, *space, channels)
 
 
-def space_to_cells(
-    x: Float[Tensor, "B *space C"], scale: Sequence[int]
-) -> Float[Tensor, "B *small S C"]:
-    """Inverse of `cells_to_space`: the S = prod(scale) values of each cell side by side."""
-    batch, *space, channels = x.shape
-    n = len(space)
-    pairs = [size for s, f in zip(space, scale, strict=True) for size in (s // f, f)]
-    order = [0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1]
-    small = pairs[::2]
-    return (
-        x.reshape(batch, *pairs, channels)
-        .permute(order)
-        .reshape(batch, *small, prod(scale), channels)
-    )
-
-
-class Detail(nn.Module):
-    """Convolution (3 along the axes that patches coarsen) -> LayerNorm -> GELU, at full size.
-
-    Ours (decision D53): what a patch of 4 x 4 blurs is kept beside the tokens and joined again
-    before the classification.
-    """
-
-    def __init__(self, in_channels: int, channels: int, patch: Sequence[int]) -> None:
-        super().__init__()
-        kernel = tuple(3 if p > 1 else 1 for p in patch)
-        padding = tuple(k // 2 for k in kernel)
-        self.conv = CONV[len(patch)](in_channels, channels, kernel, padding=padding)
-        self.norm = nn.LayerNorm(channels)
-        self.act = nn.GELU()
-
-    def forward(self, image: Float[Tensor, "B K *space"]) -> Float[Tensor, "B *space C"]:
-        return self.act(self.norm(self.conv(image).movedim(1, -1)))
-
-
 class PatchEmbed(nn.Module):
     """Strided convolution to one token per patch, then LayerNorm. Channels first in, last out."""
 
