@@ -1,30 +1,42 @@
 """Where and in which precision to compute."""
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from unpaired.errors import ResourceError
+from unpaired.errors import ResourceError, UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` is a GPU where there is one.
+    """The device of that name: auto (a GPU where there is one), cpu, cuda or cuda:N.
 
     Raises:
-        ResourceError: a GPU is asked for and there is none.
+        UsageError: another name.
+        ResourceError: a GPU is asked for and there is none, or not so many.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise UsageError(f"there is no device {name!r}; choose auto, cpu, cuda or cuda:N.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ResourceError(
-            "train.device=cuda, but torch sees no GPU here. Install a CUDA build of torch, or use "
-            "device=cpu."
+            f"the device {name} is asked for, but torch sees no GPU here. Install a CUDA build of "
+            "torch, or choose the device cpu."
         )
-    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+    kind, _, number = name.partition(":")
+    if not number:
+        return torch.device("cuda", local_rank) if kind == "cuda" else torch.device(kind)
+    count = torch.cuda.device_count()
+    if int(number) >= count:
+        raise ResourceError(
+            f"there is no {name}: torch sees {count} GPUs, counted from 0. Choose another."
+        )
+    return torch.device(kind, int(number))
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
