@@ -54,13 +54,16 @@ def test_cases_channels_and_labels(tmp_path, ending):
     assert first.label == tmp_path / "labelsTr" / f"a{ending}"
     assert (first.modality, first.patient) == ("mr", "a")
     assert test.label is None
+    assert [case.held_out for case in found.cases] == [False, False, True]
 
 
 def test_labels_of_the_test_cases(tmp_path):
     dataset(tmp_path, plain())
     save(tmp_path / "imagesTs" / "x_0000.nii.gz", noise())
     truth = save(tmp_path / "labelsTs" / "x.nii.gz", noise(dtype=np.uint8))
-    assert open_dataset("ct", tmp_path).cases[-1].label == truth
+    cases = open_dataset("ct", tmp_path).cases
+    assert cases[-1].label == truth
+    assert [case.id for case in cases if case.held_out] == ["x"]
 
 
 def test_old_json(tmp_path):
@@ -109,6 +112,13 @@ def test_byte_order_mark(tmp_path):
         ({"labels": {"background": 0, "whole": [1, 2]}}, "region-based training is not supported"),
         ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "'ignore' label is not supported"),
         ({"labels": {"0": "background", "1": "a", "2": "a"}}, "stands for two values"),
+        (
+            {"labels": {"background": 0, "Left kidney": 1, "left_kidney": 2}},
+            "'Left kidney' and 'left_kidney' are one name",
+        ),
+        ({"labels": {"0": "background", "1": "a b", "2": "A-b"}}, "'a b' and 'A-b' are one"),
+        ({"labels": {"Background": 2, "a": 1}}, "'Background' must have the value 0, not 2"),
+        ({"labels": {"void": 0, "background": 1, "a": 2}}, "'background' must have the value 0"),
     ],
 )
 def test_faults_of_the_json(tmp_path, changes, words):

@@ -21,6 +21,7 @@ class Case:
         label: None for a scan to predict on.
         patient: scans of one patient never part between training and test; the case id unless
             the source knows better, so equal ids in two modalities are one patient.
+        held_out: set aside by the data set (imagesTs): for testing, never drawn for training.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
     patient: str
+    held_out: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import Case, Dataset, did_you_mean
+from unpaired.data.dataset import BACKGROUND, Case, Dataset, canonical_name, did_you_mean
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
 from unpaired.files import read_json
@@ -44,7 +44,7 @@ def open_nnunet(modality: str, root: Path) -> Dataset:
     extra = _images(root / "imagesTs", len(channels)) if (root / "imagesTs").is_dir() else {}
     _refuse_twice(images, extra, root)
     truth = _files(root / "labelsTs") if (root / "labelsTs").is_dir() else {}
-    cases += [Case(i, modality, extra[i], truth.get(i), i) for i in sorted(extra)]
+    cases += [Case(i, modality, extra[i], truth.get(i), i, held_out=True) for i in sorted(extra)]
     return Dataset(modality, root, channels, labels, tuple(cases))
 
 
@@ -90,8 +90,7 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
     labels: dict[str, int] = {}
     for name, value in items:
         _refuse_label(name, value, file)
-        if name in labels:
-            raise DataError(f"{shown(file)}: the class {name!r} stands for two values; rename one.")
+        _refuse_same(name, labels, file)
         labels[name] = int(value)
     return _with_background(labels, file)
 
@@ -112,6 +111,20 @@ def _refuse_label(name: str, value: Any, file: Path) -> None:
         raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
     if not 0 <= int(value) <= _LABEL_LIMIT:
         raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")
+    if canonical_name(name) == BACKGROUND and int(value) != 0:
+        raise DataError(f"{shown(file)}: {name!r} must have the value 0, not {value}.")
+
+
+def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
+    """Class names are compared by canonical name: two of one would be merged without a word."""
+    if name in labels:
+        raise DataError(f"{shown(file)}: the class {name!r} stands for two values; rename one.")
+    other = next((o for o in labels if canonical_name(o) == canonical_name(name)), None)
+    if other is not None:
+        raise DataError(
+            f"{shown(file)}: {other!r} and {name!r} are one name, since case, '_' and '-' do not "
+            "matter; rename one."
+        )
 
 
 def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
