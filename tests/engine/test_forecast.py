@@ -107,3 +107,38 @@ def test_a_given_splits_file_is_used_as_it_is(tmp_path: Path) -> None:
     found = fold_configs(toy_config(f'splits="{file}"'), {}, tmp_path / "out", 2)
     assert [chosen(config)["train"] for config in found.values()] == [["a"], ["b"]]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_splits_file_with_another_number_of_folds(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    write_json(file, [{"train": ["a"], "val": ["b"]}] * 3)
+    for folds in (2, 5):
+        with pytest.raises(UsageError, match=rf"--folds {folds}, .*mine\.json holds 3\."):
+            fold_configs(toy_config(f'splits="{file}"'), {}, tmp_path / "out", folds)
+    write_json(file, {"train": ["a"], "val": ["b"]})
+    with pytest.raises(DataError, match="must be a list"):
+        fold_configs(toy_config(f'splits="{file}"'), {}, tmp_path / "out", 2)
+
+
+def hold_out(folder: Path, case: str) -> None:
+    """Move a labelled case to imagesTs and labelsTs."""
+    for kind, name in (("images", f"{case}_0000.nii.gz"), ("labels", f"{case}.nii.gz")):
+        (folder / f"{kind}Ts").mkdir(exist_ok=True)
+        (folder / f"{kind}Tr" / name).rename(folder / f"{kind}Ts" / name)
+
+
+@pytest.mark.parametrize("fractions", ["[0.75, 0.25, 0.0]", "[0.5, 0.25, 0.25]"])
+def test_held_out_cases_are_in_the_test_part_of_every_fold(tmp_path: Path, fractions: str) -> None:
+    data = toy_data(tmp_path / "data")
+    for case in ("aa_01", "aa_03"):
+        hold_out(data["aa"], case)
+    for kind, ending in (("images", "_0000.nii.gz"), ("labels", ".nii.gz")):
+        folder = data["bb"] / f"{kind}Tr"  # the patient of aa_01, scanned in the other modality
+        (folder / f"bb_02{ending}").rename(folder / f"aa_01{ending}")
+    config = toy_config(f"data.split={fractions}")
+    parts = [chosen(c) for c in fold_configs(config, data, tmp_path / "out", 2).values()]
+    held = {"aa/aa_01", "aa/aa_03", "bb/aa_01"}
+    for part in parts:
+        assert set(part["test"]) >= held
+        assert not held & {*part["train"], *part["val"]}
+        assert (set(part["test"]) == held) == fractions.endswith("0.0]")

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unpaired.config import Config
+from unpaired.data.dataset import Case
 from unpaired.data.sources import open_dataset
 from unpaired.data.split import k_folds, random_split, write_splits
-from unpaired.errors import UsageError
+from unpaired.errors import DataError, UsageError
+from unpaired.files import read_json
 
 
 def fold_configs(
@@ -14,15 +16,17 @@ def fold_configs(
 ) -> dict[str, Config]:
     """ "fold_0", ... -> its configuration. Without a splits file, one is drawn and written.
 
-    The test part of the random split is the same in every fold: the folds share out the rest.
+    The test part, that of the random split and the cases the data sets hold out, is the same in
+    every fold: the folds share out the rest.
 
     Raises:
-        UsageError: `out` holds another number of folds.
+        UsageError: `out`, or the given file, holds another number of folds.
         DataError: too few patients for the folds.
     """
     path = out / "splits_final.json"
     if config.data.splits is not None:
         path = Path(config.data.splits)
+        _check_number(path, folds)
     else:
         _draw(config, data, path, folds)
     return {
@@ -33,13 +37,22 @@ def fold_configs(
     }
 
 
+def _check_number(path: Path, folds: int) -> None:
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"{path} must be a list with one entry a fold.")
+    if len(entries) != folds:
+        raise UsageError(
+            f"--folds {folds}, but data.splits={path} holds {len(entries)}. Ask for as many folds "
+            "as the file holds."
+        )
+
+
 def _draw(config: Config, data: Mapping[str, Path], path: Path, folds: int) -> None:
     """Write the splits; drawn again from the same data they must be the same."""
     datasets = {m: open_dataset(m, root) for m, root in data.items()}
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
-    seed = config.data.split_seed
-    test = random_split(cases, config.data.split, seed).test if config.data.split[2] else None
-    splits = k_folds(cases, folds, seed, test)
+    splits = k_folds(cases, folds, config.data.split_seed, _test_part(config, cases))
     before = path.read_bytes() if path.exists() else None
     draft = path.with_name(".splits_new.json")
     write_splits(draft, splits)
@@ -50,3 +63,14 @@ def _draw(config: Config, data: Mapping[str, Path], path: Path, folds: int) -> N
             "data and data.split, or another --out."
         )
     draft.replace(path)
+
+
+def _test_part(config: Config, cases: Mapping[str, list[Case]]) -> dict[str, tuple[str, ...]]:
+    """What no fold learns from: held-out patients, in every modality, and the drawn test part."""
+    patients = {c.patient for found in cases.values() for c in found if c.held_out}
+    free = {m: [c for c in found if c.patient not in patients] for m, found in cases.items()}
+    held = {m: [c.id for c in found if c.patient in patients] for m, found in cases.items()}
+    drawn: dict[str, tuple[str, ...]] = {}
+    if config.data.split[2]:
+        drawn = random_split(free, config.data.split, config.data.split_seed).test
+    return {m: (*drawn.get(m, ()), *held[m]) for m in cases}
