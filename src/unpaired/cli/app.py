@@ -9,6 +9,7 @@ import typer
 from unpaired import __version__
 from unpaired.cli import check, demo, evaluate, predict, prepare, report, train
 from unpaired.cli.failures import code_of
+from unpaired.cli.termination import terminable
 
 app = typer.Typer(
     name="unpaired",
@@ -51,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     """The exit code of the program for these arguments; errors become one message on stderr."""
     debug = "--debug" in arguments
     try:
-        done = app(
-            [a for a in arguments if a != "--debug"], prog_name="unpaired", standalone_mode=False
-        )
+        with terminable():
+            left = [a for a in arguments if a != "--debug"]
+            done = app(left, prog_name="unpaired", standalone_mode=False)
     except BaseException as error:
         return code_of(error, debug)
     return code_of(KeyboardInterrupt(), debug) if done == 130 else int(done or 0)

@@ -10,6 +10,7 @@ import typer
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.progress import Progress, duration
 from unpaired.cli.show import memory, note, say, say_plan
+from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -34,6 +35,8 @@ def command(
     """Train on folders of images and labels. The same command resumes an interrupted run."""
     from unpaired.config import load_config
 
+    if folds is not None:
+        _refuse_group()
     settings = load_config(preset, config, overrides or [])
     roots = parse_data(data)
     if folds is None:
@@ -45,6 +48,15 @@ def command(
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
         one_run(fold, roots, out / name, prepared)
+
+
+def _refuse_group() -> None:
+    """The processes of torchrun meet once: a second fold would wait for ever."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--folds trains in one process only. Under torchrun train one fold a call, without "
+            "--folds: --out RUN/fold_N data.splits=FILE data.fold=N."
+        )
 
 
 def one_run(
