@@ -64,16 +64,21 @@ def test_newer_and_foreign_files_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, path)
     with pytest.raises(DataError, match="not a checkpoint of this program"):
         load_checkpoint(path)
+    for state in ({"schema": "x"}, {"schema": 1}, {"schema": 1, "model": {"w": 3}}):
+        torch.save(state, path)
+        with pytest.raises(DataError, match=r"not a checkpoint|not a whole checkpoint"):
+            load_checkpoint(path)
     with pytest.raises(DataError, match="no checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pt")
 
 
 def test_a_failed_write_keeps_the_old_state(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(state: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(bytes(content)[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ResourceError, match="No space left"):
         save_checkpoint(saved, {"step": 8})
     monkeypatch.undo()

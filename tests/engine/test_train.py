@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from unpaired.engine import trainer as training
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.log import read_log
 from unpaired.engine.run_folder import RunFolder
+from unpaired.engine.setup import make_setup
 from unpaired.engine.train import train
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
@@ -160,6 +162,58 @@ def test_a_plan_that_changed_is_refused(data: dict[str, Path], tmp_path: Path) -
         train(config, data, tmp_path)
 
 
+def test_other_data_under_the_same_names_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
+    config = toy_config("train.steps=2")
+    train(config, data, tmp_path / "run")
+    fewer = shutil.copytree(data["b"], tmp_path / "b")
+    (fewer / "imagesTr/b_00_0000.nii.gz").unlink()
+    (fewer / "labelsTr/b_00.nii.gz").unlink()
+    with pytest.raises((UsageError, DataError), match=r"b_00|other data"):
+        train(config, {**data, "b": fewer}, tmp_path / "run")
+    meta = json.loads((data["b"] / "dataset.json").read_text())
+    (data["b"] / "dataset.json").write_text(json.dumps({**meta, "channel_names": {"0": "CT"}}))
+    try:
+        with pytest.raises(UsageError, match="the channels of b were"):
+            train(config, data, tmp_path / "run")
+    finally:
+        (data["b"] / "dataset.json").write_text(json.dumps(meta))
+
+
+def test_settings_for_a_modality_that_is_not_there_are_refused(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"modalities\.A is configured.*Did you mean modalities\.a"
+    ):
+        train(toy_config("modalities.A.clip=percentile"), data, tmp_path)
+
+
+def test_without_a_checkpoint_the_run_is_planned_anew(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    """A preparation that failed must not fix the split and the grid of the next call."""
+    folder = RunFolder(tmp_path)
+    for spacing, seed in (("[3, 1, 1]", 0), ("[3, 2, 2]", 5)):
+        config = toy_config(f"data.spacing_mm={spacing}", f"data.split_seed={seed}")
+        make_setup(config, data, folder)
+        assert read_json(folder.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
+    kept = {path.name for path in folder.prepared.iterdir()}
+    assert len(kept) == 2  # each plan its own prepared cases
+
+
+def test_held_out_cases_are_for_testing_only(data: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(data["a"], tmp_path / "a")
+    for kind, name in (("images", "a_01_0000"), ("labels", "a_01")):
+        (root / f"{kind}Ts").mkdir()
+        (root / f"{kind}Tr/{name}.nii.gz").rename(root / f"{kind}Ts/{name}.nii.gz")
+    for seed in range(4):
+        folder = RunFolder(tmp_path / f"run{seed}")
+        make_setup(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
+        split = read_json(folder.splits)[0]
+        assert "a/a_01" in split["test"]
+        assert "a/a_01" not in split["train"] + split["val"]
+
+
 def test_two_runs_on_one_folder_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
     with RunFolder(tmp_path).lock(), pytest.raises(UsageError, match="another process"):
         train(toy_config(), data, tmp_path)
@@ -199,6 +253,37 @@ def test_start_from_a_run_with_a_modality_added(data: dict[str, Path], tmp_path:
     plans = [read_json(tmp_path / n / "plan.json") for n in ("first", "second")]
     assert plans[0]["spacing_mm"] == plans[1]["spacing_mm"]
     assert plans[0]["modalities"]["a"] == plans[1]["modalities"]["a"]
+
+
+def test_start_from_a_run_on_one_modality(data: dict[str, Path], tmp_path: Path) -> None:
+    """It built no correlations; they begin fresh when a second modality joins."""
+    train(toy_config("train.steps=2"), {"a": data["a"]}, tmp_path / "one")
+    config = toy_config("train.steps=1", "train.learning_rate=1e-12",
+                        f"train.init_from={tmp_path / 'one'}")  # fmt: skip
+    train(config, data, tmp_path / "two")
+    before, after = (weights(tmp_path / n / "checkpoints/best.pt") for n in ("one", "two"))
+    torch.testing.assert_close(
+        after["segmenter.backbone.decoder.classify.weight"],
+        before["segmenter.backbone.decoder.classify.weight"],
+        rtol=0, atol=1e-9,
+    )  # fmt: skip
+    assert "semantics.a.modules_per_scale.0.kernel" in after.keys() - before.keys()
+
+
+def test_a_gradient_that_is_not_a_number_stops_too(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = torch.nn.utils.clip_grad_norm_
+
+    def poison(parameters: object, limit: float) -> torch.Tensor:
+        found = list(parameters)  # type: ignore[call-overload]
+        found[0].grad[:] = float("nan")
+        return plain(found, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poison)
+    with pytest.raises(DataError, match="gradient became not a number at step 1"):
+        train(toy_config(), data, tmp_path)
+    assert not (tmp_path / "checkpoints/last.pt").exists()
 
 
 def test_weights_that_do_not_fit_name_the_layers(data: dict[str, Path], tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def command(
         if not path.exists():
             raise DataError(f"{path} does not exist.")
 
+    from unpaired.engine.outcome import Outcome
     from unpaired.engine.predict import Predictor
 
     predictor = Predictor.from_folder(model, device=device or "auto", batch_size=batch_size)
@@ -52,8 +53,10 @@ def command(
                 probabilities=probabilities,
                 largest_component=largest_component,
                 progress=progress,
+                strict=False,
             )
         written, kept, notes = outcome.written, outcome.kept, outcome.notes
+        failures = outcome.failures
     else:
         found = predictor.predict_file(
             images,
@@ -63,8 +66,19 @@ def command(
             largest_component=largest_component,
         )
         written, kept, notes = {out.name: out}, {}, {out.name: found.notes} if found.notes else {}
+        failures = {}
     if as_json:
-        say_json({"written": written, "kept": kept, "notes": notes, "classes": predictor.classes})
+        say_json(
+            {
+                "written": written,
+                "kept": kept,
+                "failures": failures,
+                "notes": notes,
+                "classes": predictor.classes,
+            }
+        )
+    Outcome(written, kept, failures, notes).raise_failures()
+    if as_json:
         return
     for case, texts in notes.items():
         for text in texts:

@@ -34,12 +34,14 @@ def command(
     from unpaired.data.prepare import open_prepared
     from unpaired.engine.run_folder import RunFolder
     from unpaired.engine.setup import make_setup
+    from unpaired.files import read_json
 
     folder = RunFolder(out)
     with folder.lock(), Progress("prepare") as progress:
         make_setup(settings, roots, folder, prepared=out, progress=progress)
     plan = Plan.read(folder.plan)
-    cases = {m: len(found) for m, found in open_prepared(out).cases.items()}
+    cache = Path(read_json(folder.data)["prepared"])
+    cases = {m: len(found) for m, found in open_prepared(cache).cases.items()}
     if as_json:
         say_json({"folder": out, "cases": cases, "plan": plan.model_dump(mode="json")})
         return

@@ -3,13 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unpaired import files
 from unpaired.data.volume import SliceAxis
 from unpaired.errors import DataError
+
+
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1)]
 
 
 class _Strict(BaseModel):
@@ -27,11 +31,19 @@ class Clip(_Strict):
 class ModalityPlan(_Strict):
     """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset"."""
 
-    channel_names: tuple[str, ...]
+    channel_names: tuple[str, ...] = Field(min_length=1)
     clip: tuple[Clip, ...]
     zscore: Literal["volume", "dataset"] = "volume"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_clip_a_channel(self) -> "ModalityPlan":
+        if len(self.clip) != len(self.channel_names):
+            raise ValueError(
+                f"there are {len(self.clip)} clips for {len(self.channel_names)} channels"
+            )
+        return self
 
 
 class Plan(_Strict):
@@ -48,14 +60,21 @@ class Plan(_Strict):
     """
 
     version: Literal[1] = 1
-    classes: tuple[str, ...]
-    modalities: dict[str, ModalityPlan]
-    spacing_mm: tuple[float, float, float]
+    classes: tuple[str, ...] = Field(min_length=2)
+    modalities: dict[str, ModalityPlan] = Field(min_length=1)
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     slice_axis: SliceAxis
-    patch: tuple[int, int]
-    context: int = 3
+    patch: tuple[Pixels, Pixels]
+    context: int = Field(3, ge=1)
     order: Literal[0, 1, 3] = 3
     reasons: dict[str, str] = {}
+
+    @field_validator("context")
+    @classmethod
+    def _has_a_middle(cls, context: int) -> int:
+        if context % 2 == 0:
+            raise ValueError(f"context must be odd, it is {context}")
+        return context
 
     @property
     def axes(self) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from unpaired import files
 from unpaired.data.plan import Plan
 from unpaired.data.preprocess import Box, PreparedImage
+from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError
 
 # A symmetric range, so that the middle of the channel's range is exactly 0.
@@ -149,6 +150,8 @@ def read_case(folder: Path, case: str) -> PreparedCase:
     """
     record = files.read_json(record_path(folder, case))
     try:
+        if record["id"] != case:
+            raise DataError(f"{record_path(folder, case)} names another case; prepare again.")
         if _sizes(folder, case, record["labelled"]) != record["bytes"]:
             raise DataError(f"{folder / case}.npy is damaged (its size changed); prepare again.")
         return PreparedCase(
@@ -188,7 +191,7 @@ def open_prepared(folder: Path) -> PreparedSet:
         raise DataError(f"{folder} holds no finished preparation; run `unpaired prepare` again.")
     plan = Plan.read(folder / "plan.json")
     cases: dict[str, tuple[PreparedCase, ...]] = {}
-    for modality, ids in files.read_json(index).items():
+    for modality, ids in _read_index(index).items():
         if modality not in plan.modalities:
             raise DataError(f"{index} names {modality!r}, plan.json does not; prepare again.")
         cases[modality] = tuple(read_case(folder / modality, case) for case in ids)
@@ -196,6 +199,19 @@ def open_prepared(folder: Path) -> PreparedSet:
             if case.record.get("plan") != plan.fingerprint(modality):
                 raise DataError(f"{case.folder / case.id}.npy follows another plan; prepare again.")
     return PreparedSet(folder, plan, cases)
+
+
+def _read_index(path: Path) -> dict[str, list[str]]:
+    """Modality -> case ids, each a safe file name."""
+    index = files.read_json(path)
+    try:
+        check_ids(index.keys(), path)
+        for ids in index.values():
+            check_ids(ids, path)
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not an index of prepared cases; prepare again.") from error
+    found: dict[str, list[str]] = index
+    return found
 
 
 def _save(path: Path, array: np.ndarray) -> None:

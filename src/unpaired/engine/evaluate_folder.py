@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.dataset import BACKGROUND, Dataset, canonical_name, value_table
+from unpaired.data.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
 from unpaired.data.paths import shown
 from unpaired.data.sources.nnunet import ENDINGS
 from unpaired.data.volume import read_label
@@ -25,11 +25,11 @@ def evaluate_folder(
     """Score a folder of label files against a folder of files of the same names.
 
     Class names are read from `labels.json` or `dataset.json` in the folder, or from `dataset.json`
-    beside it (the nnU-Net layout); the predictions' own where they have one, otherwise the truth's.
-    Without any, classes are named after their values ("label 1").
+    beside it (the nnU-Net layout). Where one folder has no names, the other's hold for both; where
+    none has, classes are named after their values ("label 1").
 
     Raises:
-        DataError: a folder is missing, or no name occurs in both.
+        DataError: a folder is missing, no file name occurs in both, or the class names differ.
     """
     truths, found = _label_files(labels), _label_files(predictions)
     shared = sorted(truths.keys() & found.keys())
@@ -39,9 +39,12 @@ def evaluate_folder(
             f"{shown(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
             "case.nii.gz too."
         )
-    known = read_label_names(labels)
-    names = known if known is not None else _names_of_values(truths[case] for case in shared)
-    own = read_label_names(predictions)
+    own, known = read_label_names(predictions), read_label_names(labels)
+    if own is not None and known is not None:
+        _check_same_names({predictions: own, labels: known})
+    names = known if known is not None else own
+    if names is None:
+        names = _names_of_values(truths[case] for case in shared)
     ordered = sorted((v, canonical_name(name)) for name, v in names.items() if v != 0)
     classes = (BACKGROUND, *(name for _, name in ordered))
     failures: dict[str, str] = {}
@@ -92,6 +95,22 @@ def read_label_names(folder: Path) -> dict[str, int] | None:
                 raise DataError(f'{shown(path)}: expected "labels": {{"liver": 1, ...}}.')
             return {name: int(value) for name, value in labels.items()}
     return None
+
+
+def _check_same_names(names: Mapping[Path, Mapping[str, int]]) -> None:
+    """Refuse a foreground name that only one folder has: it would score 0 without a reason."""
+    (a, first), (b, second) = (
+        (folder, {canonical_name(name) for name, value in table.items() if value != 0})
+        for folder, table in names.items()
+    )
+    for has, own, lacks, other in ((b, second, a, first), (a, first, b, second)):
+        if alone := sorted(own - other):
+            hint = did_you_mean(alone[0], sorted(other - own))
+            raise DataError(
+                f"{shown(lacks)} has no class {', '.join(map(repr, map(shown, alone)))}, which "
+                f"{shown(has)} has.{hint} Give equal organs equal names in the labels.json of "
+                "both folders; a class that is not meant to occur there gets an unused value."
+            )
 
 
 def _whole(value: object) -> bool:

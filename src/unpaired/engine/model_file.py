@@ -25,6 +25,7 @@ from unpaired.build import build_segmenter
 from unpaired.config import Config
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
+from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, write_text
 from unpaired.models.segmenter import GainTable, Segmenter
@@ -84,15 +85,39 @@ def load_model(folder: Path) -> tuple[Segmenter, Plan, Config]:
     """
     path = folder / WEIGHTS
     tensors, metadata = _read(path)
+    with _told(path):
+        config, plan = _checked(path, tensors, metadata)
+        return _fill(path, tensors, config, plan), plan, config
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever a description makes the parser or the network raise is the file's fault."""
+    try:
+        yield
+    except (
+        *(UsageError, ArithmeticError, AssertionError, AttributeError, LookupError),
+        *(MemoryError, RuntimeError, TypeError, ValueError),
+    ) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"the network in {shown(path)} cannot be built: {reason}. "
+            "Export the model again, or ask for a whole copy."
+        ) from error
+
+
+def _checked(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
+) -> tuple[Config, Plan]:
+    """The description, once it is known to be whole and to belong to these tensors."""
     description = _description(path, metadata)
     if tensor_digest(tensors) != metadata.get("sha256"):
         raise DataError(
             f"{shown(path)} was changed after it was written (its sha256 does not match). "
             "Export the model again, or restore the file from a copy."
         )
-    _check_copy(folder / DESCRIPTION, description)
-    config, plan = _config_and_plan(path, description)
-    return _fill(path, tensors, config, plan), plan, config
+    _check_copy(path.with_name(DESCRIPTION), description)
+    return _config_and_plan(path, description)
 
 
 def model_digest(folder: Path) -> str:
@@ -156,9 +181,9 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
             f"{shown(path)} was not written by this program. Give a folder exported by `unpaired`."
         )
     schema = metadata.get("schema", "")
-    if not schema.isdecimal() or int(schema) > SCHEMA:
+    if not schema.isdecimal() or len(schema) > 9 or int(schema) > SCHEMA:
         raise DataError(
-            f"{shown(path)} has schema {schema or 'none'}, this version reads up to {SCHEMA}. "
+            f"{shown(path)} has schema {shown(schema[:9]) or 'none'}, this version reads up to {SCHEMA}. "
             "Update unpaired."
         )
     text = metadata.get("description", "")
@@ -205,19 +230,24 @@ def _config_and_plan(path: Path, description: dict[str, Any]) -> tuple[Config, P
 
 
 def _fill(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Segmenter:
-    try:
-        # The random start is overwritten; the caller's random numbers must not notice it.
-        with torch.random.fork_rng(devices=[]):
-            segmenter = build_segmenter(config, plan)
-    except UsageError as error:
-        raise DataError(f"the network in {shown(path)} cannot be built: {error}") from error
-    for modality in plan.modalities:
-        phi = tensors.get(f"gains.{modality}.phi")
-        if phi is not None and tuple(phi.shape) == (sum(segmenter.branches.values()),):
-            segmenter.gains[modality] = GainTable(phi)
-    _check_fit(path, segmenter.state_dict(), tensors)
+    # Shapes first: a description must not be able to ask for more memory than its file has.
+    shapes = _with_gains(build_shapes(config, plan, len(tensors)), tensors)
+    _check_fit(path, shapes.state_dict(), tensors)
+    # The random start is overwritten; the caller's random numbers must not notice it.
+    with torch.random.fork_rng(devices=[]):
+        segmenter = _with_gains(build_segmenter(config, plan), tensors)
     segmenter.load_state_dict(tensors)
     return segmenter.eval().requires_grad_(False)
+
+
+def _with_gains(segmenter: Segmenter, tensors: dict[str, Tensor]) -> Segmenter:
+    """With room for the gains that the file holds and that fit."""
+    for modality in segmenter.modalities:
+        phi = tensors.get(f"gains.{modality}.phi")
+        size = (sum(segmenter.branches.values()),)
+        if phi is not None and phi.dtype == torch.float32 and tuple(phi.shape) == size:
+            segmenter.gains[modality] = GainTable(phi)
+    return segmenter
 
 
 def _check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

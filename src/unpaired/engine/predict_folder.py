@@ -27,11 +27,15 @@ def predict_folder(
     largest_component: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    strict: bool = True,
 ) -> Outcome:
     """Predict every image of a folder (or list of files) into `out`/<case>.nii.gz.
 
     Files named `<case>_0000.nii.gz`, `<case>_0001.nii.gz` are the channels of a case; other names
     are cases of one channel. See `predict_cases` for the rest.
+
+    Args:
+        strict: raise at the end if cases failed; otherwise they are in the outcome's `failures`.
 
     Raises:
         DataError: no image; or some cases failed, all of them are listed and the others done.
@@ -54,7 +58,8 @@ def predict_folder(
         progress=progress,
     )
     outcome.failures.update(broken)
-    outcome.raise_failures()
+    if strict:
+        outcome.raise_failures()
     return outcome
 
 
@@ -112,10 +117,12 @@ def predict_cases(
 def _is_done(
     target: Path, extra: Sequence[Path], images: Sequence[Path], mark: str, classes: int
 ) -> bool:
-    """Whether the label file is whole and would come out the same."""
+    """Whether the label file is whole and it, and what lies beside it, would come out the same."""
     try:
         newest = max(path.stat().st_mtime for path in images)
         if any(path.stat().st_mtime < newest for path in (target, *extra)):
+            return False
+        if any(_description(path) != mark for path in extra):
             return False
         label = read_label(target)
     except (OSError, DataError):
@@ -123,3 +130,9 @@ def _is_done(
     assert label.header is not None
     same = label.header["descrip"].item().decode(errors="replace") == mark
     return same and int(label.array.max()) < classes
+
+
+def _description(path: Path) -> str:
+    """The `descrip` of a plain NIfTI header, without reading what follows."""
+    with path.open("rb") as file:
+        return file.read(348)[148:228].rstrip(b"\0").decode(errors="replace")

@@ -1,20 +1,24 @@
 """From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import difflib
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unpaired.build import size_step
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.data.augment import mirror_axes
-from unpaired.data.dataset import Dataset, class_names, value_table
+from unpaired.data.dataset import Case, Dataset, class_names, value_table
 from unpaired.data.plan import Plan, make_plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
 from unpaired.data.sources import open_dataset
 from unpaired.data.split import Split, random_split, read_splits, write_splits
 from unpaired.engine.run_folder import RunFolder
-from unpaired.errors import DataError, UsageError
+from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
 
 Progress = Callable[..., None]
@@ -65,8 +69,8 @@ def make_setup(
     """
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
-    if folder.config.exists():
-        check_same_config(config_from_toml(folder.config), config, folder)
+    _check_modalities(config, data)
+    _begin(config, folder)
     datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
@@ -74,15 +78,77 @@ def make_setup(
             raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
     split = _split(config, labelled, folder)
     plan = _plan(config, datasets, split, folder, source)
-    cache = prepared or folder.prepared
+    cache = (prepared or folder.prepared) / cache_key(plan)
     kept = {
         m: Dataset(d.modality, d.root, d.channel_names, d.labels, tuple(labelled[m]))
         for m, d in datasets.items()
     }
-    prepare(kept, plan, cache, config.data.workers, progress)
-    write_json(folder.data, _data_record(kept, plan, cache))
+    record = _data_record(kept, plan, cache)
+    if folder.last.exists():
+        _check_same_data(read_json(folder.data), record, folder)
+    with _alone(cache):
+        prepare(kept, plan, cache, config.data.workers, progress)
+    write_json(folder.data, record)
     folder.write_environment()
+
+
+def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
+    """A misspelt table must not be ignored; a preset's table for what is not there may be."""
+    folded = {name.casefold(): name for name in data}
+    for name in sorted(set(config.modalities) - set(data)):
+        close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+        if close:
+            raise UsageError(
+                f"modalities.{name} is configured, but the data are {', '.join(data)}. "
+                f"Did you mean modalities.{folded[close[0]]}?"
+            )
+
+
+def cache_key(plan: Plan) -> str:
+    """Runs that share a folder of prepared cases share those, and only those, of the same plan."""
+    parts = "".join(f"{m}:{plan.fingerprint(m)};" for m in sorted(plan.modalities))
+    return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Wait until no other process prepares into the same cache."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = (cache / ".lock").open("a")
+    except OSError as error:
+        raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _begin(config: Config, folder: RunFolder) -> None:
+    """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
+    if folder.last.exists():
+        check_same_config(config_from_toml(folder.config), config, folder)
+    else:
+        folder.splits.unlink(missing_ok=True)
+        folder.plan.unlink(missing_ok=True)
     write_text(folder.config, to_toml(config))
+
+
+def _check_same_data(old: Any, new: Mapping[str, Any], folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on with other data; folders may have moved."""
+    for m, part in new["modalities"].items():
+        before = old["modalities"].get(m, {})
+        for name, what in (("channel_names", "channels"), ("values", "label values")):
+            if before.get(name) != part[name]:
+                raise UsageError(
+                    f"{folder.root} was trained on other data: the {what} of {m} were "
+                    f"{before.get(name)}, now {part[name]}. Give the same data, or another --out."
+                )
+        if before["cases"].keys() != part["cases"].keys():
+            other = sorted(before["cases"].keys() ^ part["cases"].keys())
+            raise UsageError(
+                f"{folder.root} was trained on other data: {m} differs in the cases "
+                f"{', '.join(other[:5])}. Give the same data, or another --out."
+            )
 
 
 def load_setup(folder: RunFolder) -> Setup:
@@ -112,12 +178,12 @@ def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
         )
 
 
-def _split(config: Config, cases: Mapping[str, list[Any]], folder: RunFolder) -> Split:
+def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -> Split:
     """The run's own split once it has one; else the given file's fold, or a random split."""
     if folder.splits.exists():
         return read_splits(folder.splits, cases)[0]
     if config.data.splits is None:
-        split = random_split(cases, config.data.split, config.data.split_seed)
+        split = _draw(config, cases)
     else:
         folds = read_splits(Path(config.data.splits), cases)
         if config.data.fold >= len(folds):
@@ -131,6 +197,16 @@ def _split(config: Config, cases: Mapping[str, list[Any]], folder: RunFolder) ->
             raise DataError(f"the split leaves no training case of {m}.")
     write_splits(folder.splits, [split])
     return split
+
+
+def _draw(config: Config, cases: Mapping[str, list[Case]]) -> Split:
+    """A random split; cases that their data set holds out, and their patients, are for testing."""
+    held = {c.patient for found in cases.values() for c in found if c.held_out}
+    free = {m: [c for c in found if c.patient not in held] for m, found in cases.items()}
+    split = random_split(free, config.data.split, config.data.split_seed)
+    kept = {m: tuple(c.id for c in found if c.patient in held) for m, found in cases.items()}
+    test = {m: (*split.test.get(m, ()), *kept[m]) for m in cases}
+    return replace(split, test=test)
 
 
 def _plan(

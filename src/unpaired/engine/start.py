@@ -59,6 +59,8 @@ def fill_from_files(joint: Joint, config: Config) -> None:
         if m not in known
     )  # fmt: skip
     wanted = {name: value for name, value in own.items() if not name.startswith(fresh or ("\0",))}
+    for name in [name for name in wanted if name.startswith("semantics.") and name not in state]:
+        del wanted[name]  # a run on one modality, or without a loss, built fewer modules
     _check(wanted, state, path, UsageError)
     joint.load_state_dict({**own, **{name: state[name] for name in wanted}})
 

@@ -14,6 +14,7 @@ from unpaired.config import config_from_toml
 from unpaired.data.dataset import Case
 from unpaired.data.paths import shown
 from unpaired.data.prepared import PreparedCase, open_prepared
+from unpaired.data.sources.nnunet import check_ids
 from unpaired.data.split import Split, read_splits
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, summarise, write_evaluation
 from unpaired.engine.infer import segment_labels
@@ -67,6 +68,9 @@ def read_recorded(run: Path) -> Recorded:
             m: {i: _case(i, m, about) for i, about in part["cases"].items()}
             for m, part in modalities.items()
         }
+        check_ids(modalities, folder.data)
+        for known in cases.values():
+            check_ids(known, folder.data)
         classes, prepared = tuple(content["classes"]), Path(content["prepared"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(

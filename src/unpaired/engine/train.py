@@ -12,6 +12,7 @@ from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import Progress, load_setup, make_setup
 from unpaired.engine.signals import Stop, stop_signals
 from unpaired.engine.trainer import Trainer
+from unpaired.errors import Interrupted
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,6 @@ def _run(
     if group.leads:
         finish.export(config, trainer.setup, folder)
     group.barrier()
+    if group.any(stop.asked):
+        raise Interrupted(f"stopped after the training in {folder.root} had ended; it is whole.")
     return TrainResult(folder.root, trainer.step, trainer.best, stopped)

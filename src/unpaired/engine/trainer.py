@@ -133,7 +133,9 @@ class Trainer:
         self.scaler.scale(terms.total).backward()
         if options.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.joint.parameters(), options.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(self.joint.parameters(), options.gradient_clip)
+            if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+                self._stop_on_nan(batches)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return terms
@@ -238,25 +240,31 @@ class Trainer:
 
     def _resume(self) -> None:
         state: dict[str, Any] = load_checkpoint(self.folder.last)
-        if state["plan"] != self.plan.model_dump_json():
+        if state.get("plan") != self.plan.model_dump_json():
             raise DataError(
                 f"{self.folder.plan} changed since {self.folder.last} was written. Restore it, or "
                 "choose another --out."
             )
         start.load_matching(self.joint, state["model"], self.folder.last)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best = state["step"], state["best"]
-        self.best_epoch, self.seconds = state["best_epoch"], state["seconds"]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step, self.best = state["step"], state["best"]
+            self.best_epoch, self.seconds = state["best_epoch"], state["seconds"]
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise DataError(
+                f"{self.folder.last} is not a whole checkpoint of this network ({error}). Restore "
+                "it from a copy, or train anew in another --out."
+            ) from error
 
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:
         path = self.folder.root / "nan_batch.npz"
         if self.group.leads:
             save_batches(path, batches)
         raise DataError(
-            f"the loss became not a number at step {self.step + 1}. The batch is in {path}, the "
-            "last good state in the run's checkpoints. Look at these images; then try a lower "
-            "train.learning_rate, or train.precision=fp32, in a new --out."
+            f"the loss or its gradient became not a number at step {self.step + 1}. The batch is "
+            f"in {path}, the last good state in the run's checkpoints. Look at these images; then "
+            "try a lower train.learning_rate, or train.precision=fp32, in a new --out."
         )
 
 

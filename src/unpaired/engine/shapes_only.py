@@ -1,0 +1,58 @@
+"""Building a network without its memory, to compare it with a file before it is allocated."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from unpaired.build import build_segmenter
+from unpaired.config import Config
+from unpaired.data.plan import Plan
+from unpaired.models import Segmenter
+
+_LARGEST = 2**30
+"""Bytes of tables that are computed and not stored; a window of 56 x 56 takes 75 MiB a block."""
+
+
+def build_shapes(config: Config, plan: Plan, tensors: int) -> Segmenter:
+    """The network on the device "meta": names, shapes and types without content.
+
+    Args:
+        tensors: how many the file holds; a network of far more is given up while it is built.
+
+    Raises:
+        ValueError: it is far larger than the file.
+        Exception: whatever the backbone raises; the description is at fault.
+    """
+    with torch.device("meta"), _Bounded(100 * (tensors + 100)):
+        segmenter = build_segmenter(config, plan)
+    stored = segmenter.state_dict().keys()
+    tables = sum(b.nbytes for name, b in segmenter.named_buffers() if name not in stored)
+    if tables > _LARGEST:
+        raise ValueError(f"its windows need tables of {tables} bytes")
+    return segmenter
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts calls of torch, and leaves on the CPU what is read while a network is built."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        self.left -= 1
+        if func is torch.linspace:
+            self.left -= int(kwargs["steps"] if "steps" in kwargs else args[2])
+            kwargs["device"] = "cpu"
+        if self.left < 0:
+            raise ValueError("it has far more layers than the file has tensors")
+        return func(*args, **kwargs)
