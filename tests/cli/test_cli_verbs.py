@@ -142,6 +142,21 @@ def test_predict_a_file_a_folder_and_json(world: World, tmp_path: Path, capsys: 
     assert "0 predicted, 6 kept" in capsys.readouterr().out
 
 
+def test_predict_says_in_json_what_failed(world: World, tmp_path: Path, capsys: Output) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    images.mkdir()
+    (images / "good.nii.gz").write_bytes(
+        (world.root / "data" / "aa" / "imagesTr" / "aa_00_0000.nii.gz").read_bytes()
+    )
+    (images / "bad.nii.gz").write_bytes(b"no image")
+    call = ["predict", str(images), "--model", str(world.run), "--modality", "aa"]
+    for done, other in (("written", "kept"), ("kept", "written")):
+        assert run([*call, "--out", str(out), "--json"]) == 3
+        said = parsed(capsys)
+        assert said[done] == {"good": str(out / "good.nii.gz")} and said[other] == {}
+        assert list(said["failures"]) == ["bad"] and "bad.nii.gz" in said["failures"]["bad"]
+
+
 def test_predict_asks_for_what_is_missing(world: World, tmp_path: Path, capsys: Output) -> None:
     image = str(world.root / "data" / "aa" / "imagesTr" / "aa_00_0000.nii.gz")
     out = ["--out", str(tmp_path / "o.nii.gz")]

@@ -334,6 +334,34 @@ def test_damaged_or_outdated_cases_are_redone(tmp_path, damage):
     assert found.cases["ct"][0].label() is not None
 
 
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"ct": ["../a0"]}, "no safe file name"),
+        ({"../ct": ["a0"]}, "no safe file name"),
+        ({"ct": [3]}, "not an index"),
+        (["ct"], "not an index"),
+    ],
+)
+def test_an_index_that_points_outside_is_refused(tmp_path, index, words):
+    out = tmp_path / "out"
+    root = write_set(tmp_path / "raw", [(10, 10, 6)])
+    prepare({"ct": open_dataset("ct", root)}, plan(), out)
+    (out / "prepared.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=words):
+        open_prepared(out)
+
+
+def test_a_record_with_the_name_of_another_case_is_refused(tmp_path):
+    out = tmp_path / "out"
+    root = write_set(tmp_path / "raw", [(10, 10, 6)])
+    prepare({"ct": open_dataset("ct", root)}, plan(), out)
+    path = out / "ct/a0.json"
+    path.write_text(path.read_text().replace('"id": "a0"', '"id": "../ct/a0"'))
+    with pytest.raises(DataError, match="another case"):
+        open_prepared(out)
+
+
 def interrupt_at(monkeypatch, when):
     """Ctrl-C just before the `when`-th file gets its final name."""
     calls = []

@@ -172,7 +172,7 @@ def test_plain_folders_match_by_name(tmp_path):
     truth = tmp_path / "truth" / "a"
     names = {"background": 0, "liver": 500, "Spleen": 205, "other": 7}
     (truth.parent / "dataset.json").write_text(json.dumps({"labels": names}))
-    (tmp_path / "a" / "labels.json").write_text('{"background": 0, "liver": 1, "spleen": 2}')
+    (tmp_path / "a" / "labels.json").write_text('{"liver": 1, "spleen": 2, "other": 3}')
     (tmp_path / "a" / "case1.nii.gz").rename(tmp_path / "a" / "extra.nii.gz")
     (tmp_path / "a" / "._case2.nii.gz").write_bytes(b"junk")
     found = evaluate_folder(tmp_path / "a", truth)
@@ -182,6 +182,34 @@ def test_plain_folders_match_by_name(tmp_path):
     assert by_name["case0", "liver"] == pytest.approx(expected[0].dice)
     assert by_name["case0", "spleen"] == pytest.approx(expected[1].dice)
     assert np.isnan(by_name["case0", "other"]) or by_name["case0", "other"] == 0.0
+
+
+def named(folder: Path, array: np.ndarray, **labels: int) -> Path:
+    write(folder / "x.nii.gz", array)
+    if labels:
+        (folder / "labels.json").write_text(json.dumps({"labels": labels}))
+    return folder
+
+
+def test_names_of_one_folder_hold_for_both(tmp_path):
+    array = np.random.default_rng(0).integers(0, 3, (4, 4, 4)).astype(np.uint8)
+    with_names = named(tmp_path / "p" / "p", array, background=0, liver=1, spleen=2)
+    without = named(tmp_path / "t" / "t", array)
+    for pair_ in ((with_names, without), (without, with_names)):
+        found = [(s.cls, s.dice) for s in evaluate_folder(*pair_).scores]
+        assert found == [("liver", 1.0), ("spleen", 1.0)]
+
+
+def test_names_that_differ_are_refused_and_not_scored_zero(tmp_path):
+    array = np.random.default_rng(0).integers(0, 3, (4, 4, 4)).astype(np.uint8)
+    english = named(tmp_path / "p" / "p", array, liver=1, kidney_left=2)
+    other = named(tmp_path / "t" / "t", array, Liver=1, left_kidney=2)
+    with pytest.raises(DataError, match="no class 'left kidney'.*mean 'kidney left'"):
+        evaluate_folder(english, other)
+    fewer = named(tmp_path / "f" / "f", array, liver=1)
+    for pair_ in ((english, fewer), (fewer, english)):
+        with pytest.raises(DataError, match="f has no class 'kidney left'"):
+            evaluate_folder(*pair_)
 
 
 def test_plain_folders_without_names(tmp_path):

@@ -105,6 +105,15 @@ def test_a_case_that_is_gone_is_listed_and_the_others_are_scored(run: Path) -> N
     assert "b" in summary
 
 
+@pytest.mark.parametrize("what", ["case", "modality"])
+def test_a_record_that_points_outside_is_refused(run: Path, what: str) -> None:
+    name = read_recorded(run).split.test["a"][0] if what == "case" else "a"
+    record = (run / "data.json").read_text()
+    (run / "data.json").write_text(record.replace(f'"{name}": {{', f'"../{name}": {{'))
+    with pytest.raises(DataError, match="no safe file name"):
+        evaluate_run(run, device="cpu")
+
+
 def test_records_that_are_damaged_are_refused(run: Path) -> None:
     (run / "data.json").write_text('{"classes": ["background"]}')
     with pytest.raises(DataError, match="same command"):

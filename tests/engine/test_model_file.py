@@ -14,6 +14,7 @@ from tiny_model import tiny_config, tiny_plan, tiny_segmenter, write_model
 
 from unpaired.engine import model_file
 from unpaired.engine.model_file import load_model, model_digest, save_model
+from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import DataError
 
 
@@ -132,6 +133,76 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, kind: str) -> None:
         tensors[name] = tensors[name].double()
     rewrite(tmp_path, tensors, sha256=model_file.tensor_digest(tensors))
     with pytest.raises(DataError, match="do not fit"):
+        load_model(tmp_path)
+
+
+def redescribe(folder: Path, part: str, **changes: Any) -> None:
+    """Change the description and everything that must agree with it."""
+    description = json.loads(metadata_of(folder / "model.safetensors")["description"])
+    place = description
+    for name in part.split("."):
+        place = place[name]
+    place.update(changes)
+    text = json.dumps(description)
+    (folder / "model.json").unlink()
+    rewrite(folder, description=text, description_sha256=model_file._digest(text))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("plan", {"spacing_mm": [0.0, 1.0, 1.0]}),
+        ("plan", {"spacing_mm": [float("inf"), 1.0, 1.0]}),
+        ("plan", {"patch": [0, 32]}),
+        ("plan", {"context": 2}),
+        ("plan", {"context": -1}),
+        ("plan", {"context": 10**9 + 1}),
+        ("plan", {"classes": ["background"]}),
+        ("plan", {"modalities": {}}),
+        ("plan.modalities.ct", {"clip": []}),
+        ("plan.modalities.ct", {"channel_names": [], "clip": []}),
+        ("config.model", {"backbone": "none"}),
+        ("config.model.options", {"embed_dim": 10**7}),
+        ("config.model.options", {"embed_dim": 10**30}),
+        ("config.model.options", {"embed_dim": -12}),
+        ("config.model.options", {"embed_dim": "x"}),
+        ("config.model.options", {"depths": [10**9] * 4}),
+        ("config.model.options", {"depths": [2000] * 4}),
+        ("config.model.options", {"depths": [], "heads": []}),
+        ("config.model.options", {"heads": [0, 0, 0, 0]}),
+        ("config.model.options", {"patch": 0}),
+        ("config.model.options", {"stride": 0}),
+        ("config.model.options", {"window": 0}),
+        ("config.model.options", {"window": 10**6}),
+    ],
+)
+def test_an_odd_description_is_refused_before_it_takes_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, changes: dict[str, Any]
+) -> None:
+    write_model(tmp_path)
+    redescribe(tmp_path, part, **changes)
+
+    def allocated(*_: object) -> None:
+        raise KeyboardInterrupt("the network was allocated")
+
+    monkeypatch.setattr(model_file, "build_segmenter", allocated)
+    with pytest.raises(DataError):
+        load_model(tmp_path)
+
+
+def test_a_table_that_no_tensor_of_the_file_shows_is_refused() -> None:
+    plan = tiny_plan().model_copy(update={"patch": (4096, 4096)})
+    config = tiny_config("V2", "model.options.window=128")
+    with pytest.raises(ValueError, match="tables"):
+        build_shapes(config, plan, 500)
+
+
+def test_a_nested_description_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    (tmp_path / "model.json").unlink()
+    text = "[" * 100_000
+    rewrite(tmp_path, description=text, description_sha256=model_file._digest(text))
+    with pytest.raises(DataError):
         load_model(tmp_path)
 
 

@@ -127,6 +127,19 @@ def test_what_is_done_is_kept_until_model_options_or_image_change(tmp_path: Path
     assert set(more.written) == set("abcd") and (out / "a_probabilities.nii").exists()
 
 
+def test_probabilities_of_another_model_are_not_kept(tmp_path: Path) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    write_cases(images, "a.nii.gz")
+    first, second = (pointwise_predictor(tiny_plan(), seed) for seed in (0, 1))
+    first.predict_folder(images, out, "ct", probabilities=True)
+    assert set(first.predict_folder(images, out, "ct", probabilities=True).kept) == {"a"}
+    old = (out / "a_probabilities.nii").read_bytes()
+    second.predict_folder(images, out, "ct")
+    assert (out / "a_probabilities.nii").read_bytes() == old
+    again = second.predict_folder(images, out, "ct", probabilities=True)
+    assert set(again.written) == {"a"} and (out / "a_probabilities.nii").read_bytes() != old
+
+
 def test_one_bad_case_does_not_stop_the_others_and_is_told_at_the_end(tmp_path: Path) -> None:
     images, out = tmp_path / "in", tmp_path / "out"
     write_cases(images, "a.nii.gz", "b.nii.gz", "c.nii.gz")

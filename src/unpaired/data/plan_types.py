@@ -11,7 +11,6 @@ from unpaired import files
 from unpaired.data.volume import SliceAxis
 from unpaired.errors import DataError
 
-
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
 

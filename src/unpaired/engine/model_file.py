@@ -183,8 +183,8 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     schema = metadata.get("schema", "")
     if not schema.isdecimal() or len(schema) > 9 or int(schema) > SCHEMA:
         raise DataError(
-            f"{shown(path)} has schema {shown(schema[:9]) or 'none'}, this version reads up to {SCHEMA}. "
-            "Update unpaired."
+            f"{shown(path)} has schema {shown(schema[:9]) or 'none'}, this version reads up to "
+            f"{SCHEMA}. Update unpaired."
         )
     text = metadata.get("description", "")
     if _digest(text) != metadata.get("description_sha256"):

@@ -70,12 +70,14 @@ def make_setup(
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     _check_modalities(config, data)
-    _begin(config, folder)
+    if folder.last.exists():
+        check_same_config(config_from_toml(folder.config), config, folder)
     datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
         if not cases:
             raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
+    _begin(config, folder)
     split = _split(config, labelled, folder)
     plan = _plan(config, datasets, split, folder, source)
     cache = (prepared or folder.prepared) / cache_key(plan)
@@ -125,9 +127,7 @@ def _alone(cache: Path) -> Iterator[None]:
 
 def _begin(config: Config, folder: RunFolder) -> None:
     """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
-    if folder.last.exists():
-        check_same_config(config_from_toml(folder.config), config, folder)
-    else:
+    if not folder.last.exists():
         folder.splits.unlink(missing_ok=True)
         folder.plan.unlink(missing_ok=True)
     write_text(folder.config, to_toml(config))
