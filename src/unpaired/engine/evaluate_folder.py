@@ -41,7 +41,7 @@ def evaluate_folder(
         )
     own, known = read_label_names(predictions), read_label_names(labels)
     if own is not None and known is not None:
-        _check_same_names({predictions: own, labels: known})
+        _check_same_names((predictions, own), (labels, known))
     names = known if known is not None else own
     if names is None:
         names = _names_of_values(truths[case] for case in shared)
@@ -97,11 +97,11 @@ def read_label_names(folder: Path) -> dict[str, int] | None:
     return None
 
 
-def _check_same_names(names: Mapping[Path, Mapping[str, int]]) -> None:
+def _check_same_names(*named: tuple[Path, Mapping[str, int]]) -> None:
     """Refuse a foreground name that only one folder has: it would score 0 without a reason."""
     (a, first), (b, second) = (
         (folder, {canonical_name(name) for name, value in table.items() if value != 0})
-        for folder, table in names.items()
+        for folder, table in named
     )
     for has, own, lacks, other in ((b, second, a, first), (a, first, b, second)):
         if alone := sorted(own - other):
