@@ -1,7 +1,7 @@
 """`unpaired predict`: labels for an image, or for a folder of images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from unpaired.cli.options import Device, Json
 from unpaired.cli.progress import Progress
 from unpaired.cli.show import note, say, say_json
 from unpaired.errors import DataError
+
+if TYPE_CHECKING:
+    from unpaired.engine.outcome import Outcome
 
 NAME = "predict"
 
@@ -55,8 +58,6 @@ def command(
                 progress=progress,
                 strict=False,
             )
-        written, kept, notes = outcome.written, outcome.kept, outcome.notes
-        failures = outcome.failures
     else:
         found = predictor.predict_file(
             images,
@@ -65,22 +66,17 @@ def command(
             probabilities=probabilities,
             largest_component=largest_component,
         )
-        written, kept, notes = {out.name: out}, {}, {out.name: found.notes} if found.notes else {}
-        failures = {}
+        notes = {out.name: found.notes} if found.notes else {}
+        outcome = Outcome({out.name: out}, {}, {}, notes)
     if as_json:
-        say_json(
-            {
-                "written": written,
-                "kept": kept,
-                "failures": failures,
-                "notes": notes,
-                "classes": predictor.classes,
-            }
-        )
-    Outcome(written, kept, failures, notes).raise_failures()
-    if as_json:
-        return
-    for case, texts in notes.items():
+        say_json({**vars(outcome), "classes": predictor.classes})
+    outcome.raise_failures()
+    if not as_json:
+        _tell(outcome, out)
+
+
+def _tell(outcome: "Outcome", out: Path) -> None:
+    for case, texts in outcome.notes.items():
         for text in texts:
             note(f"{case}: {text}")
-    say(f"{len(written)} predicted, {len(kept)} kept from before, in {out}.")
+    say(f"{len(outcome.written)} predicted, {len(outcome.kept)} kept from before, in {out}.")
