@@ -131,6 +131,17 @@ def last_fifth_gain(runs: list[Path]) -> float:
     return float(curve[late].max() - curve[~late].max())
 
 
+def floor(runs: list[Path], modalities: Iterable[str]) -> list[str]:
+    """Cells of the location prior: where training labels lay, on the prepared grid."""
+    cells = []
+    for m in modalities:
+        values = [
+            100 * value for run in runs for value in read_json(run / "floor.json")[m].values()
+        ]
+        cells += [f"{np.mean(values):.1f} ({', '.join(f'{v:.1f}' for v in values)})", "-"]
+    return cells
+
+
 def curves(table: dict[str, list[Path]], modalities: Iterable[str], path: Path) -> None:
     """Validation Dice against steps, one panel per modality, one line per arm and seed."""
     names = list(modalities)
@@ -186,6 +197,9 @@ def section(table: dict[str, list[Path]], modalities: list[str], steps: int) -> 
             c for m in modalities for c in (cell(runs, m, "dice", 100), cell(runs, m, "asd_mm", 1))
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append(
+        "| position alone, no image | " + " | ".join(floor(table["Ours"], modalities)) + " |"
+    )
     gains = "; ".join(
         f"{name} {last_fifth_gain(runs):+.3f} "
         f"(each seed {', '.join(f'{last_fifth_gain([run]):+.3f}' for run in runs)})"
