@@ -31,6 +31,9 @@ def fold(segmenter: Segmenter, modality: str) -> Backbone:
     Exact: Phi scales the rows and bias of each branch's last layer; the stem's two 1x1
     convolutions go into every layer that reads the input.
 
+    Args:
+        segmenter: as `gains_form` returns it; gains that are not stored cannot be folded.
+
     Raises:
         KeyError: the modality is not one of the network's.
     """
