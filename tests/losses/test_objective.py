@@ -18,6 +18,7 @@ class Step:
     auxiliary: tuple[Tensor, ...]
     correlations: tuple[Tensor, ...]
     embeddings: Tensor | None = field(default=None)
+    deep: tuple[Tensor, ...] = ()
 
 
 def step(modalities: int) -> tuple[dict[str, Step], dict[str, Tensor]]:
@@ -33,6 +34,20 @@ def step(modalities: int) -> tuple[dict[str, Step], dict[str, Tensor]]:
         )
         labels[f"m{k}"] = torch.randint(0, 3, (images, 4, 4))
     return outputs, labels
+
+
+def test_deep_supervision_is_the_weighted_mean_over_the_scales() -> None:
+    outputs, labels = step(1)
+    full, label = outputs["m0"], labels["m0"]
+    full.deep = (torch.randn(1, 3, 2, 2).double(), torch.randn(1, 3, 1, 1).double())
+    expected = torch.zeros((), dtype=torch.float64)
+    for share, scale in zip((4 / 7, 2 / 7, 1 / 7), (full.logits, *full.deep), strict=True):
+        n = scale.shape[-1]
+        pick = [int((i + 0.5) * 4 / n) for i in range(n)]
+        small = torch.stack([torch.stack([label[:, y, x] for x in pick], 1) for y in pick], 1)
+        expected += share * (oracles.cross_entropy(scale, small) + oracles.dice(scale, small))
+    found = Objective(alpha=0, beta=0, gamma=0)(outputs, labels)
+    torch.testing.assert_close(found.total, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3, 4])

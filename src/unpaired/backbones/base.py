@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unpaired.nn.block import Block, Gains
+from unpaired.nn.block import Gains, ScaledBlock
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Decoded(NamedTuple):
     logits: Float[Tensor, "B Z *space"]
     features: tuple[Float[Tensor, "B _ ..."], ...]
     """F per scale, coarse to fine: the last block's output of each decoder stage."""
+    deep: tuple[Float[Tensor, "B Z ..."], ...] = ()
+    """Logits of coarser maps, fine to coarse, of a backbone with deep supervision in training."""
 
 
 class Backbone(nn.Module):
@@ -60,7 +62,7 @@ class Backbone(nn.Module):
     def name_branches(self) -> None:
         """Tell every block its module path, which names its gains."""
         for path, module in self.named_modules():
-            if isinstance(module, Block):
+            if isinstance(module, ScaledBlock):
                 module.path = path
 
     @property
@@ -68,7 +70,7 @@ class Backbone(nn.Module):
         """Module path of each residual branch's last layer -> width D, in network order."""
         found: dict[str, int] = {}
         for module in self.modules():
-            if isinstance(module, Block):
+            if isinstance(module, ScaledBlock):
                 found.update(module.branch_ends())
         return found
 

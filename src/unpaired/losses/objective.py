@@ -9,7 +9,14 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from unpaired.losses.consistency import icr, mcr
-from unpaired.losses.segmentation import Sync, auxiliary_loss, identity, segmentation_loss
+from unpaired.losses.segmentation import (
+    Sync,
+    auxiliary_loss,
+    deep_weights,
+    identity,
+    label_at,
+    segmentation_loss,
+)
 
 
 @runtime_checkable
@@ -19,6 +26,10 @@ class Prediction(Protocol):
     @property
     def logits(self) -> Tensor:
         """[B Z *space]."""
+
+    @property
+    def deep(self) -> Sequence[Tensor]:
+        """Logits of coarser maps, fine to coarse; empty without deep supervision."""
 
     @property
     def auxiliary(self) -> Sequence[Tensor]:
@@ -73,7 +84,7 @@ class Objective:
             terms[name], weights[name] = value, weight
 
         for m, output in outputs.items():
-            add(f"seg/{m}", 1.0, self._segment(output.logits, labels[m]))
+            add(f"seg/{m}", 1.0, self._segment(output, labels[m]))
         if self.alpha:
             for m, output in outputs.items():
                 add(f"aux/{m}", self.alpha, self._auxiliary(output.auxiliary, labels[m]))
@@ -91,11 +102,24 @@ class Objective:
         exact = torch.promote_types(like.dtype, torch.float32)
         return torch.tensor(self.class_weights, dtype=exact, device=like.device)
 
-    def _segment(self, logits: Tensor, label: Tensor) -> Tensor:
-        weights = self._weights(logits)
-        return segmentation_loss(
-            logits, label, self.ce, self.dice, weights, self.background, self.sync
-        )
+    def _segment(self, output: Prediction, label: Tensor) -> Tensor:
+        """L_seg; with deep supervision its weighted mean over the scales."""
+        weights = self._weights(output.logits)
+        scales = [output.logits, *output.deep]
+        losses = [
+            share
+            * segmentation_loss(
+                logits,
+                label_at(label, logits.shape[2:]),
+                self.ce,
+                self.dice,
+                weights,
+                self.background,
+                self.sync,
+            )
+            for share, logits in zip(deep_weights(len(scales)), scales, strict=True)
+        ]
+        return torch.stack(losses).sum()
 
     def _auxiliary(self, logits: Sequence[Tensor], label: Tensor) -> Tensor:
         weights = self._weights(logits[0])

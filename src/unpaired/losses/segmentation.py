@@ -76,6 +76,12 @@ def label_at(label: Int64[Tensor, "B *space"], size: Sequence[int]) -> Int64[Ten
     return label
 
 
+def deep_weights(count: int) -> list[float]:
+    """1, 1/2, 1/4, ... from fine to coarse, divided by their sum (nnU-Net, nnFormer)."""
+    halves = [0.5**i for i in range(count)]
+    return [value / sum(halves) for value in halves]
+
+
 def auxiliary_loss(
     logits: Sequence[Float[Tensor, "B Z ..."]],
     label: Int64[Tensor, "B *space"],

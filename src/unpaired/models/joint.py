@@ -31,6 +31,7 @@ class Output:
     """What one modality yields in a step; the objective reads it."""
 
     logits: Float[Tensor, "B Z *space"]
+    deep: tuple[Tensor, ...] = ()
     auxiliary: tuple[Tensor, ...] = ()
     correlations: tuple[Tensor, ...] = ()
     embeddings: Tensor | None = None
@@ -69,12 +70,13 @@ class Joint(nn.Module):
     def _one(self, modality: str, image: Tensor) -> Output:
         decoded = self.segmenter(image, modality, self.gains(modality))
         if modality not in self.semantics:
-            return Output(decoded.logits)
+            return Output(decoded.logits, decoded.deep)
         semantics = self.semantics[modality]
         assert isinstance(semantics, Semantics)
         found = semantics(decoded.features)
         return Output(
             decoded.logits,
+            decoded.deep,
             tuple(i.logits for i in found if i.logits is not None),
             tuple(i.correlation for i in found if i.correlation is not None),
             semantics.embeddings,

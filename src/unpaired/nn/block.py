@@ -39,11 +39,26 @@ class FeedForward(nn.Module):
         return self.project(self.act(self.widen(x)))
 
 
-class Block(nn.Module):
+class ScaledBlock(nn.Module):
+    """A block with residual branches that gains multiply; its backbone finds it by this class.
+
+    A gain is named by the module path of the last layer of its branch: the layer whose weight
+    (first axis) and bias it folds into.
+    """
+
+    path: str = ""
+    """The block's module path in its backbone, set by `Backbone.name_branches`."""
+
+    def branch_ends(self) -> dict[str, int]:
+        """Module path of each branch's last layer -> its width D."""
+        raise AssertionError(f"{type(self).__name__} must declare its branches")
+
+
+class Block(ScaledBlock):
     """X' = X + Phi1 * MSA(Norm X);  X = X' + Phi2 * FFN(Norm X')  (Eq. 14-15), pre-norm.
 
-    `path` is the block's module path in its backbone; it names the two gains
-    `<path>.attention.project` and `<path>.feed_forward.project`. Without gains Phi = 1.
+    Its two gains are `<path>.attention.project` and `<path>.feed_forward.project`. Without gains
+    Phi = 1.
     """
 
     def __init__(
@@ -55,7 +70,6 @@ class Block(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.path = ""
         self.norm1 = nn.LayerNorm(channels)
         self.attention = WindowAttention(channels, heads, window, shift)
         self.norm2 = nn.LayerNorm(channels)
@@ -74,6 +88,5 @@ class Block(nn.Module):
         return self.drop_path(y)
 
     def branch_ends(self) -> dict[str, int]:
-        """Module path of each branch's last layer -> its width D."""
         width = self.norm1.normalized_shape[0]
         return {f"{self.path}.{name}.project": width for name in ("attention", "feed_forward")}
