@@ -46,7 +46,7 @@ def test_deep_supervision_is_the_weighted_mean_over_the_scales() -> None:
         pick = [int((i + 0.5) * 4 / n) for i in range(n)]
         small = torch.stack([torch.stack([label[:, y, x] for x in pick], 1) for y in pick], 1)
         expected += share * (oracles.cross_entropy(scale, small) + oracles.dice(scale, small))
-    found = Objective(alpha=0, beta=0, gamma=0)(outputs, labels)
+    found = Objective(alpha=0.0, beta=0.0, gamma=0.0)(outputs, labels)
     torch.testing.assert_close(found.total, expected, rtol=1e-10, atol=1e-10)
 
 
