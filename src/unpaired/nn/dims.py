@@ -10,6 +10,11 @@ CONV: dict[int, Any] = {
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
+CONV_TRANSPOSE: dict[int, Any] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
 
 
 def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
