@@ -15,6 +15,16 @@ CONV_TRANSPOSE: dict[int, Any] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
+INSTANCE_NORM: dict[int, Any] = {
+    1: nn.InstanceNorm1d,
+    2: nn.InstanceNorm2d,
+    3: nn.InstanceNorm3d,
+}
+AVERAGE_POOL: dict[int, Any] = {
+    1: nn.AvgPool1d,
+    2: nn.AvgPool2d,
+    3: nn.AvgPool3d,
+}
 
 
 def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
