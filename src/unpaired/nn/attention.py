@@ -1,4 +1,4 @@
-"""Window self-attention with a relative position bias (Liu et al. 2021), any number of axes."""
+"""Attention in windows with a relative position bias (Liu et al. 2021), any number of axes."""
 
 from collections.abc import Sequence
 from math import prod
@@ -8,7 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unpaired.nn.windows import join_windows, relative_index, shift_mask, split_windows
+from unpaired.nn.windows import (
+    colliding_index,
+    crop_to,
+    join_windows,
+    pad_to,
+    relative_index,
+    shift_mask,
+    split_windows,
+)
 
 
 def attend(
@@ -32,53 +40,79 @@ def attend(
     return logits.softmax(-1) @ v
 
 
-class WindowAttention(nn.Module):
-    """Self-attention inside (shifted) windows of a channels-last map.
+class Windows(nn.Module):
+    """What attention in windows of a channels-last map shares: the cut, the bias, the way back.
 
     Args:
         channels: width C of the map.
         heads: number of heads; C must be a multiple of it.
         window: window size per axis.
         shift: cyclic shift per axis, 0 for none.
+        reads: name of the layer that comes first, a letter for each tensor that it makes: "qkv".
+        legacy_index: look the bias up as the original nnFormer does (`colliding_index`).
+        mask_shift: keep apart what only the cyclic shift brings together; the original nnFormer
+            of one data set does not.
 
-    `project` is the last linear layer of the branch: the channel scaling folds into it.
+    A map that the window does not divide is padded with zeros behind the end of its axes; padded
+    positions take part like any other, as in the original nnFormer.
     """
 
     relative: Tensor
 
     def __init__(
-        self, channels: int, heads: int, window: Sequence[int], shift: Sequence[int]
+        self,
+        channels: int,
+        heads: int,
+        window: Sequence[int],
+        shift: Sequence[int],
+        reads: str,
+        legacy_index: bool = False,
+        mask_shift: bool = True,
     ) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels cannot be split into {heads} heads")
         self.heads, self.window, self.shift = heads, tuple(window), tuple(shift)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.masked = mask_shift and any(self.shift)
+        self.add_module(reads, nn.Linear(channels, len(reads) * channels))
         self.project = nn.Linear(channels, channels)
         self.bias_table = nn.Parameter(torch.empty(prod(2 * w - 1 for w in window), heads))
-        self.register_buffer("relative", relative_index(window), persistent=False)
+        index = colliding_index if legacy_index else relative_index
+        self.register_buffer("relative", index(window), persistent=False)
         self._masks: dict[tuple[object, ...], Tensor] = {}
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
-    def forward(self, x: Float[Tensor, "B *space C"]) -> Float[Tensor, "B *space C"]:
-        space = x.shape[1:-1]
-        axes = tuple(range(1, x.ndim - 1))
-        if any(self.shift):
-            x = x.roll([-s for s in self.shift], axes)
-        windows = split_windows(x, self.window)
-        batch, count, positions, channels = windows.shape
-        qkv = self.qkv(windows).reshape(batch, count, positions, 3, self.heads, -1)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
-        out = attend(q, k, v, self._bias(space))
-        windows = self.project(out.transpose(2, 3).reshape(batch, count, positions, channels))
-        x = join_windows(windows, self.window, space)
-        return x.roll(self.shift, axes) if any(self.shift) else x
+    def padded(self, space: Sequence[int]) -> tuple[int, ...]:
+        """The next multiple of the window, per axis."""
+        return tuple(-(-n // w) * w for n, w in zip(space, self.window, strict=True))
 
-    def _bias(self, space: Sequence[int]) -> Float[Tensor, "W N T T"]:
+    def cut(self, x: Float[Tensor, "B *space C"]) -> Float[Tensor, "B W T C"]:
+        """Pad, shift, cut."""
+        x = pad_to(x, self.padded(x.shape[1:-1]))
+        if any(self.shift):
+            x = x.roll([-s for s in self.shift], tuple(range(1, x.ndim - 1)))
+        return split_windows(x, self.window)
+
+    def split_heads(self, x: Float[Tensor, "B W T _"], parts: int) -> Float[Tensor, "_ B W N T D"]:
+        """Channels that hold `parts` tensors, heads within them -> one tensor each."""
+        return x.reshape(*x.shape[:3], parts, self.heads, -1).permute(3, 0, 1, 4, 2, 5)
+
+    def merge(
+        self, out: Float[Tensor, "B W N T D"], space: Sequence[int]
+    ) -> Float[Tensor, "B *space C"]:
+        """Heads together, project, join, shift back, crop."""
+        windows = self.project(out.transpose(2, 3).flatten(3))
+        x = join_windows(windows, self.window, self.padded(space))
+        if any(self.shift):
+            x = x.roll(self.shift, tuple(range(1, x.ndim - 1)))
+        return crop_to(x, space)
+
+    def bias(self, space: Sequence[int]) -> Float[Tensor, "_ N T T"]:
+        """Added to the logits of each window; -100 where two positions must not meet."""
         bias = self.bias_table[self.relative].permute(2, 0, 1)[None]
-        if not any(self.shift):
+        if not self.masked:
             return bias
-        return bias.masked_fill(self._mask(tuple(space), bias.device), -100.0)
+        return bias.masked_fill(self._mask(self.padded(space), bias.device), -100.0)
 
     def _mask(self, space: tuple[int, ...], device: torch.device) -> Bool[Tensor, "W 1 T T"]:
         """The mask depends on the map's size only: build it once per size and device."""
@@ -88,3 +122,55 @@ class WindowAttention(nn.Module):
                 mask = shift_mask(space, self.window, self.shift)[:, None]
                 self._masks[key] = mask.to(device)
         return self._masks[key]
+
+
+class WindowAttention(Windows):
+    """Self-attention inside (shifted) windows of a channels-last map.
+
+    `project` is the last linear layer of the branch: the channel scaling folds into it.
+    """
+
+    qkv: nn.Linear
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Sequence[int],
+        shift: Sequence[int],
+        legacy_index: bool = False,
+        mask_shift: bool = True,
+    ) -> None:
+        super().__init__(channels, heads, window, shift, "qkv", legacy_index, mask_shift)
+
+    def forward(self, x: Float[Tensor, "B *space C"]) -> Float[Tensor, "B *space C"]:
+        space = x.shape[1:-1]
+        q, k, v = self.split_heads(self.qkv(self.cut(x)), 3)
+        return self.merge(attend(q, k, v, self.bias(space)), space)
+
+
+class SkipAttention(Windows):
+    """Positions of a map attend to the skip in the same window; the map itself is the query.
+
+    Only keys and values have a projection (nnFormer, Zhou et al. 2023, in its published code).
+    `project` is the last linear layer of the branch.
+    """
+
+    kv: nn.Linear
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Sequence[int],
+        legacy_index: bool = False,
+    ) -> None:
+        super().__init__(channels, heads, window, (0,) * len(window), "kv", legacy_index)
+
+    def forward(
+        self, x: Float[Tensor, "B *space C"], skip: Float[Tensor, "B *space C"]
+    ) -> Float[Tensor, "B *space C"]:
+        space = x.shape[1:-1]
+        (q,) = self.split_heads(self.cut(x), 1)
+        k, v = self.split_heads(self.kv(self.cut(skip)), 2)
+        return self.merge(attend(q, k, v, self.bias(space)), space)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unpaired.nn.attention import WindowAttention
+from unpaired.nn.attention import SkipAttention, WindowAttention
 
 Gains = Mapping[str, Tensor]
 """Per branch, named by the module path of its last layer, the diagonal of Phi."""
@@ -54,33 +54,20 @@ class ScaledBlock(nn.Module):
         raise AssertionError(f"{type(self).__name__} must declare its branches")
 
 
-class Block(ScaledBlock):
-    """X' = X + Phi1 * MSA(Norm X);  X = X' + Phi2 * FFN(Norm X')  (Eq. 14-15), pre-norm.
+class TransformerBlock(ScaledBlock):
+    """Norms, attention, feed-forward, gains and drop path; what is added to what, subclasses say.
 
     Its two gains are `<path>.attention.project` and `<path>.feed_forward.project`. Without gains
     Phi = 1.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        shift: Sequence[int],
-        drop_path: float = 0.0,
-    ) -> None:
+    def __init__(self, channels: int, attention: nn.Module, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attention = WindowAttention(channels, heads, window, shift)
+        self.attention = attention
         self.norm2 = nn.LayerNorm(channels)
         self.feed_forward = FeedForward(channels)
         self.drop_path = DropPath(drop_path)
-
-    def forward(
-        self, x: Float[Tensor, "B *space C"], gains: Gains | None = None
-    ) -> Float[Tensor, "B *space C"]:
-        x = x + self._branch(self.attention(self.norm1(x)), "attention", gains)
-        return x + self._branch(self.feed_forward(self.norm2(x)), "feed_forward", gains)
 
     def _branch(self, y: Tensor, name: str, gains: Gains | None) -> Tensor:
         if gains is not None:
@@ -90,3 +77,53 @@ class Block(ScaledBlock):
     def branch_ends(self) -> dict[str, int]:
         width = self.norm1.normalized_shape[0]
         return {f"{self.path}.{name}.project": width for name in ("attention", "feed_forward")}
+
+
+class Block(TransformerBlock):
+    """X' = X + Phi1 * MSA(Norm X);  X = X' + Phi2 * FFN(Norm X')  (Eq. 14-15), pre-norm."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Sequence[int],
+        shift: Sequence[int],
+        drop_path: float = 0.0,
+        legacy_index: bool = False,
+        mask_shift: bool = True,
+    ) -> None:
+        attention = WindowAttention(channels, heads, window, shift, legacy_index, mask_shift)
+        super().__init__(channels, attention, drop_path)
+
+    def forward(
+        self, x: Float[Tensor, "B *space C"], gains: Gains | None = None
+    ) -> Float[Tensor, "B *space C"]:
+        x = x + self._branch(self.attention(self.norm1(x)), "attention", gains)
+        return x + self._branch(self.feed_forward(self.norm2(x)), "feed_forward", gains)
+
+
+class SkipBlock(TransformerBlock):
+    """X' = X + S + Phi1 * SkipAttention(Norm X, Norm S); then the feed-forward of Eq. 15.
+
+    S is the skip of the encoder; one norm serves both (nnFormer, in its published code).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: Sequence[int],
+        drop_path: float = 0.0,
+        legacy_index: bool = False,
+    ) -> None:
+        super().__init__(channels, SkipAttention(channels, heads, window, legacy_index), drop_path)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B *space C"],
+        skip: Float[Tensor, "B *space C"],
+        gains: Gains | None = None,
+    ) -> Float[Tensor, "B *space C"]:
+        attended = self.attention(self.norm1(x), self.norm1(skip))
+        x = x + skip + self._branch(attended, "attention", gains)
+        return x + self._branch(self.feed_forward(self.norm2(x)), "feed_forward", gains)

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 def split_windows(
@@ -64,3 +65,37 @@ def relative_index(window: Sequence[int]) -> Int[Tensor, "T T"]:
     for axis, w in enumerate(window):
         index = index * (2 * w - 1) + offset[..., axis]
     return index
+
+
+def colliding_index(window: Sequence[int]) -> Int[Tensor, "T T"]:
+    """The index of the original nnFormer, for its weights only: it lets offsets collide.
+
+    Its factors are (3w - 1, 2w - 1, 1) with w the second axis' window, where ((2w - 1)^2, 2w - 1,
+    1) would give every offset a row: of 343 rows for windows of 4, 115 are used.
+
+    Raises:
+        ValueError: there are not three axes.
+    """
+    if len(window) != 3:
+        raise ValueError(
+            f"the original index exists for volumes only, not for windows of {tuple(window)}; "
+            "set legacy_index = false"
+        )
+    position = torch.tensor(list(product(*(range(w) for w in window))))
+    offset = position[:, None] - position[None, :] + torch.tensor(window) - 1
+    return (offset * torch.tensor([3 * window[1] - 1, 2 * window[1] - 1, 1])).sum(-1)
+
+
+def pad_to(x: Float[Tensor, "B *space C"], size: Sequence[int]) -> Float[Tensor, "B *padded C"]:
+    """Zeros behind the end of each axis that is shorter than `size`."""
+    missing = [n - m for n, m in zip(size, x.shape[1:-1], strict=True)]
+    if not any(missing):
+        return x
+    return functional.pad(x, [0, 0, *(side for n in reversed(missing) for side in (0, n))])
+
+
+def crop_to(x: Float[Tensor, "B *padded C"], size: Sequence[int]) -> Float[Tensor, "B *space C"]:
+    """The first `size` positions of each axis."""
+    if tuple(x.shape[1:-1]) == tuple(size):
+        return x
+    return x[(slice(None), *(slice(n) for n in size))]
