@@ -30,7 +30,7 @@ from unpaired.backbones.resenc_stages import (
 )
 from unpaired.nn.block import Gains
 from unpaired.nn.dims import CONV, CONV_TRANSPOSE
-from unpaired.nn.residual import SLOPE, ConvBlock, ConvNorm, Norm, ResidualBlock, activation
+from unpaired.nn.residual import SLOPE, ConvBlock, ConvNorm, ResidualBlock, activation
 
 RESENC: dict[str, dict[int, dict[str, Any]]] = {
     "M": {
@@ -55,7 +55,7 @@ number of stages.
 class Encoder(nn.Module):
     """Stem, then residual stages. Yields the map of every stage, fine to coarse."""
 
-    def __init__(self, stages: Sequence[Stage], in_channels: int, norm: Norm) -> None:
+    def __init__(self, stages: Sequence[Stage], in_channels: int, norm: str) -> None:
         super().__init__()
         first = stages[0]
         self.stem = ConvNorm(in_channels, first.channels, first.kernel, first.stride, norm)
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, stages: Sequence[Stage], classes: int, norm: Norm, deep: bool, read: Sequence[int]
+        self, stages: Sequence[Stage], classes: int, norm: str, deep: bool, read: Sequence[int]
     ) -> None:
         super().__init__()
         dims, coarse = len(stages[0].stride), stages[::-1]
@@ -171,7 +171,7 @@ class ResEncUnet(Backbone):
         kernels: PerStage | None = None,
         anisotropic: bool = False,
         deep_supervision: bool = True,
-        norm: Norm = "instance",
+        norm: str = "instance",
         zero_branches: bool = False,
         scales: int = 3,
     ) -> None:

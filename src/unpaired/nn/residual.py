@@ -1,7 +1,6 @@
 """Convolutional blocks of channels-first maps with modality-aware channel scaling (Eq. 13-15)."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,13 +8,12 @@ from torch import Tensor, nn
 from unpaired.nn.block import Gains, ScaledBlock
 from unpaired.nn.dims import AVERAGE_POOL, CONV, INSTANCE_NORM
 
-Norm = Literal["instance", "group"]
 SLOPE = 0.01
 """Negative slope of every LeakyReLU."""
 _GROUPS = 8
 
 
-def norm_layer(kind: Norm, channels: int, dims: int) -> nn.Module:
+def norm_layer(kind: str, channels: int, dims: int) -> nn.Module:
     """A norm with an affine map; neither kind keeps running statistics, which modalities mix.
 
     Raises:
@@ -43,7 +41,7 @@ class ConvNorm(nn.Module):
         channels: int,
         kernel: Sequence[int],
         stride: Sequence[int],
-        norm: Norm = "instance",
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         dims, padding = len(kernel), tuple(k // 2 for k in kernel)
@@ -71,7 +69,7 @@ class ConvBlock(ScaledBlock):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel: Sequence[int], norm: Norm = "instance"
+        self, in_channels: int, channels: int, kernel: Sequence[int], norm: str = "instance"
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -108,7 +106,7 @@ class ResidualBlock(ScaledBlock):
         channels: int,
         kernel: Sequence[int],
         stride: Sequence[int],
-        norm: Norm = "instance",
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         one = (1,) * len(kernel)
