@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from unpaired.backbones import NNFormer
 from unpaired.backbones.nnformer_original import PUBLISHED, nnformer_from_original
-from unpaired.errors import DataError
 
 Find = Callable[[str], Path]
 

@@ -152,15 +152,16 @@ class NNFormer(Backbone):
             window covers the map is global.
         patch: size of a token per axis; None: 4, along the first axis of a volume 2.
         stride: of each step between two stages.
-        overlap: convolutions down with kernel 3 and padding 1; False: kernel = stride (2021).
-        down_padding: zeros around what each of them reads; None: 1 if they overlap, else 0.
+        overlap: convolutions down with kernel 3 and padding 1 along an axis that they cut; False:
+            kernel = stride (2021).
+        down_padding: zeros around what each of them reads, where not 1 for kernel 3, else 0.
         decoder: "skip_attention" (2022) or "add" (2021).
         deep_supervision: logits of coarser maps in training.
         deep_outputs: of how many coarser maps; the network of 2021 has 1.
         drop_path: largest rate of stochastic depth; grows linearly over the encoder, and again
             from the coarsest to the finest stage of the decoder.
-        cubic_windows: the original's rule: a map that is nowhere larger than the window takes
-            its smallest side as the window of every axis, without shift.
+        cubic_windows: the original's rule instead: where the window covers the smallest side of
+            the map, that side is the window of every axis, without shift.
         legacy_index: the original's bias rows, where offsets collide; for its weights.
         mask_shift: False lets opposite ends of a shifted map meet, as the original for ACDC.
 
@@ -192,6 +193,7 @@ class NNFormer(Backbone):
     ) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
+        _check(decoder, depths, deep_outputs if deep_supervision else 1)
         count, patches = len(depths), patch_size(patch, self.dims)
         downs = plan_downs(stride, overlap, down_padding, count - 1, self.dims)
         self.multiple = multiple(patches, downs)
@@ -202,7 +204,6 @@ class NNFormer(Backbone):
         fine = plan_stages(sizes, embed_dim, heads, *layout)
         inner = plan_stages(sizes, embed_dim, decoder_heads or heads[:-1], *layout, last=False)
         coarse = inner[::-1]
-        _check(decoder, deep_supervision, deep_outputs, count)
         self.encoder = Encoder(fine, linear_rates(drop_path, depths), in_channels, patches, downs)
         self.decoder = Decoder(
             coarse,
@@ -243,11 +244,13 @@ def _alternating(rates: Sequence[float]) -> list[bool]:
     return [i % 2 == 1 for i in range(len(rates))]
 
 
-def _check(decoder: str, deep_supervision: bool, deep_outputs: int, stages: int) -> None:
+def _check(decoder: str, depths: Sequence[int], deep_outputs: int) -> None:
     if decoder not in ("skip_attention", "add"):
         raise ValueError(f"decoder is 'skip_attention' or 'add', not {decoder!r}")
-    if deep_supervision and not 1 <= deep_outputs <= stages - 2:
+    if len(depths) < 2 or min(depths) < 1:
+        raise ValueError(f"depths {tuple(depths)}: at least two stages of at least one block each")
+    if not 1 <= deep_outputs <= max(1, len(depths) - 2):
         raise ValueError(
-            f"deep_outputs={deep_outputs}, but {stages} stages have 1 to {stages - 2} decoder maps "
-            "coarser than the finest"
+            f"deep_outputs={deep_outputs}, but {len(depths)} stages have {len(depths) - 2} decoder "
+            "maps coarser than the finest"
         )

@@ -68,8 +68,18 @@ def plan_downs(
 ) -> list[Down]:
     """The convolutions between the stages, fine to coarse."""
     strides = per_stage("stride", stride, steps, dims)
-    around = per_stage("down_padding", int(overlap) if padding is None else padding, steps, dims)
-    return [Down((3,) * dims if overlap else s, s, p) for s, p in zip(strides, around, strict=True)]
+    kernels = [tuple(3 if overlap and n > 1 else n for n in s) for s in strides]
+    if padding is None:
+        around = [tuple(int(overlap and n > 1) for n in s) for s in strides]
+    else:
+        around = per_stage("down_padding", padding, steps, dims)
+    for kernel, padded in zip(kernels, around, strict=True):
+        if any(2 * p >= k for k, p in zip(kernel, padded, strict=True)):
+            raise ValueError(
+                f"down_padding {padded} is too much for a kernel of {kernel}: less than half of it "
+                "per axis, so 1 for kernel 3 and 0 otherwise"
+            )
+    return [Down(*parts) for parts in zip(kernels, strides, around, strict=True)]
 
 
 def plan_stages(

@@ -22,7 +22,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "patch": (1, 4, 4),
             "window": ((3, 5, 5), (3, 5, 5), (7, 10, 10), (3, 5, 5)),
             "stride": _ANISOTROPIC,
-            "down_padding": ((1, 1, 1), (1, 1, 1), (0, 1, 1)),
+            "down_padding": ((0, 1, 1), (1, 1, 1), (0, 1, 1)),
             "legacy_index": True,
             "mask_shift": False,
         },
