@@ -33,6 +33,8 @@ class Backbone(nn.Module):
 
     A subclass sets the attributes below, has two children `encoder` and `decoder`, called as
     `decoder(encoder(image, gains), gains)`, and calls `name_branches()` at the end of `__init__`.
+    One that is not cut in two so overrides `take_encoder`, `put_encoder` and `forward`
+    (`backbones/foreign.py`).
     """
 
     dims: int
@@ -73,6 +75,18 @@ class Backbone(nn.Module):
             if isinstance(module, ScaledBlock):
                 found.update(module.branch_ends())
         return found
+
+    def take_encoder(self) -> nn.Module:
+        """Take the encoder out; until one is put back, `forward` needs one (V1).
+
+        Nothing may hold parameters that nothing trains.
+        """
+        taken, self.encoder = self.encoder, nn.Identity()
+        return taken
+
+    def put_encoder(self, encoder: nn.Module) -> None:
+        """Put an encoder, as `take_encoder` gives it, in its place."""
+        self.encoder = encoder
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError where an input of spatial `size` does not fit."""

@@ -41,7 +41,7 @@ def fold(segmenter: Segmenter, modality: str) -> Backbone:
         raise KeyError(f"{modality!r} is not one of this network's {segmenter.modalities}")
     backbone = deepcopy(segmenter.backbone)
     if modality in segmenter.encoders:
-        backbone.encoder = deepcopy(segmenter.encoders[modality])
+        backbone.put_encoder(deepcopy(segmenter.encoders[modality]))
     gains = segmenter.stored_gains(modality)
     if gains is not None:
         _fold_gains(backbone, gains)

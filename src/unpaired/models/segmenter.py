@@ -51,8 +51,8 @@ class Segmenter(nn.Module):
         self.stems = nn.ModuleDict({m: Stem(n, k, dims, bias) for m, n in channels.items()})
         self.encoders = nn.ModuleDict()
         if private_encoders:
-            self.encoders.update({m: deepcopy(backbone.encoder) for m in channels})
-            backbone.encoder = nn.Identity()  # nothing may hold parameters that nothing trains
+            taken = backbone.take_encoder()
+            self.encoders.update({m: deepcopy(taken) for m in channels})
         self.backbone = backbone
         self.branches = backbone.branches if not private_encoders else {}
         self.gains = nn.ModuleDict()
