@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unpaired.backbones import NNFormer
 from unpaired.backbones.nnformer_original import PUBLISHED, nnformer_from_original
+from unpaired.errors import DataError
 
 Find = Callable[[str], Path]
 
@@ -160,3 +161,26 @@ def test_the_comparison_sees_a_fault(
     shared: Find, name: str, break_it: Callable[[NNFormer], None], changed: dict[str, Any]
 ) -> None:
     assert difference(shared, name, break_it, **changed) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "module.model_down.norm0.weight",
+        "model_down.patch_embed.proj3.conv1.weight",
+        "model_down.layers.0.blocks.0.attn.q.weight",
+        "model_down.layers.0.downsample.norm.running_mean",
+        "decoder.layers.0.Upsample.down.weight",
+        "decoder.layers.0.blocks.0.mlp.weight",
+        "final.0.up.scale",
+    ],
+)
+def test_unknown_keys_are_named(key: str) -> None:
+    state = {"model_down.norm0.weight": torch.ones(4), key: torch.ones(4)}
+    with pytest.raises(DataError, match=f"1 of 2 keys .*{re.escape(key)}"):
+        nnformer_from_original(state)
+
+
+def test_many_unknown_keys_are_shortened() -> None:
+    with pytest.raises(DataError, match=r"9 of 9 keys .*: k0, k1, k2, k3, k4, \.\.\.\."):
+        nnformer_from_original({f"k{i}": torch.ones(1) for i in range(9)})

@@ -120,6 +120,14 @@ def test_the_originals_index_is_for_volumes() -> None:
         colliding_index((4, 4))
 
 
+def test_the_originals_index_may_leave_its_table() -> None:
+    with pytest.raises(ValueError, match=r"more than the 5 rows of windows of \(3, 1, 1\)"):
+        colliding_index((3, 1, 1))
+    for window in ((1, 1, 1), (2, 2, 2), (3, 5, 5)):
+        rows = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+        assert int(colliding_index(window).max()) < rows
+
+
 def skip_loops(layer: SkipAttention, x: Tensor, skip: Tensor) -> Tensor:
     """One query at a time over one image; the map is the query, the skip gives keys and values."""
     channels, d = x.shape[-1], x.shape[-1] // layer.heads

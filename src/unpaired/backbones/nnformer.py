@@ -6,7 +6,7 @@ windows per axis and a bias table in which every offset has a row of its own.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -183,7 +183,7 @@ class NNFormer(Backbone):
         stride: PerStage = 2,
         overlap: bool = True,
         down_padding: PerStage | None = None,
-        decoder: Literal["skip_attention", "add"] = "skip_attention",
+        decoder: str = "skip_attention",
         deep_supervision: bool = False,
         deep_outputs: int = 2,
         drop_path: float = 0.2,

@@ -74,7 +74,7 @@ def colliding_index(window: Sequence[int]) -> Int[Tensor, "T T"]:
     1) would give every offset a row: of 343 rows for windows of 4, 115 are used.
 
     Raises:
-        ValueError: there are not three axes.
+        ValueError: there are not three axes, or the index would leave the table.
     """
     if len(window) != 3:
         raise ValueError(
@@ -83,7 +83,14 @@ def colliding_index(window: Sequence[int]) -> Int[Tensor, "T T"]:
         )
     position = torch.tensor(list(product(*(range(w) for w in window))))
     offset = position[:, None] - position[None, :] + torch.tensor(window) - 1
-    return (offset * torch.tensor([3 * window[1] - 1, 2 * window[1] - 1, 1])).sum(-1)
+    factors = 3 * window[1] - 1, 2 * window[1] - 1, 1
+    rows = prod(2 * w - 1 for w in window)
+    if sum(2 * (w - 1) * f for w, f in zip(window, factors, strict=True)) >= rows:
+        raise ValueError(
+            f"the original index needs more than the {rows} rows of windows of {tuple(window)}; "
+            "set legacy_index = false"
+        )
+    return (offset * torch.tensor(factors)).sum(-1)
 
 
 def pad_to(x: Float[Tensor, "B *space C"], size: Sequence[int]) -> Float[Tensor, "B *padded C"]:
