@@ -235,7 +235,8 @@ def test_blur_equals_scipys(space):
     widths = []
     for x, y, position in zip(before.image.numpy(), after.numpy(), range(5), strict=True):
         rng = np.random.default_rng([3, modality_key("ct"), _PARAMETERS, position])
-        sigma = _draw(rng, options(blur_sigma=2.0), [False] * len(space), space).blur
+        still = [False] * len(space)
+        sigma = _draw(rng, options(blur_sigma=2.0), still, space, np.ones(len(space))).blur
         radius = int(np.ceil(3 * sigma))
         expected = [ndimage.gaussian_filter(k, sigma, mode="nearest", radius=radius) for k in x]
         np.testing.assert_allclose(y, expected, atol=1e-5)
@@ -297,3 +298,33 @@ def test_left_and_right_are_never_swapped(slice_axis, paired, expected):
     before = Batch(half[:, None].float(), half, ("a",) * 32, torch.arange(32))
     after = augment(before, options(probability=0.5), axes, 0, "ct")
     assert torch.equal(after.label, half) == (not axes[1])
+
+
+def test_rotation_is_true_in_millimetres():
+    """Of a ball in voxels of 2 x 1 mm the rotated copy is the same ball; in cubes it is not."""
+    n = (30, 60)
+    y, x = np.indices(n)
+    ball = ((2 * (y - 14.5)) ** 2 + (x - 29.5) ** 2 < 20**2).astype(np.float32)
+    bar = np.zeros(n, np.float32)
+    bar[13:17, 10:50] = 1  # 8 x 40 mm
+    stack = torch.from_numpy(np.stack([ball, bar]))[None].repeat(8, 1, 1, 1)
+    label = torch.zeros(8, *n, dtype=torch.int64)
+    before = Batch(stack, label, ("a",) * 8, torch.arange(8))
+    turns = options(rotation_degrees=60.0)
+    true = augment(before, turns, NO, 0, "ct", spacing_mm=(2.0, 1.0)).image
+    wrong = augment(before, turns, NO, 0, "ct").image
+    assert (true[:, 1] - stack[:, 1]).abs().amax() > 0.9  # the bar does turn
+    change, wrong_change = ((a[:, 0] - stack[:, 0]).abs().mean((1, 2)) for a in (true, wrong))
+    assert change.max() < 0.02 < wrong_change.max()
+
+
+def test_very_flat_voxels_turn_in_their_plane_only():
+    image = torch.zeros(6, 1, 5, 9, 9)
+    image[:, :, 2] = torch.rand(6, 1, 9, 9)
+    before = Batch(image, torch.zeros(6, 5, 9, 9, dtype=torch.int64), ("a",) * 6, torch.arange(6))
+    turns = options(rotation_degrees=40.0)
+    flat = augment(before, turns, [False] * 3, 0, "ct", spacing_mm=(6.0, 2.0, 2.0)).image
+    assert (flat[:, :, 2] - image[:, :, 2]).abs().amax() > 0.1
+    assert flat[:, :, [0, 1, 3, 4]].abs().amax() < 1e-5
+    cubes = augment(before, turns, [False] * 3, 0, "ct", spacing_mm=(2.5, 2.0, 2.0)).image
+    assert cubes[:, :, [0, 1, 3, 4]].abs().amax() > 0.1

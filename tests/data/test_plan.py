@@ -189,3 +189,33 @@ def test_real_pair(shared):
     assert plan.spacing_mm == (3.0, 3.0, 3.0) and plan.patch == (96, 128)
     assert plan.modalities["ct"].clip[0].kind == "window"
     assert plan.modalities["mr"].clip[0].kind == "percentile"
+
+
+@pytest.mark.parametrize(
+    ("shape", "multiple", "expected"),
+    [
+        ((40, 40, 20), (4, 8, 8), (20, 40, 40)),
+        ((300, 300, 60), (16, 32, 32), (48, 128, 160)),  # shrunk to a million voxels
+        ((90, 90, 200), (16, 32, 32), (112, 96, 96)),
+    ],
+)
+def test_a_patch_of_a_volume_is_as_large_as_allowed_and_of_equal_extent(
+    tmp_path, shape, multiple, expected
+):
+    datasets = opened(tmp_path, ct={"shapes": [shape], "spacing": (1.0, 1.0, 3.0)})
+    plan = planned(datasets, multiple=multiple, dims=3)
+    assert plan.patch == expected and plan.dims == 3 and plan.context == 1
+    assert (
+        np.prod(plan.patch) <= 64 * 128 * 128 and "at most 1048576 voxels" in plan.reasons["patch"]
+    )
+    assert plan.patch_axes == ("S", "P", "L")
+
+
+def test_a_patch_must_have_as_many_numbers_as_the_network_has_axes(tmp_path):
+    datasets = opened(tmp_path, ct={"shapes": [(12, 12, 12)]})
+    with pytest.raises(
+        UsageError, match=r"data\.patch is 8 x 8, but data.dims is 3; give 3 numbers"
+    ):
+        planned(datasets, multiple=(4, 8, 8), patch=(8, 8))
+    with pytest.raises(UsageError, match="needs multiples of 4 x 8 x 8"):
+        planned(datasets, multiple=(4, 8, 8), dims=3, patch=(6, 8, 8))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sets import prepared_case
 
-from unpaired.data.sampling import Batch, SliceSampler
+from unpaired.data.sampling import Batch, PatchSampler
 from unpaired.errors import DataError, UsageError
 
 # Each voxel names its place: slice * 900 + row * 30 + column, plus 10_000 a case or channel.
@@ -34,7 +34,7 @@ def cases(tmp_path_factory):
 
 
 def sampler(cases, patch=(12, 12), batch=4, foreground=0.0, seed=3, context=3, **more):
-    return SliceSampler(cases, "ct", patch, context, batch, foreground, seed, **more)
+    return PatchSampler(cases, "ct", patch, context, batch, foreground, seed, **more)
 
 
 def stored(image):
@@ -62,7 +62,7 @@ def same(a: Batch, b: Batch):
 
 def test_each_pass_is_a_fresh_permutation(cases):
     draw = sampler(cases, batch=3)
-    assert draw.slices == 12
+    assert draw.places == 12
     passes = [
         [p for step in range(4 * n, 4 * n + 4) for p in places(draw.batch(step))] for n in range(3)
     ]
@@ -114,7 +114,7 @@ def test_resumed_equals_unbroken(cases):
 def test_seed_and_modality_change_the_draw(cases):
     first = sampler(cases, batch=12).batch(0)
     other = sampler(cases, batch=12, seed=4).batch(0)
-    named = SliceSampler(cases, "mr", (12, 12), 3, 12, 0.0, 3).batch(0)
+    named = PatchSampler(cases, "mr", (12, 12), 3, 12, 0.0, 3).batch(0)
     assert len({tuple(places(b)) for b in (first, other, named)}) == 3
 
 
@@ -223,5 +223,59 @@ def test_cases_without_foreground_still_give_samples(cases, tmp_path):
     empty = prepared_case(
         tmp_path, "empty", np.zeros((1, 3, 8, 8), np.int16), np.zeros((3, 8, 8), np.uint8)
     )
-    batch = SliceSampler([empty], "ct", (8, 8), 3, 3, 1.0, 0).batch(0)
+    batch = PatchSampler([empty], "ct", (8, 8), 3, 3, 1.0, 0).batch(0)
     assert not batch.label.any()
+
+
+def test_a_patch_of_slices_is_a_window_of_its_case(cases):
+    """Read back where each patch lies from its voxels; every voxel must follow, or be margin."""
+    one = sampler(cases, patch=(4, 8, 16), batch=40, context=1)
+    found = Counter()
+    for step in range(3):
+        batch = one.batch(step)
+        for image, label, name in zip(batch.image, batch.label, batch.case, strict=True):
+            number = int(name[-1])
+            truth, margin = cases[number].label(), stored(cases[number].minimum[0])
+            d, h, w = SHAPES[number]
+            values = stored(image[0])
+            corner = int(values[values > margin].min())
+            lack = [max(0, n - s) // 2 for n, s in zip((4, 8, 16), (d, h, w), strict=True)]
+            z0, y0, x0 = corner // 900, corner % 900 // 30, corner % 30
+            for z, y, x in np.ndindex(4, 8, 16):
+                at = (z0 + z - lack[0], y0 + y - lack[1], x0 + x - lack[2])
+                inside = all(0 <= a < n for a, n in zip(at, (d, h, w), strict=True))
+                place = at[0] * 900 + at[1] * 30 + at[2]
+                assert values[z, y, x] == (place if inside else margin)
+                assert label[z, y, x] == (truth[at] if inside else 0)
+            assert (stored(image[1])[values > margin] == values[values > margin] + 10_000).all()
+            found[name, z0, y0] += 1
+    assert len({key[0] for key in found}) == 3 and len(found) > 12  # places vary
+
+
+def test_a_pass_of_patches_takes_each_case_as_often_as_patches_cover_it(cases):
+    one = sampler(cases, patch=(4, 8, 16), batch=1, context=1)
+    covers = {
+        f"case{i}": -(-d // 4) * -(-h // 8) * -(-w // 16) for i, (d, h, w) in enumerate(SHAPES)
+    }
+    assert one.places == sum(covers.values())
+    for start in (0, one.places):
+        seen = Counter(one.batch(start + i).case[0] for i in range(one.places))
+        assert seen == covers
+
+
+def test_patches_hold_the_drawn_class_and_ranks_share_the_draws(cases):
+    """Class 2 lies in case 1 alone, class 1 in every case: half of the samples each."""
+    one = sampler(cases, patch=(2, 4, 4), batch=200, foreground=1.0, context=1)
+    batch = one.batch(0)
+    held = [set(label.unique().tolist()) - {0} for label in batch.label]
+    assert all(held)
+    assert 70 < sum(2 in classes for classes in held) < 130
+    halves = [sampler(cases, patch=(2, 4, 4), batch=100, foreground=1.0, context=1, rank=r, world=2)
+              for r in (0, 1)]  # fmt: skip
+    together = torch.cat([half.batch(0).image for half in halves])
+    assert torch.equal(together, batch.image)
+
+
+def test_a_patch_of_slices_has_no_neighbours(cases):
+    with pytest.raises(UsageError, match="context is 3; a patch of several slices has none"):
+        sampler(cases, patch=(2, 4, 4))

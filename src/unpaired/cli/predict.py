@@ -34,6 +34,10 @@ def command(
         list[str] | None,
         typer.Option("--largest-component", metavar="CLASS", help="Keep its largest piece only."),
     ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option("--mirror/--no-mirror", help="Mean over mirrored images, as in training."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
     device: Device = None,
     as_json: Json = False,
@@ -46,7 +50,9 @@ def command(
     from unpaired.engine.outcome import Outcome
     from unpaired.engine.predict import Predictor
 
-    predictor = Predictor.from_folder(model, device=device or "auto", batch_size=batch_size)
+    predictor = Predictor.from_folder(
+        model, device=device or "auto", batch_size=batch_size, mirror=mirror
+    )
     if len(images) == 1 and images[0].is_dir():
         with Progress("predict") as progress:
             outcome = predictor.predict_folder(

@@ -41,10 +41,12 @@ class DataConfig(Section):
     """Target spacing (slice, row, column) in mm; none: the median over the cases."""
     slice_axis: Literal["auto", "S", "P", "L"] = "auto"
     """Axis that slices are stacked along: S axial, P coronal, L sagittal; auto: the coarsest."""
-    patch: tuple[Size, Size] | None = None
-    """Rows and columns of a training patch; none: chosen from the images."""
+    dims: Literal[2, 3] = 2
+    """2: slice by slice, with neighbouring slices as channels; 3: volumes."""
+    patch: tuple[Size, Size] | tuple[Size, Size, Size] | None = None
+    """Rows and columns of a training patch (in 3D slices first); none: chosen from the images."""
     context: Annotated[int, Field(ge=1, le=15)] = 3
-    """Neighbouring slices the network sees at once; odd. The middle one is labelled."""
+    """Neighbouring slices the network sees at once in 2D; odd. The middle one is labelled."""
     split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
     """Shares of the patients for training, validation and test."""
     split_seed: int = 0
@@ -62,6 +64,8 @@ class DataConfig(Section):
     def _check(self) -> "DataConfig":
         if self.context % 2 == 0:
             raise ValueError(f"context must be odd (1, 3, 5, ..), got {self.context}")
+        if self.patch is not None and len(self.patch) != self.dims:
+            raise ValueError(f"patch needs {self.dims} numbers where dims is {self.dims}")
         if abs(sum(self.split) - 1) > 1e-6:
             raise ValueError(f"split must sum to 1, got {sum(self.split):g}")
         return self
@@ -223,6 +227,8 @@ class PredictConfig(Section):
     """Overlap of neighbouring tiles."""
     batch_size: Size = 8
     """Tiles in one forward pass."""
+    mirror: Literal["auto", "none"] = "none"
+    """auto: mean over the mirrorings that training used, at 2, 4 or 8 times the time."""
     largest_component: tuple[str, ...] = ()
     """Classes of which only the largest connected piece is kept."""
 

@@ -63,24 +63,34 @@ class _Changes:
     blur: float
 
 
+MAX_ANISOTROPY = 3.0
+"""No rotation in a plane whose spacings differ by this factor or more: it would make stairs."""
+
+
 def augment(
-    batch: Batch, options: AugmentOptions, mirror: Sequence[bool], seed: int, modality: str
+    batch: Batch,
+    options: AugmentOptions,
+    mirror: Sequence[bool],
+    seed: int,
+    modality: str,
+    spacing_mm: Sequence[float] | None = None,
 ) -> Batch:
     """A changed copy of the batch: moved (rotation, zoom, shift, mirror), then gain, offset,
     gamma, blur and noise.
 
-    Image linear, filled with the sample's minimum; label nearest, filled with background. Voxels
-    are taken as cubes: rotations are true where the plan's in-plane spacing is isotropic.
+    Image linear, filled with the sample's minimum; label nearest, filled with background.
 
     Args:
         mirror: per spatial axis, whether mirroring is allowed; see `mirror_axes`.
+        spacing_mm: per spatial axis, so that rotations are true; voxels are cubes by default.
     """
     key = (seed, modality_key(modality))
     space = batch.image.shape[2:]
     allowed = [flag and options.mirror == "auto" for flag in mirror]
     positions = batch.position.tolist()
+    spacing = np.ones(len(space)) if spacing_mm is None else np.asarray(spacing_mm, float)
     changes = [
-        _draw(np.random.default_rng([*key, _PARAMETERS, p]), options, allowed, space)
+        _draw(np.random.default_rng([*key, _PARAMETERS, p]), options, allowed, space, spacing)
         for p in positions
     ]
     image, label = _move(batch.image, batch.label, changes)
@@ -92,7 +102,11 @@ def augment(
 
 
 def _draw(
-    rng: np.random.Generator, options: AugmentOptions, mirror: Sequence[bool], space: Sequence[int]
+    rng: np.random.Generator,
+    options: AugmentOptions,
+    mirror: Sequence[bool],
+    space: Sequence[int],
+    spacing: np.ndarray,
 ) -> _Changes:
     """One sample's changes. The number of draws is fixed: an option moves no other's."""
     axes = len(space)
@@ -113,6 +127,8 @@ def _draw(
     degrees = options.rotation_degrees
     for a, b in planes:
         angle = np.radians(number(-degrees, degrees, 0.0))
+        if max(spacing[a], spacing[b]) >= MAX_ANISOTROPY * min(spacing[a], spacing[b]):
+            continue
         plane = np.eye(axes)
         plane[[a, a, b, b], [a, b, a, b]] = (
             np.cos(angle),
@@ -121,6 +137,7 @@ def _draw(
             np.cos(angle),
         )
         turn = turn @ plane
+    turn = turn * (spacing / spacing[:, None])  # in voxels: diag(1 / spacing) turn diag(spacing)
     shift = [n * number(-options.shift, options.shift, 0.0) for n in space]
     flips = [-1.0 if next(draws)[0] and allowed else 1.0 for allowed in mirror]
     zoom = factor(options.scale)

@@ -8,23 +8,23 @@ from unpaired.data.plan import Plan
 _WORDS = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinistra", "dextra"), ("sin", "dex"))
 
 
-def mirror_axes(plan: Plan) -> tuple[tuple[bool, bool], str]:
-    """Whether rows and columns may be mirrored, and why.
+def mirror_axes(plan: Plan) -> tuple[tuple[bool, ...], str]:
+    """Whether each axis of a patch may be mirrored, and why.
 
     Across left and right never, if a class name tells the sides apart.
     """
     sided = sided_names(plan.classes)
     names = {"S": "head-foot", "P": "front-back", "L": "left-right"}
-    free = [letter != "L" or not sided for letter in plan.axes[1:]]
-    allowed = [names[x] for x, ok in zip(plan.axes[1:], free, strict=True) if ok]
+    free = tuple(letter != "L" or not sided for letter in plan.patch_axes)
+    allowed = [names[x] for x, ok in zip(plan.patch_axes, free, strict=True) if ok]
     reason = f"Training images are mirrored {' and '.join(allowed)}"
-    if "L" not in plan.axes[1:]:
+    if "L" not in plan.patch_axes:
         reason += "; left and right are not in the plane."
     elif sided:
         reason += f", never left-right, since {' and '.join(map(repr, sided))} would change sides."
     else:
         reason += ", since no class name tells left from right."
-    return (free[0], free[1]), reason
+    return free, reason
 
 
 def sided_names(classes: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from unpaired.data import plan_facts
+from unpaired.data import plan_facts, plan_patch
 from unpaired.data.dataset import Case, Dataset, class_names, value_table
 from unpaired.data.plan_types import Clip, ModalityPlan, Plan
 from unpaired.data.volume import SliceAxis
@@ -13,7 +13,6 @@ from unpaired.errors import DataError, UsageError
 
 __all__ = ["Clip", "DataOptions", "ModalityOptions", "ModalityPlan", "Plan", "make_plan"]
 
-MAX_PATCH = 256
 PERCENTILES = (0.5, 99.5)
 _NEARLY_EQUAL = 1.05
 
@@ -27,7 +26,9 @@ class DataOptions(Protocol):
     @property
     def slice_axis(self) -> Literal["auto", "S", "P", "L"]: ...
     @property
-    def patch(self) -> tuple[int, int] | None: ...
+    def dims(self) -> Literal[2, 3]: ...
+    @property
+    def patch(self) -> tuple[int, ...] | None: ...
     @property
     def context(self) -> int: ...
     @property
@@ -52,7 +53,7 @@ def make_plan(
     datasets: Mapping[str, Dataset],
     data: DataOptions,
     modalities: Mapping[str, ModalityOptions],
-    multiple: tuple[int, int],
+    multiple: tuple[int, ...],
     *,
     train: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
@@ -60,7 +61,8 @@ def make_plan(
     """Choose the grid and the intensity scale for these data sets.
 
     Args:
-        multiple: the backbone takes (rows, columns) that are multiples of this.
+        multiple: the backbone takes patches that are multiples of this: (rows, columns), or
+            (slices, rows, columns) for a network of volumes.
         train: case ids per modality from which intensities may be learnt; all by default.
 
     Raises:
@@ -77,7 +79,7 @@ def make_plan(
     axis, reasons["slice_axis"] = _slice_axis(found, data.slice_axis)
     order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
     spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
-    patch, reasons["patch"] = _patch(found, order, spacing, data.patch, multiple)
+    patch, reasons["patch"] = plan_patch.choose(found, order, spacing, data.patch, multiple)
     plans = {}
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
@@ -90,7 +92,7 @@ def make_plan(
         spacing_mm=spacing,
         slice_axis=axis,
         patch=patch,
-        context=data.context,
+        context=data.context if len(patch) == 2 else 1,
         order=data.interpolation,
         reasons=reasons,
     )
@@ -130,33 +132,6 @@ def _spacing(
         reason += ", made equal in-plane since rows and columns differ by less than 5 %"
     d, h, w = (round(float(value), 4) for value in median)
     return (d, h, w), reason + "."
-
-
-def _patch(
-    found: Sequence[plan_facts.Geometry],
-    order: Sequence[int],
-    spacing: tuple[float, float, float],
-    wanted: tuple[int, int] | None,
-    multiple: tuple[int, int],
-) -> tuple[tuple[int, int], str]:
-    if wanted is not None:
-        if any(size < 1 or size % unit for size, unit in zip(wanted, multiple, strict=True)):
-            raise UsageError(
-                f"data.patch is {wanted[0]} x {wanted[1]}; the backbone needs multiples of "
-                f"{multiple[0]} x {multiple[1]}."
-            )
-        return wanted, "The patch is as configured."
-    extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)][1:] for g in found]
-    median = np.median(extent_mm, axis=0) / spacing[1:]
-    h, w = (
-        max(1, min(int(size / unit + 0.5), MAX_PATCH // unit)) * unit
-        for size, unit in zip(median, multiple, strict=True)
-    )
-    return (h, w), (
-        f"The patch is the multiple of {multiple[0]} x {multiple[1]} closest to the median plane "
-        f"of {median[0]:.0f} x {median[1]:.0f} voxels, at most {MAX_PATCH}; "
-        "larger planes are tiled, smaller ones padded."
-    )
 
 
 class _Sample:

@@ -52,8 +52,8 @@ class Plan(_Strict):
         classes: class names, background first.
         spacing_mm: target spacing (slice axis, row, column).
         slice_axis: the patient axis along which slices are stacked.
-        patch: (rows, columns) of a training image.
-        context: consecutive slices that the network sees; odd.
+        patch: (rows, columns) of a training image, or (slices, rows, columns) of a volume.
+        context: consecutive slices that a network of pictures sees; odd, and 1 for volumes.
         order: of the spline that resamples images.
         reasons: one sentence per choice.
     """
@@ -63,7 +63,7 @@ class Plan(_Strict):
     modalities: dict[str, ModalityPlan] = Field(min_length=1)
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     slice_axis: SliceAxis
-    patch: tuple[Pixels, Pixels]
+    patch: tuple[Pixels, Pixels] | tuple[Pixels, Pixels, Pixels]
     context: int = Field(3, ge=1)
     order: Literal[0, 1, 3] = 3
     reasons: dict[str, str] = {}
@@ -74,6 +74,22 @@ class Plan(_Strict):
         if context % 2 == 0:
             raise ValueError(f"context must be odd, it is {context}")
         return context
+
+    @model_validator(mode="after")
+    def _volumes_have_no_context(self) -> "Plan":
+        if self.dims == 3 and self.context != 1:
+            raise ValueError(f"a patch of several slices has context 1, not {self.context}")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes of the network's input: 2 or 3."""
+        return len(self.patch)
+
+    @property
+    def patch_axes(self) -> tuple[str, ...]:
+        """The patient axis of each axis of a patch."""
+        return self.axes[-self.dims :]
 
     @property
     def axes(self) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Batches of one modality's slices, each a pure function of (seed, modality, step, rank, world).
+"""Batches of one modality, each a pure function of (seed, modality, step, rank, world).
 
 There is no state to save: training resumes by asking for the next step. Sample number
 p = (step * world + rank) * batch_size + i decides everything, so two ranks draw what one would
@@ -8,6 +8,7 @@ draw with a double batch.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -49,18 +50,20 @@ def modality_key(modality: str) -> int:
     return zlib.crc32(modality.encode())
 
 
-class SliceSampler:
-    """Draws slices with their neighbours from prepared cases.
+class PatchSampler:
+    """Draws patches from prepared cases: slices with their neighbours, or several slices.
 
-    Each pass over the slices is a fresh permutation; with probability `foreground` a sample is
+    Each pass takes every place once, in a fresh order; with probability `foreground` a sample is
     redrawn from the slices that hold a class, the class drawn uniformly among those present.
+    A place is a slice where the patch is (rows, columns); where it is (slices, rows, columns),
+    a case has as many places as patches that cover it, and the patch lies anywhere in it.
     """
 
     def __init__(
         self,
         cases: Sequence[PreparedCase],
         modality: str,
-        patch: tuple[int, int],
+        patch: tuple[int, ...],
         context: int,
         batch_size: int,
         foreground: float,
@@ -81,6 +84,8 @@ class SliceSampler:
             raise DataError(f"{modality}/{bare[0]} has no label; training needs one a case.")
         if context < 1 or context % 2 == 0:
             raise UsageError(f"context is {context}; it must be odd.")
+        if len(patch) == 3 and context != 1:
+            raise UsageError(f"context is {context}; a patch of several slices has none, give 1.")
         if not 0 <= foreground <= 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world:
             raise UsageError(
                 f"foreground {foreground}, batch size {batch_size}, seed {seed}, rank {rank} of "
@@ -90,20 +95,28 @@ class SliceSampler:
         self.batch_size, self.foreground = batch_size, foreground
         self.rank, self.world = rank, world
         self._seed = (seed, modality_key(modality))
+        self._window = (*[1] * (3 - len(patch)), *patch)
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
+        self._places = np.cumsum([0, *(self._count(case) for case in cases)])
         self._of_class = _slices_of_class(cases, self._first)
 
+    def _count(self, case: PreparedCase) -> int:
+        """Places of a case in a pass."""
+        if len(self.patch) == 2:
+            return case.shape[0]
+        return prod(-(-n // size) for n, size in zip(case.shape, self.patch, strict=True))
+
     @property
-    def slices(self) -> int:
-        """Number of slices in all cases: the length of a pass."""
-        return int(self._first[-1])
+    def places(self) -> int:
+        """Number of samples in a pass over all cases."""
+        return int(self._places[-1])
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
         start = (step * self.world + self.rank) * self.batch_size
         positions = range(start, start + self.batch_size)
-        passes = {p // self.slices: self._permutation(p // self.slices) for p in positions}
-        drawn = [self._draw(p, passes[p // self.slices]) for p in positions]
+        passes = {p // self.places: self._permutation(p // self.places) for p in positions}
+        drawn = [self._draw(p, passes[p // self.places]) for p in positions]
         return Batch(
             image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
             label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
@@ -113,17 +126,17 @@ class SliceSampler:
 
     def _permutation(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([*self._seed, _PASS, number])
-        return rng.permutation(self.slices)
+        return rng.permutation(self.places)
 
     def _draw(self, position: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
         rng = np.random.default_rng([*self._seed, _SAMPLE, position])
-        where, wanted = int(order[position % self.slices]), 0
+        where, wanted, first = int(order[position % self.places]), 0, self._places
         if self._of_class and rng.random() < self.foreground:
             wanted = int(rng.choice(list(self._of_class)))
-            where = int(rng.choice(self._of_class[wanted]))
-        number = int(np.searchsorted(self._first, where, side="right")) - 1
+            where, first = int(rng.choice(self._of_class[wanted])), self._first
+        number = int(np.searchsorted(first, where, side="right")) - 1
         case = self.cases[number]
-        image, label = self._cut(case, where - int(self._first[number]), wanted, rng)
+        image, label = self._cut(case, where - int(first[number]), wanted, rng)
         return image, label, case.id
 
     def _cut(
@@ -131,35 +144,41 @@ class SliceSampler:
     ) -> tuple[np.ndarray, np.ndarray]:
         stored, labels = case.image(), case.label()
         assert labels is not None
-        plane = labels[z]
-        starts = self._corner(plane, wanted, rng)
-        around = z + np.arange(self.context) - self.context // 2
-        around = around.clip(0, case.shape[0] - 1)  # the edge slice repeats
-        planes = [
-            case.intensities(_window(stored[k, n], starts, self.patch), k)
-            for k in range(len(stored))
-            for n in around
+        start = self._corner(labels, z, wanted, rng)
+        parts = [
+            _pad(case.intensities(_window(stored[k], near, self._window), k), self._window, margin)
+            for k, margin in enumerate(case.minimum)
+            for near in _neighbours(start, self.context, case.shape[0])
         ]
-        margins = np.repeat(case.minimum, self.context)
-        image = np.stack(
-            [_pad(p, self.patch, value) for p, value in zip(planes, margins, strict=True)]
-        )
-        cut = _pad(_window(plane, starts, self.patch), self.patch, 0.0)
-        return image.astype(np.float32, copy=False), cut.astype(np.int64)
+        cut = _pad(_window(labels, start, self._window), self._window, 0.0)
+        image = np.stack(parts).reshape(-1, *self.patch)
+        return image.astype(np.float32, copy=False), cut.astype(np.int64).reshape(self.patch)
 
-    def _corner(self, plane: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[int, ...]:
-        """Where the patch starts: anywhere, or near a voxel of the wanted class."""
-        room = [max(0, n - size) for n, size in zip(plane.shape, self.patch, strict=True)]
-        if not any(room):
-            return (0,) * len(room)
+    def _corner(
+        self, labels: np.ndarray, z: int, wanted: int, rng: np.random.Generator
+    ) -> tuple[int, ...]:
+        """Where the patch starts: anywhere, or near a voxel of the wanted class in slice z."""
+        fixed = 3 - len(self.patch)  # a slice stays where it is
+        sizes = zip(labels.shape, self._window, strict=True)
+        free = [max(0, n - size) for n, size in sizes][fixed:]
+        given = (z,) * fixed
+        if not any(free):
+            return given + (0,) * len(free)
         if not wanted:
-            return tuple(int(rng.integers(0, n + 1)) for n in room)
+            return given + tuple(int(rng.integers(0, n + 1)) for n in free)
+        plane = labels[z]
         voxel = np.unravel_index(rng.choice(np.flatnonzero(plane == wanted)), plane.shape)
         starts = []
-        for at, size, most in zip(voxel, self.patch, room, strict=True):
+        for at, size, most in zip((z, *voxel)[fixed:], self.patch, free, strict=True):
             jitter = int(rng.integers(-(size // 4), size // 4 + 1))
             starts.append(min(max(int(at) - size // 2 + jitter, 0), most))
-        return tuple(starts)
+        return given + tuple(starts)
+
+
+def _neighbours(start: tuple[int, ...], context: int, slices: int) -> list[tuple[int, ...]]:
+    """Starts of the patch and of its neighbours along the slices; the edge slice repeats."""
+    z = start[0] + np.arange(context) - context // 2
+    return [(int(i), *start[1:]) for i in z.clip(0, slices - 1)]
 
 
 def _slices_of_class(cases: Sequence[PreparedCase], first: np.ndarray) -> dict[int, np.ndarray]:
@@ -171,13 +190,13 @@ def _slices_of_class(cases: Sequence[PreparedCase], first: np.ndarray) -> dict[i
     return {label: np.concatenate(found[label]) for label in sorted(found)}
 
 
-def _window(plane: np.ndarray, starts: Sequence[int], patch: Sequence[int]) -> np.ndarray:
-    return plane[tuple(slice(s, s + n) for s, n in zip(starts, patch, strict=True))]
+def _window(array: np.ndarray, starts: Sequence[int], patch: Sequence[int]) -> np.ndarray:
+    return array[tuple(slice(s, s + n) for s, n in zip(starts, patch, strict=True))]
 
 
-def _pad(plane: np.ndarray, patch: Sequence[int], value: float) -> np.ndarray:
-    """Fill a plane smaller than the patch with `value`, the plane in the middle."""
-    lack = [max(0, size - n) for n, size in zip(plane.shape, patch, strict=True)]
+def _pad(array: np.ndarray, patch: Sequence[int], value: float) -> np.ndarray:
+    """Fill an array smaller than the patch with `value`, the array in the middle."""
+    lack = [max(0, size - n) for n, size in zip(array.shape, patch, strict=True)]
     if not any(lack):
-        return plane
-    return np.pad(plane, [(n // 2, n - n // 2) for n in lack], constant_values=value)
+        return array
+    return np.pad(array, [(n // 2, n - n // 2) for n in lack], constant_values=value)

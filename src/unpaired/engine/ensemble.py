@@ -36,8 +36,9 @@ class Ensemble:
         batch_size: int,
         overlap: float,
         precision: Precision,
+        mirror: bool = False,
     ) -> None:
-        self.members = tuple(members)
+        self.members, self.mirror = tuple(members), mirror
         self.batch_size, self.overlap, self.precision = batch_size, overlap, precision
         self.notes: list[str] = []
         self._move(device)
@@ -108,7 +109,7 @@ class Ensemble:
         """Consecutive slices with the members' mean class probabilities."""
         streams = [
             segment_slices(
-                member.network(modality),
+                member.network(modality, self.mirror),
                 images[member.recipe(modality)].array,
                 context=member.plan.context,
                 patch=member.plan.patch,

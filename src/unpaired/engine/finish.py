@@ -8,7 +8,7 @@ import torch
 
 from unpaired.build import build_joint
 from unpaired.config import Config
-from unpaired.data.sampling import SliceSampler
+from unpaired.data.sampling import PatchSampler
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.device import find_device
 from unpaired.engine.model_file import save_model
@@ -63,11 +63,11 @@ def save_semantics(joint: Joint, setup: Setup, folder: RunFolder, config: Config
         arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
     cases = {m: setup.part("val").get(m) or setup.part("train")[m] for m in joint.semantics}
     for m, members in cases.items():
-        sampler = SliceSampler(
+        sampler = PatchSampler(
             members, m, setup.plan.patch, setup.plan.context, config.train.batch_size, 0.0, 0
         )
         found = []
-        for step in range(-(-sampler.slices // sampler.batch_size)):
+        for step in range(-(-sampler.places // sampler.batch_size)):
             output = joint({m: sampler.batch(step).image.to(device)})[m]
             found.append([e.mean(0).cpu().numpy() for e in output.correlations])
         for scale, matrices in enumerate(zip(*found, strict=True), start=1):

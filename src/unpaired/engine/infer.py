@@ -1,12 +1,13 @@
-"""From a prepared image to class scores, slice by slice, in memory that does not grow with it.
+"""From a prepared image to class scores, slab by slab, in memory that does not grow with it.
 
-Planes larger than the patch are tiled with overlap; the tiles' scores are averaged with Gaussian
-weights. Smaller planes are padded with the image's minimum (air), and cropped back.
+A network of pictures sees slice after slice with its neighbours as channels; one of volumes sees
+patches of several slices. Either way the image is cut into a grid of patches with overlap, whose
+scores are averaged with Gaussian weights. Images smaller than the patch are padded with their
+minimum (air), and cropped back.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +15,10 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-Network = Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "B Z h w"]]
+from unpaired.engine.ring import Ring
+from unpaired.engine.tiling import Corner, Tiling, make_tiling
+
+Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B Z *space"]]
 
 
 @runtime_checkable
@@ -34,19 +38,20 @@ def segment_slices(
     image: Sliceable,
     *,
     context: int,
-    patch: tuple[int, int],
+    patch: tuple[int, ...],
     overlap: float = 0.5,
     batch_size: int = 8,
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> Iterator[tuple[int, Float32[Tensor, "n Z h w"]]]:
-    """Segment every slice of an image with its neighbours as channels (2.5D).
+    """Segment every slice of an image.
 
     Args:
-        network: scores [B Z h w] of a batch [B context*K h w] of patches.
+        network: scores [B Z *patch] of a batch [B context*K *patch] of patches.
         image: [K d h w]; slices along the first of the three.
-        context: slices the network sees, the middle one is segmented; the edge is repeated.
-        patch: rows and columns that the network takes.
+        context: slices that a network of pictures sees, the middle one is segmented; the edge
+            slice is repeated. 1 for a network of volumes.
+        patch: rows and columns that the network takes, or slices, rows and columns.
         overlap: share of a patch that its neighbour covers too, in [0, 1).
         batch_size: patches per call of the network.
         autocast: the type of mixed precision, or None for the network's own.
@@ -54,22 +59,26 @@ def segment_slices(
     Yields:
         The first slice's index and the scores of n consecutive slices, in order, on `device`.
     """
-    plan = _tiling(image.shape[2:], patch, overlap)
-    fill = _minimum(image) if plan.padding != (0, 0) else np.zeros(image.shape[0], np.float32)
-    work = [(i, tile) for i in range(image.shape[1]) for tile in range(len(plan.corners))]
+    tiling = make_tiling(image.shape[1:], patch, overlap)
+    padded = tiling.padded != tiling.size
+    fill = _minimum(image) if padded else np.zeros(image.shape[0], np.float32)
+    work = tiling.corners()
     batches = (work[i : i + batch_size] for i in range(0, len(work), batch_size))
 
-    def scores(batch: Sequence[tuple[int, int]]) -> Float32[Tensor, "B Z h w"]:
-        patches = _patches(image, batch, plan, context, fill).to(device)
+    def scores(batch: Sequence[Corner]) -> Float32[Tensor, "B Z D h w"]:
+        patches = np.stack([read_patch(image, tiling, corner, context, fill) for corner in batch])
+        flat = torch.from_numpy(patches.reshape(*patches.shape[:2], *patch)).to(device)
         with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
-            return network(patches).float()
+            found = network(flat).float()
+        return found.reshape(*found.shape[:2], *tiling.patch)
 
-    if len(plan.corners) == 1:
-        rows, columns = (slice(a, a + n) for a, n in zip(plan.before, plan.size, strict=True))
+    if tiling.lonely:
+        _, top, left = tiling.before
+        rows, columns = slice(top, top + tiling.size[1]), slice(left, left + tiling.size[2])
         for batch in batches:
-            yield batch[0][0], scores(batch)[..., rows, columns]
+            yield batch[0][0], scores(batch)[:, :, 0, rows, columns]
     else:
-        yield from _blend(((batch, scores(batch)) for batch in batches), plan, device)
+        yield from _blend(((batch, scores(batch)) for batch in batches), tiling, device)
 
 
 def segment_labels(
@@ -77,7 +86,7 @@ def segment_labels(
     image: Sliceable,
     *,
     context: int,
-    patch: tuple[int, int],
+    patch: tuple[int, ...],
     overlap: float = 0.5,
     batch_size: int = 8,
     device: torch.device,
@@ -127,7 +136,7 @@ def mean_probabilities(networks: Sequence[Network]) -> Network:
     """One network that averages the softmax probabilities of several (or of one); no gradients."""
 
     @torch.no_grad()
-    def network(image: Float[Tensor, "B K h w"]) -> Float[Tensor, "B Z h w"]:
+    def network(image: Float[Tensor, "B K *space"]) -> Float[Tensor, "B Z *space"]:
         total = _softmax_(networks[0](image).float())
         for other in networks[1:]:
             total += _softmax_(other(image).float())
@@ -136,117 +145,82 @@ def mean_probabilities(networks: Sequence[Network]) -> Network:
     return network
 
 
-def _softmax_(scores: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B Z h w"]:
+def mirrored(network: Network, axes: Sequence[int]) -> Network:
+    """The mean of the network's scores over every mirroring along some of these spatial axes."""
+    flips = [f for n in range(len(axes) + 1) for f in combinations([2 + a for a in axes], n)]
+    if len(flips) == 1:
+        return network
+
+    @torch.no_grad()
+    def mean(image: Float[Tensor, "B K *space"]) -> Float[Tensor, "B Z *space"]:
+        total = network(image)
+        for flip in flips[1:]:
+            total += network(image.flip(flip)).flip(flip)
+        return total.div_(len(flips))
+
+    return mean
+
+
+def _softmax_(scores: Float[Tensor, "B Z *space"]) -> Float[Tensor, "B Z *space"]:
     """In place, a sample at a time: what is read again is still in the cache (half the time)."""
     for one in scores:
         one.copy_(torch.softmax(one, 0))
     return scores
 
 
-@dataclass(frozen=True)
-class _Tiling:
-    """Where the patches lie in a plane, the same for every slice."""
-
-    size: tuple[int, int]
-    patch: tuple[int, int]
-    padding: tuple[int, int]
-    corners: tuple[tuple[int, int], ...]
-    weights: Float32[Tensor, "tiles h w"]
-    """Gaussians divided by their sum at each position: adding the tiles averages them."""
-
-    @property
-    def before(self) -> tuple[int, int]:
-        """Rows and columns of padding before the plane."""
-        return self.padding[0] // 2, self.padding[1] // 2
-
-
-def _tiling(size: Sequence[int], patch: tuple[int, int], overlap: float) -> _Tiling:
-    if not 0 <= overlap < 1:
-        raise ValueError(f"an overlap of {overlap} is not in [0, 1)")
-    padding = (max(patch[0] - size[0], 0), max(patch[1] - size[1], 0))
-    rows, columns = (_starts(max(n, p), p, overlap) for n, p in zip(size, patch, strict=True))
-    corners = tuple((y, x) for y in rows for x in columns)
-    gauss = _gaussian(patch[0])[:, None] * _gaussian(patch[1])[None]
-    total = torch.zeros(max(size[0], patch[0]), max(size[1], patch[1]))
-    for y, x in corners:
-        total[y : y + patch[0], x : x + patch[1]] += gauss
-    weights = torch.stack([gauss / total[y : y + patch[0], x : x + patch[1]] for y, x in corners])
-    return _Tiling((size[0], size[1]), patch, padding, corners, weights)
-
-
-def _starts(size: int, patch: int, overlap: float) -> list[int]:
-    """First positions of evenly spread patches that cover `size` and overlap at least so much."""
-    count = math.ceil((size - patch) / max(1, int(patch * (1 - overlap)))) + 1
-    return [round(i * (size - patch) / max(count - 1, 1)) for i in range(count)]
-
-
-def _gaussian(size: int) -> Float32[Tensor, " h"]:
-    """Standard deviation an eighth of the patch, at least 1e-3 of the peak."""
-    position = (torch.arange(size) - (size - 1) / 2) / (size / 8)
-    return torch.exp(-0.5 * position**2).clamp_min(1e-3)
-
-
-def _minimum(image: Sliceable) -> Float32[np.ndarray, " channels"]:
-    planes = (_values(image[:, i : i + 1]) for i in range(image.shape[1]))
-    return np.min([plane.min((-3, -2, -1)) for plane in planes], axis=0)
-
-
-def _values(array: Any) -> np.ndarray:
-    return np.asarray(array, np.float32)
-
-
-def _patches(
+def read_patch(
     image: Sliceable,
-    batch: Sequence[tuple[int, int]],
-    plan: _Tiling,
+    tiling: Tiling,
+    corner: Corner,
     context: int,
     fill: Float32[np.ndarray, " channels"],
-) -> Float32[Tensor, "B K h w"]:
-    """The network's input for these (slice, tile) pairs; each slice is read once."""
-    stacks = {i: context_stack(image, i, context) for i in dict.fromkeys(i for i, _ in batch)}
-    if plan.padding != (0, 0):
-        pad = [(b, n - b) for b, n in zip(plan.before, plan.padding, strict=True)]
-        border = np.repeat(fill, context)
-        stacks = {i: _pad(stack, pad, border) for i, stack in stacks.items()}
-    found = np.empty((len(batch), len(stacks[batch[0][0]]), *plan.patch), np.float32)
-    for n, (i, tile) in enumerate(batch):
-        y, x = plan.corners[tile]
-        found[n] = stacks[i][:, y : y + plan.patch[0], x : x + plan.patch[1]]
-    return torch.from_numpy(found)
+) -> Float32[np.ndarray, "K D h w"]:
+    """The network's input for one patch: K = channels * context, channel by channel."""
+    found = np.empty((image.shape[0], context, *tiling.patch), np.float32)
+    if tiling.padded != tiling.size:
+        found[:] = fill.reshape(-1, *[1] * (found.ndim - 1))
+    spans = [
+        _span(start - before, size, n)
+        for start, before, size, n in zip(
+            tiling.origin(corner), tiling.before, tiling.patch, tiling.size, strict=True
+        )
+    ]
+    (depth, there), (rows, down), (columns, across) = spans
+    for c in range(context):
+        # Neighbours are other slices, the edge repeated; a slab of several slices has none.
+        z = min(max(depth.start + c - context // 2, 0), tiling.size[0] - 1)
+        near = slice(z, z + depth.stop - depth.start)
+        found[:, c, there, down, across] = image[:, near, rows, columns]
+    return found.reshape(-1, *tiling.patch)
 
 
 def context_stack(image: Sliceable, i: int, context: int) -> Float32[np.ndarray, "K h w"]:
     """Slice `i` and its neighbours as channels, channel by channel; the edge slice is repeated."""
-    near = np.clip(np.arange(i - context // 2, i - context // 2 + context), 0, image.shape[1] - 1)
-    return _values(image[:, near]).reshape(-1, *image.shape[2:])
+    tiling = make_tiling(image.shape[1:], image.shape[2:], 0.0)
+    return read_patch(image, tiling, (i, 0, 0), context, np.zeros(image.shape[0], np.float32))[:, 0]
 
 
-def _pad(
-    stack: Float32[np.ndarray, "K _ _"], pad: list[tuple[int, int]], border: np.ndarray
-) -> Float32[np.ndarray, "K _ _"]:
-    (top, bottom), (left, right) = pad
-    channels, h, w = stack.shape
-    found = np.empty((channels, h + top + bottom, w + left + right), np.float32)
-    found[:] = border[:, None, None]
-    found[:, top : top + h, left : left + w] = stack
-    return found
+def _span(start: int, size: int, n: int) -> tuple[slice, slice]:
+    """Where a patch reads an axis of n positions, and where that lies in the patch."""
+    first, last = max(start, 0), min(start + size, n)
+    return slice(first, last), slice(first - start, last - start)
+
+
+def _minimum(image: Sliceable) -> Float32[np.ndarray, " channels"]:
+    planes = (np.asarray(image[:, i : i + 1], np.float32) for i in range(image.shape[1]))
+    return np.min([plane.min((-3, -2, -1)) for plane in planes], axis=0)
 
 
 def _blend(
-    results: Iterator[tuple[Sequence[tuple[int, int]], Float32[Tensor, "B Z ph pw"]]],
-    plan: _Tiling,
+    results: Iterator[tuple[Sequence[Corner], Float32[Tensor, "B Z D h w"]]],
+    tiling: Tiling,
     device: torch.device,
 ) -> Iterator[tuple[int, Float32[Tensor, "1 Z h w"]]]:
-    """Add up weighted tiles; a slice leaves when its last tile is in, so one at a time is held."""
-    weights, total, last = plan.weights.to(device), None, len(plan.corners) - 1
-    (top, left), (h, w) = plan.before, plan.size
+    """Add up weighted patches; a slice leaves when its last patch is in."""
+    ring, last = None, (len(tiling.starts[1]) - 1, len(tiling.starts[2]) - 1)
     for batch, scores in results:
-        for (i, tile), score in zip(batch, scores, strict=True):
-            if total is None:
-                full = (max(h, plan.patch[0]), max(w, plan.patch[1]))
-                total = score.new_zeros(len(score), *full)
-            y, x = plan.corners[tile]
-            total[:, y : y + plan.patch[0], x : x + plan.patch[1]].addcmul_(score, weights[tile])
-            if tile == last:
-                yield i, total[None, :, top : top + h, left : left + w]
-                total = None
+        for corner, score in zip(batch, scores, strict=True):
+            ring = ring or Ring(tiling, len(score), device)
+            ring.add(corner, score)
+            if corner[1:] == last:
+                yield from ring.whole(corner[0])

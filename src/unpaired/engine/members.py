@@ -1,17 +1,24 @@
 """From folders to the networks that predict together."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from unpaired.config import Config
+from unpaired.data.mirror import mirror_axes
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
-from unpaired.engine.infer import Network, mean_probabilities
+from unpaired.engine.export.layout import ONNX, parts_of
+from unpaired.engine.infer import Network, mean_probabilities, mirrored
 from unpaired.engine.model_file import WEIGHTS, load_model, model_digest
 from unpaired.errors import DataError, UsageError
-from unpaired.models import Segmenter
+from unpaired.models.folded import Folded
 
+_PLACES = ("model", "models", "safetensors", "bundle", "onnx")
+"""Where a run, or an export of several formats, keeps its model; the first one counts."""
 _AGREED = ("classes", "spacing_mm", "slice_axis", "patch", "context", "order")
 
 
@@ -20,7 +27,8 @@ class Member:
     """One exported model, loaded."""
 
     folder: Path
-    segmenter: Segmenter
+    segmenter: nn.Module
+    """Called with images and the modality's name; gives `Decoded`."""
     plan: Plan
     config: Config
     digest: str
@@ -29,20 +37,30 @@ class Member:
         """Members with equal recipes see the same prepared image."""
         return self.plan.fingerprint(modality)
 
-    def network(self, modality: str) -> Network:
-        """Class probabilities of images of this modality."""
-        return mean_probabilities([lambda image: self.segmenter(image, modality).logits])
+    def network(self, modality: str, mirror: bool = False) -> Network:
+        """Class probabilities of images of this modality.
+
+        Args:
+            mirror: mean over the mirrorings that training used.
+        """
+        found = mean_probabilities([lambda image: self.segmenter(image, modality).logits])
+        return mirrored(found, self.mirror_axes()) if mirror else found
+
+    def mirror_axes(self) -> tuple[int, ...]:
+        """The spatial axes along which training images were mirrored."""
+        if self.config.augment.mirror == "none":
+            return ()
+        return tuple(axis for axis, used in enumerate(mirror_axes(self.plan)[0]) if used)
 
 
 def model_folders(run: Path) -> list[Path]:
-    """The exported models that `run` stands for: itself, its `model`, or those of its folds.
+    """The exported models that `run` stands for: itself, one inside it, or those of its folds.
 
     Raises:
         DataError: there is none.
     """
-    for folder in (run, run / "model"):
-        if (folder / WEIGHTS).is_file():
-            return [folder]
+    if (found := _model_in(run)) is not None:
+        return [found]
     folds = sorted(path for path in run.glob("fold_*") if path.is_dir())
     missing = [fold.name for fold in folds if not (fold / "model" / WEIGHTS).is_file()]
     if folds and not missing:
@@ -58,6 +76,49 @@ def model_folders(run: Path) -> list[Path]:
     )
 
 
+def _model_in(folder: Path) -> Path | None:
+    """The folder that holds the model: this one, or one of the known places in it."""
+    if any((folder / name).is_file() for name in (WEIGHTS, ONNX)) or parts_of(folder):
+        return folder
+    found = (_model_in(folder / name) for name in _PLACES if (folder / name).is_dir())
+    return next((place for place in found if place is not None), None)
+
+
+def load_member(folder: Path) -> Member:
+    """Load one model: safetensors, ONNX, or the folded networks of several modalities.
+
+    Raises:
+        DataError: damaged, or its parts do not belong together.
+        UsageError: it is ONNX and onnxruntime is not installed.
+    """
+    if parts := parts_of(folder):
+        return _together(folder, [load_member(model_folders(part)[0]) for part in parts.values()])
+    if (folder / WEIGHTS).is_file():
+        return Member(folder, *load_model(folder), model_digest(folder))
+    from unpaired.engine.export.onnx_file import load_onnx
+
+    return Member(folder, *load_onnx(folder))
+
+
+def _together(folder: Path, parts: Sequence[Member]) -> Member:
+    """One member of the folded networks of several modalities."""
+    first, modalities = parts[0], {}
+    networks: dict[str, nn.Module] = {}
+    for part in parts:
+        if not isinstance(part.segmenter, Folded):
+            raise DataError(f"{shown(part.folder)} is not a folded network. Export again.")
+        if any(getattr(part.plan, name) != getattr(first.plan, name) for name in _AGREED):
+            raise DataError(
+                f"{shown(first.folder)} and {shown(part.folder)} come from different exports. "
+                "Export all modalities again."
+            )
+        networks.update(part.segmenter.networks.items())
+        modalities.update(part.plan.modalities)
+    plan = first.plan.model_copy(update={"modalities": modalities})
+    digest = hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
+    return Member(folder, Folded(networks), plan, first.config, digest)
+
+
 def load_members(runs: Path | Sequence[Path]) -> list[Member]:
     """Load every model; they must segment the same classes on the same grid.
 
@@ -70,7 +131,7 @@ def load_members(runs: Path | Sequence[Path]) -> list[Member]:
     folders = [folder for run in named for folder in model_folders(Path(run))]
     if not folders:
         raise UsageError("no run is named; give at least one run folder.")
-    members = [Member(folder, *load_model(folder), model_digest(folder)) for folder in folders]
+    members = [load_member(folder) for folder in folders]
     for other in members[1:]:
         _check_alike(members[0], other)
     return members

@@ -21,37 +21,43 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unpaired
+from unpaired.backbones import Backbone
 from unpaired.build import build_segmenter
 from unpaired.config import Config
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
+from unpaired.engine.folded_file import build_folded, only, with_biases
 from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, write_text
+from unpaired.models.folded import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 
 FORMAT, SCHEMA = "unpaired-segmenter", 1
+GAINS, FOLDED = "gains", "folded"
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_model(
-    segmenter: Segmenter, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
+    network: Segmenter | Backbone, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
 ) -> None:
     """Write `folder`/model.safetensors and `folder`/model.json, each whole or not at all.
 
     Args:
+        network: the gains form, or the folded form of the plan's one modality: a plain backbone.
         extra: further facts for the description, JSON values (training steps, scores).
 
     Raises:
         ResourceError: the folder cannot be written.
     """
-    tensors = {n: t.detach().cpu().contiguous() for n, t in segmenter.state_dict().items()}
+    tensors = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     description = {
         "format": FORMAT,
         "schema": SCHEMA,
+        "form": GAINS if isinstance(network, Segmenter) else FOLDED,
         "modalities": list(plan.modalities),
         "labels": list(plan.classes),
-        "parameters": sum(p.numel() for p in segmenter.parameters()),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "sha256": tensor_digest(tensors),
         "versions": {
             "unpaired": unpaired.__version__,
@@ -77,7 +83,7 @@ def save_model(
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
 
 
-def load_model(folder: Path) -> tuple[Segmenter, Plan, Config]:
+def load_model(folder: Path) -> tuple[Segmenter | Folded, Plan, Config]:
     """Read what `save_model` wrote, on the CPU, in evaluation mode.
 
     Raises:
@@ -86,8 +92,9 @@ def load_model(folder: Path) -> tuple[Segmenter, Plan, Config]:
     path = folder / WEIGHTS
     tensors, metadata = _read(path)
     with _told(path):
-        config, plan = _checked(path, tensors, metadata)
-        return _fill(path, tensors, config, plan), plan, config
+        form, config, plan = _checked(path, tensors, metadata)
+        fill = _fill_folded if form == FOLDED else _fill
+        return fill(path, tensors, config, plan), plan, config
 
 
 @contextmanager
@@ -108,8 +115,8 @@ def _told(path: Path) -> Iterator[None]:
 
 def _checked(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
-) -> tuple[Config, Plan]:
-    """The description, once it is known to be whole and to belong to these tensors."""
+) -> tuple[str, Config, Plan]:
+    """Form and description, once it is known to be whole and to belong to these tensors."""
     description = _description(path, metadata)
     if tensor_digest(tensors) != metadata.get("sha256"):
         raise DataError(
@@ -117,7 +124,10 @@ def _checked(
             "Export the model again, or restore the file from a copy."
         )
     _check_copy(path.with_name(DESCRIPTION), description)
-    return _config_and_plan(path, description)
+    form = description.get("form", GAINS)  # files before there were two do not say it
+    if form not in (GAINS, FOLDED):
+        raise DataError(f"{shown(path)} holds an unknown form of network. Update unpaired.")
+    return form, *_config_and_plan(path, description)
 
 
 def model_digest(folder: Path) -> str:
@@ -238,6 +248,15 @@ def _fill(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) ->
         segmenter = _with_gains(build_segmenter(config, plan), tensors)
     segmenter.load_state_dict(tensors)
     return segmenter.eval().requires_grad_(False)
+
+
+def _fill_folded(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Folded:
+    shapes = with_biases(build_shapes(config, plan, len(tensors), build_folded), tensors)
+    _check_fit(path, only(shapes).state_dict(), tensors)
+    with torch.random.fork_rng(devices=[]):
+        folded = with_biases(build_folded(config, plan), tensors)
+    only(folded).load_state_dict(tensors)
+    return folded.eval().requires_grad_(False)
 
 
 def _with_gains(segmenter: Segmenter, tensors: dict[str, Tensor]) -> Segmenter:

@@ -51,6 +51,7 @@ class Predictor:
         members: loaded models of equal classes and grid.
         batch_size: patches per call of the network; the model's configuration by default.
         precision: of the network; the model's training configuration by default.
+        mirror: mean over mirrored images; the model's configuration by default.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Predictor:
         device: torch.device,
         batch_size: int | None = None,
         precision: Precision | None = None,
+        mirror: bool | None = None,
     ) -> None:
         first = members[0]
         self.members = tuple(members)
@@ -71,6 +73,7 @@ class Predictor:
             batch_size or first.config.predict.batch_size,
             first.config.predict.overlap,
             precision or first.config.train.precision,
+            first.config.predict.mirror == "auto" if mirror is None else mirror,
         )
 
     @classmethod
@@ -81,7 +84,7 @@ class Predictor:
 
         Args:
             device: auto, cpu or cuda.
-            options: `batch_size`, `precision` of the constructor.
+            options: `batch_size`, `precision`, `mirror` of the constructor.
 
         Raises:
             DataError: no model, a damaged one, or models that do not belong together.
@@ -196,6 +199,7 @@ class Predictor:
         largest = self.class_indices(largest_component)
         weights = [member.digest for member in self.members]
         facts = [modality, f"{self._ensemble.overlap}", f"{sorted(largest)}", f"{_EXPORT}"]
+        facts += ["mirrored"] if self._ensemble.mirror else []
         return f"unpaired {recipe_mark(*weights, *facts)}"
 
     def predict_folder(

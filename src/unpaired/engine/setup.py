@@ -224,8 +224,8 @@ def _plan(
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
-    rows, columns = size_step(config)
-    plan = make_plan(datasets, config.data, config.modalities, (rows, columns), train=split.train)
+    step = size_step(config, config.data.dims)
+    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train)
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]

@@ -226,7 +226,7 @@ def _differing(
     networks: tuple[Callable[..., Tensor], Callable[..., Tensor]],
     case: PreparedCase,
     context: int,
-    patch: tuple[int, int],
+    patch: tuple[int, ...],
 ) -> int:
     a, b = (
         segment_labels(

@@ -16,7 +16,7 @@ from unpaired.build import build_joint, build_objective
 from unpaired.config import Config
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.plan import Plan
-from unpaired.data.sampling import Batch, SliceSampler
+from unpaired.data.sampling import Batch, PatchSampler
 from unpaired.engine import finish, start
 from unpaired.engine.batch_file import save_batches
 from unpaired.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -57,13 +57,13 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.objective = build_objective(config, self.plan, group.sync)
         self.samplers = {
-            m: SliceSampler(
+            m: PatchSampler(
                 cases, m, self.plan.patch, self.plan.context, config.train.batch_size,
                 config.train.foreground, config.train.seed, group.rank, group.world,
             )
             for m, cases in setup.part("train").items()
         }  # fmt: skip
-        self.mirror = (False, False)
+        self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
         self.step, self.best, self.best_epoch, self.seconds = 0, float("nan"), 0, 0.0
@@ -79,7 +79,7 @@ class Trainer:
         """An epoch is one pass over the longest modality; the shorter ones cycle."""
         if self.config.train.steps_per_epoch is not None:
             return self.config.train.steps_per_epoch
-        longest = max(sampler.slices for sampler in self.samplers.values())
+        longest = max(sampler.places for sampler in self.samplers.values())
         return max(1, math.ceil(longest / (self.config.train.batch_size * self.group.world)))
 
     def loop(self, stop: Stop) -> str:
@@ -121,9 +121,12 @@ class Trainer:
             group["lr"] = group["scale"] * learning_rate(options, self.step)
         torch.manual_seed(_step_seed(options.seed, self.step, self.group.rank))  # drop path
         batches = {
-            m: augment(batch.to(self.device), self.config.augment, self.mirror, options.seed, m)
+            m: augment(
+                batch.to(self.device), self.config.augment, self.mirror, options.seed, m,
+                self.plan.spacing_mm[-self.plan.dims :],
+            )
             for m, batch in batches.items()
-        }
+        }  # fmt: skip
         with autocast(self.device, self.dtype):
             outputs = self.network({m: batch.image for m, batch in batches.items()})
         terms = self.objective(outputs, {m: batch.label for m, batch in batches.items()})
