@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone
+from unpaired.models.folded import Folded
 from unpaired.models.joint import Joint
 from unpaired.models.segmenter import Segmenter
 from unpaired.nn.block import Gains
@@ -25,20 +26,25 @@ def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
 
 
 @torch.no_grad()
-def fold(segmenter: Segmenter, modality: str) -> Backbone:
+def fold(segmenter: Segmenter | Folded, modality: str) -> Backbone:
     """A plain backbone for one modality: stem and gains multiplied into its weights.
 
     Exact: Phi scales the rows and bias of each branch's last layer; the stem's two 1x1
     convolutions go into every layer that reads the input.
 
     Args:
-        segmenter: as `gains_form` returns it; gains that are not stored cannot be folded.
+        segmenter: as `gains_form` returns it; gains that are not stored cannot be folded. What
+            is folded already is copied.
 
     Raises:
         KeyError: the modality is not one of the network's.
     """
-    if modality not in segmenter.stems:
+    if modality not in segmenter.modalities:
         raise KeyError(f"{modality!r} is not one of this network's {segmenter.modalities}")
+    if isinstance(segmenter, Folded):
+        plain = deepcopy(segmenter.networks[modality])
+        assert isinstance(plain, Backbone)
+        return plain
     backbone = deepcopy(segmenter.backbone)
     if modality in segmenter.encoders:
         backbone.put_encoder(deepcopy(segmenter.encoders[modality]))
