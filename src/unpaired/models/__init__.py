@@ -1,5 +1,6 @@
 """The kept segmenter, the dropped semantics, and how they train together."""
 
+from unpaired.models.attach import attach, detach
 from unpaired.models.fold import fold, gains_form
 from unpaired.models.joint import VARIANTS, Joint, Output, Variant
 from unpaired.models.segmenter import Segmenter
@@ -13,6 +14,8 @@ __all__ = [
     "Segmenter",
     "Semantics",
     "Variant",
+    "attach",
+    "detach",
     "fold",
     "gains_form",
 ]
