@@ -16,6 +16,7 @@ from unpaired.backbones.nnformer_layout import (
     Down,
     PerStage,
     Stage,
+    check_options,
     linear_rates,
     map_sizes,
     multiple,
@@ -193,7 +194,7 @@ class NNFormer(Backbone):
     ) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        _check(decoder, depths, deep_outputs if deep_supervision else 1)
+        check_options(decoder, depths, deep_outputs if deep_supervision else 1)
         count, patches = len(depths), patch_size(patch, self.dims)
         downs = plan_downs(stride, overlap, down_padding, count - 1, self.dims)
         self.multiple = multiple(patches, downs)
@@ -242,15 +243,3 @@ class NNFormer(Backbone):
 def _alternating(rates: Sequence[float]) -> list[bool]:
     """Every second block is shifted."""
     return [i % 2 == 1 for i in range(len(rates))]
-
-
-def _check(decoder: str, depths: Sequence[int], deep_outputs: int) -> None:
-    if decoder not in ("skip_attention", "add"):
-        raise ValueError(f"decoder is 'skip_attention' or 'add', not {decoder!r}")
-    if len(depths) < 2 or min(depths) < 1:
-        raise ValueError(f"depths {tuple(depths)}: at least two stages of at least one block each")
-    if not 1 <= deep_outputs <= max(1, len(depths) - 2):
-        raise ValueError(
-            f"deep_outputs={deep_outputs}, but {len(depths)} stages have {len(depths) - 2} decoder "
-            "maps coarser than the finest"
-        )

@@ -58,6 +58,19 @@ class Stage(NamedTuple):
         return SkipBlock(self.channels, self.heads, self.window, rate, self.legacy_index)
 
 
+def check_options(decoder: str, depths: Sequence[int], deep_outputs: int) -> None:
+    """Raise ValueError for what no size could mend."""
+    if decoder not in ("skip_attention", "add"):
+        raise ValueError(f"decoder is 'skip_attention' or 'add', not {decoder!r}")
+    if len(depths) < 2 or min(depths) < 1:
+        raise ValueError(f"depths {tuple(depths)}: at least two stages of at least one block each")
+    if not 1 <= deep_outputs <= max(1, len(depths) - 2):
+        raise ValueError(
+            f"deep_outputs={deep_outputs}, but {len(depths)} stages have {len(depths) - 2} decoder "
+            "maps coarser than the finest"
+        )
+
+
 def patch_size(patch: int | Sequence[int] | None, dims: int) -> tuple[int, ...]:
     """Size of a token per axis."""
     return per_axis(_plain(PATCH[-dims:] if patch is None else patch), dims)
