@@ -73,7 +73,9 @@ def _fold_stem(backbone: Backbone, path: str, stem: nn.Module) -> None:
     conv = backbone.get_submodule(path)
     assert isinstance(conv.weight, Tensor)
     weight = conv.weight
-    conv.weight = nn.Parameter(torch.einsum("ok...,km->om...", weight, mix), requires_grad=False)
+    folded = torch.einsum("ok...,km->om...", weight, mix)
+    plain = folded.clone(memory_format=torch.contiguous_format)  # other strides, other kernels
+    conv.weight = nn.Parameter(plain, requires_grad=False)
     conv.in_channels = backbone.in_channels = mix.shape[1]  # type: ignore[assignment]
     if isinstance(first.bias, Tensor) and isinstance(second.bias, Tensor):
         offset = second.weight.flatten(1) @ first.bias + second.bias  # [K]
