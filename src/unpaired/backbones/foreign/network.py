@@ -7,7 +7,7 @@ multiplied by hooks that live for one forward pass (`one_pass.py`).
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -185,7 +185,7 @@ class Foreign(Backbone):
                 state_dict.setdefault(prefix + name, state_dict[prefix + first])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Foreign":
         """As ever, but for tensors that a network keeps of its last pass (DynUNet: its heads).
 
         Only leaves can be copied; those are copied without their history.

@@ -1,7 +1,7 @@
 """Hooks of one forward pass of a network that is not ours: there while it runs, gone after it."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class OnePass:
             network.register_forward_hook(self._end, always_call=True),
         ]
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "OnePass":
         return self
 
     def __exit__(
