@@ -144,7 +144,9 @@ def test_the_forward_pass_is_the_known_network() -> None:
     encoder, decoder = model.encoder, model.decoder
     x = nn.functional.leaky_relu(encoder.stem(image), 0.01)
     fine = encoder.stages[0][0](x)
-    middle = encoder.stages[1][1](encoder.stages[1][0](fine))
+    half = encoder.stages[1][0](fine)  # the first block of a stage is strided
+    assert fine.shape[1:] == (8, 16, 16) and half.shape[1:] == (16, 8, 8)
+    middle = encoder.stages[1][1](half)
     bottom = encoder.stages[2][0](middle)
     assert bottom.shape == (2, 24, 4, 4)
     coarse = decoder.stages[0](torch.cat([decoder.ups[0](bottom), middle], 1))
