@@ -21,11 +21,15 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path("demo"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the scans and the run.")] = 0,
     cases: Annotated[int, typer.Option("--cases", min=3, help="Scans per modality.")] = CASES,
+    preset: Annotated[
+        str, typer.Option("--preset", help="demo: 2D; abdomen-3d: volumes, at a demo's size.")
+    ] = "demo",
 ) -> None:
     """Make synthetic CT and MR scans, train on both, and report. A second call goes on."""
     from unpaired.config import load_config
 
-    config = load_config("demo", None, [f"train.seed={seed}", *(overrides or [])])
+    layers = [f"train.seed={seed}", *(overrides or [])]
+    config = load_config(preset, None, layers, of_minutes=True)
 
     from unpaired.cli.train import one_run
 
@@ -103,8 +107,9 @@ def _fold(run: Path) -> None:
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]
     model = config_from_toml(run / "config.toml").model
+    width = model.options.get("embed_dim", model.options.get("base_width", "default"))
     say(
-        f"{model.backbone}, width {model.options.get('embed_dim', 'default')}: "
+        f"{model.backbone}, width {width}: "
         f"{about['training']:,} parameters in training, {about['test']:,} at test time."
     )
     for m, voxels in folded_differences(run).items():

@@ -17,16 +17,24 @@ Table = dict[str, Any]
 
 
 def load_config(
-    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = ()
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    of_minutes: bool = False,
 ) -> Config:
     """The configuration of a run: preset, then the file, then `key=value` overrides on top.
 
     A layer that names another backbone drops the backbone options of the layers below.
 
+    Args:
+        of_minutes: where the preset has a size for demonstrations, lay it over the preset.
+
     Raises:
         UsageError: an unknown preset or key, a wrong value, an unreadable file; one line each.
     """
     settings: Table = {} if preset is None else _preset(preset)
+    if preset is not None and of_minutes:
+        settings = _merge(settings, _demonstration(preset))
     if file is not None:
         settings = _merge(settings, _read(file))
     layer: Table = {}
@@ -58,6 +66,11 @@ def _preset(name: str) -> Table:
         )
     file = resources.files("unpaired").joinpath("presets", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _demonstration(preset: str) -> Table:
+    file = resources.files("unpaired").joinpath("presets", "demo", f"{preset}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _read(path: Path) -> Table:

@@ -29,12 +29,11 @@ class Ring:
     def add(self, corner: Corner, scores: Float[Tensor, "Z D h w"]) -> None:
         """Add one patch's scores."""
         z, y, x = self.tiling.origin(corner)
-        depth, h, w = self.tiling.patch
-        weighted = scores.transpose(0, 1) * self.tiling.weight(corner).to(scores)[:, None]
-        first = z % depth
-        for here, part in ((slice(first, None), slice(0, depth - first)),
-                           (slice(0, first), slice(depth - first, None))):  # fmt: skip
-            self._sums[here, :, y : y + h, x : x + w] += weighted[part].to(self._sums.dtype)
+        _, h, w = self.tiling.patch
+        weight = self.tiling.weight(corner).to(scores)
+        for i, share in enumerate(weight):  # slice by slice: no second patch in memory
+            sums = self._sums[(z + i) % len(self._sums), :, y : y + h, x : x + w]
+            sums += scores[:, i] * share
 
     def whole(self, slab: int) -> Iterator[tuple[int, Float[Tensor, "1 Z h w"]]]:
         """After the last patch of a slab: the slices that are whole, with their index."""
