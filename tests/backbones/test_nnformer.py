@@ -226,6 +226,18 @@ def test_drop_path_grows_over_each_path(decoder: str) -> None:
     assert rates == pytest.approx([0.07 * i for i in range(6)])
 
 
+@DECODERS
+def test_the_decoder_mirrors_the_depths(decoder: str) -> None:
+    """All but the last; the block that attends to the skip is one of them."""
+    model = small((32, 32), depths=(1, 2, 3, 1), decoder=decoder)
+    assert [len(stage) for stage in model.encoder.stages] == [1, 2, 3, 1]
+    attends = decoder == "skip_attention"
+    assert [len(stage) + attends for stage in model.decoder.stages] == [3, 2, 1]
+    assert len(model.branches) == 2 * (7 + 6)
+    assert [level.channels for level in model.levels] == [32, 16, 8]
+    assert model(torch.randn(1, 2, 32, 32).double()).logits.shape == (1, 3, 32, 32)
+
+
 def test_state_dict_round_trip() -> None:
     """Into a network that started elsewhere; the index and the masks are not stored."""
     options = {"deep_supervision": True}
