@@ -113,6 +113,25 @@ def test_no_level_is_refused() -> None:
         levels_read([(2, 2)], 0)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (8, 32, 32)),
+        ({"blocks": 2, "anisotropic": True}, (8, 32, 32)),
+        ({"stages": 6}, (8, 32, 32)),
+        ({"blocks": (1, 1, 1)}, (4, 4, 4)),
+        ({"kernels": (3,) * 8}, (8, 128, 128)),
+        ({"strides": (1, (1, 2, 2), 2, (1, 2, 3))}, (2, 8, 12)),
+    ],
+)
+def test_the_step_is_coarse_in_the_plane_and_fine_along_the_stack(
+    options: dict[str, object], expected: tuple[int, ...]
+) -> None:
+    assert size_step(options, 3) == expected
+    if "strides" not in options:
+        assert size_step(options, 2) == expected[1:]
+
+
 @some.composite
 def options_and_factors(draw: some.DrawFn) -> tuple[dict[str, object], list[int]]:
     """Options of every kind, and per axis the size in steps."""
@@ -132,7 +151,7 @@ def options_and_factors(draw: some.DrawFn) -> tuple[dict[str, object], list[int]
     }.items():
         if draw(some.booleans()):
             options[name] = draw(value)
-    return options, draw(some.lists(some.integers(1, 6), min_size=dims, max_size=dims))
+    return options, draw(some.lists(some.integers(1, 12), min_size=dims, max_size=dims))
 
 
 @settings(max_examples=400, deadline=None)
