@@ -141,9 +141,10 @@ class ResEncUnet(Backbone):
             or else as the size allows.
         blocks: residual blocks per encoder stage, one number or one per stage; None takes
             1, 3, 4, 6, 6, ...
-        strides: stride per stage, a number or one per axis; the first is 1. None halves every axis
-            whose map is even and stays at least 4, save those shorter than half of the longest
-            such axis, which wait until the others have come down to them.
+        strides: stride per stage, a number or one per axis (in a configuration the same kind for
+            all stages); the first is 1. None halves every axis whose map is even and stays at
+            least 4, save those shorter than half of the longest such axis, which wait until the
+            others have come down to them.
         kernels: kernel per stage, a number or one per axis, odd; None takes 3, and 1 along an axis
             of length 1.
         anisotropic: with chosen kernels, 1 along an axis before the stage whose map is first halved
