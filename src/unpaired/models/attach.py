@@ -25,7 +25,7 @@ def attach(
     encoder: str | Sequence[str] = (),
     branches: Sequence[str] = (),
     logits: int | str = 0,
-    variant: Literal["V1", "V2", "V3"] = "V2",
+    variant: str = "V2",
     heads: int = 8,
     predict: bool = True,
     correlate: bool = True,
@@ -92,9 +92,9 @@ def detach(joint: Joint, modality: str | None = None) -> nn.Module:
     Args:
         joint: as `attach` returns it, or the training's network of a foreign backbone.
         modality: None gives the very object that was attached, trained in place: what it needs
-            before it is the modality's stem (and in V3 its gains). A name gives a copy, not
-            trainable, with that modality's stem and gains folded into its weights: an image of
-            K_m channels in, that modality's logits out, nothing beside it.
+            before it is the modality's stem (and in V3 its gains). A name gives a copy with
+            that modality's stem and gains folded into its weights: an image of K_m channels in,
+            that modality's logits out, nothing beside it.
 
     Raises:
         UsageError: the network is not foreign, the modality is unknown, or in V1 none is named.
@@ -118,4 +118,7 @@ def detach(joint: Joint, modality: str | None = None) -> nn.Module:
         )
     folded = fold(gains_form(joint), modality)
     assert isinstance(folded, Foreign)
+    frozen = {n for n, p in segmenter.backbone.network.named_parameters() if not p.requires_grad}
+    for name, parameter in folded.network.named_parameters():
+        parameter.requires_grad_(name not in frozen)  # it is a plain network again
     return folded.network
