@@ -1,7 +1,7 @@
 """`unpaired export`: the trained model in other programs' formats."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,6 @@ from unpaired.cli.progress import Progress
 from unpaired.cli.show import say, say_json
 
 if TYPE_CHECKING:
-    from unpaired.engine.export.subject import Form
     from unpaired.engine.export.write import Exported
 
 NAME = "export"
@@ -39,6 +38,10 @@ def command(
         list[str] | None,
         typer.Option("--modality", metavar="NAME", help="Fold only these; once per modality."),
     ] = None,
+    fixed_size: Annotated[
+        bool,
+        typer.Option("--fixed-size", help="pt2, onnx: the patch's size only; quicker to write."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")
     ] = False,
@@ -51,9 +54,10 @@ def command(
         done = export(
             run,
             out,
-            cast("Form", form),
+            form,
             formats or ("safetensors",),
             modalities or (),
+            fixed_size=fixed_size,
             overwrite=overwrite,
             progress=progress,
         )

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.engine.evaluation_files import read_evaluation, summarise
+from unpaired.engine.export.layout import RECORD, read_record
 from unpaired.engine.members import Member
+from unpaired.engine.model_file import DESCRIPTION
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import read_recorded
 from unpaired.errors import DataError
@@ -21,14 +23,14 @@ def facts_of(source: Member) -> dict[str, Any]:
         {"train", "val", "test"}: counts; "scores": modality -> {"cases", "classes": {class:
         {"dice": {"mean", "std", "n"}, "asd_mm": ...}}} of the run's evaluation.
     """
+    extra = _extra(source.folder)
+    if isinstance(earlier := extra.get("facts"), dict) and "config_sha256" in earlier:
+        return earlier  # an export of an export: what was known of the first
     config = json.dumps(source.config.model_dump(mode="json"), sort_keys=True)
     facts: dict[str, Any] = {
         "digest": source.digest,
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
     }
-    extra = _extra(source.folder)
-    if isinstance(earlier := extra.get("facts"), dict):  # an export of an export knows the first
-        return {**earlier, **facts}
     if isinstance(step := extra.get("step"), int):
         facts["steps"] = step
     run = source.folder.parent
@@ -38,8 +40,11 @@ def facts_of(source: Member) -> dict[str, Any]:
 
 
 def _extra(folder: Path) -> dict[str, Any]:
+    """What the model's description says besides; an export's record says it where there is one."""
     try:
-        found = read_json(folder / "model.json").get("extra", {})
+        if (folder / RECORD).is_file():
+            return read_record(folder)
+        found = read_json(folder / DESCRIPTION).get("extra", {})
     except (DataError, AttributeError):  # the copy may be missing; the weights are whole alone
         return {}
     return found if isinstance(found, dict) else {}
@@ -73,5 +78,5 @@ def _scores(folder: Path) -> dict[str, Any]:
     return kept
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | int) -> float | None:
     return None if value != value else round(value, 4)

@@ -154,7 +154,7 @@ def trace(subject: Subject) -> tuple[ExportedProgram, Sizes]:
     patch, step = tuple(subject.plan.patch), subject.backbone.multiple
     wanted = Sizes(patch, step, tuple(n >= 2 * k for n, k in zip(patch, step, strict=True)))
     fixed = Sizes(patch, step, (False,) * len(patch))
-    for sizes in dict.fromkeys((wanted, fixed)):
+    for sizes in dict.fromkeys((fixed,) if subject.fixed_size else (wanted, fixed)):
         try:
             return _trace(subject, sizes), sizes
         except Exception as error:  # tracing fails in many ways; a fixed size is the way out

@@ -138,4 +138,4 @@ def load_onnx(folder: Path) -> tuple[nn.Module, Plan, Config, str]:
         network = OnnxGains(graph, about.modalities)
     else:
         network = Folded({about.modalities[0]: graph})
-    return network.eval(), about.plan, about.config, f"onnx {about.sha256}"
+    return network.eval(), about.plan, about.config, about.digest

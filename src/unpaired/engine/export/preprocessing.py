@@ -31,7 +31,8 @@ class Described:
     plan: Plan
     config: Config
     """Defaults, but for the inference settings; float32."""
-    sha256: str
+    digest: str
+    """Of the model file and this description."""
 
 
 def write_preprocessing(
@@ -78,6 +79,7 @@ def write_preprocessing(
             },
             "plan": plan.model_dump(mode="json"),
             "predict": subject.config.predict.model_dump(mode="json"),
+            "mirror_axes": [axes[i] for i in subject.source.mirror_axes()],
         },
     )
 
@@ -95,9 +97,14 @@ def read_preprocessing(folder: Path) -> Described:
     if found.get("schema") != SCHEMA:
         raise DataError(f"{shown(path)} is of a newer version. Update unpaired.")
     try:
-        model, settings = found["model"], {"train": {"precision": "fp32"}}
+        model = found["model"]
         plan = Plan.model_validate_json(json.dumps(found["plan"]), strict=True)
-        config = Config.model_validate_json(json.dumps({**settings, "predict": found["predict"]}))
+        settings = {
+            "predict": found["predict"],
+            "augment": {"mirror": "auto" if found["mirror_axes"] else "none"},
+            "train": {"precision": "fp32"},
+        }
+        config = Config.model_validate_json(json.dumps(settings))
         file, form, expected = model["file"], model["form"], model["sha256"]
         named = found["modality"]["index"] if form == "gains" else plan.modalities
         modalities = tuple(named)
@@ -115,7 +122,9 @@ def read_preprocessing(folder: Path) -> Described:
             f"{shown(folder / file)} is not the file that {PREPROCESSING} beside it describes. "
             "Export again, or restore both from a copy."
         )
-    return Described(form, modalities, plan, config, expected)
+    text = json.dumps([expected, modalities, plan.model_dump(mode="json")])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Described(form, modalities, plan, config, digest)
 
 
 def file_digest(path: Path) -> str:

@@ -32,6 +32,7 @@ class Subject:
             that nothing a call leaves behind gets into a graph; copy it.
         live: the network that the written one must equal; called with images and a modality.
         plan, config: of these modalities.
+        fixed_size: whether graphs take the patch's size only.
         source: where it came from.
     """
 
@@ -41,6 +42,7 @@ class Subject:
     plan: Plan
     config: Config
     source: Member
+    fixed_size: bool = False
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -84,7 +86,9 @@ def _is_torch(network: nn.Module) -> bool:
     return isinstance(network, Segmenter)
 
 
-def subjects(source: Member, form: Form, modalities: Sequence[str] = ()) -> list[Subject]:
+def subjects(
+    source: Member, form: Form, modalities: Sequence[str] = (), fixed_size: bool = False
+) -> list[Subject]:
     """The networks of this form: one for the gains form, one per modality when folded.
 
     Args:
@@ -113,12 +117,15 @@ def subjects(source: Member, form: Form, modalities: Sequence[str] = ()) -> list
                 f"{shown(source.folder)} is folded already: its gains cannot be taken out of the "
                 "weights. Give --form folded, or export from the run."
             )
-        return [Subject(form, whole, deepcopy(whole), source.plan, source.config, source)]
+        live = deepcopy(whole)
+        return [Subject(form, whole, live, source.plan, source.config, source, fixed_size)]
     assert isinstance(whole, Segmenter | Folded)
     chosen = tuple(dict.fromkeys(modalities)) or known
-    live = deepcopy(whole)
+    copied, config = deepcopy(whole), source.config
     return [
-        Subject(form, fold(whole, m).eval(), live, _part(source.plan, m), source.config, source)
+        Subject(
+            form, fold(whole, m).eval(), copied, _part(source.plan, m), config, source, fixed_size
+        )
         for m in chosen
     ]
 

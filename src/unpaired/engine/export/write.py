@@ -47,10 +47,11 @@ class Exported:
 def export(
     run: Path,
     out: Path,
-    form: Form = "gains",
+    form: str = "gains",
     formats: Sequence[str] = ("safetensors",),
     modalities: Sequence[str] = (),
     *,
+    fixed_size: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
@@ -64,6 +65,8 @@ def export(
         form: gains: one network of all modalities; folded: a plain network per modality.
         formats: safetensors, pt2, onnx, bundle, or all.
         modalities: which to fold; all by default.
+        fixed_size: pt2 and onnx take the patch's size only; else any legal size, where the network
+            allows it.
         overwrite: replace an earlier export.
         progress: called with (done, all, what).
 
@@ -81,7 +84,7 @@ def export(
     source = source_of(run)
     if source.folder.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{shown(out)} holds the model to export. Choose another folder.")
-    networks = subjects(source, form, modalities)
+    networks = subjects(source, "gains" if form == "gains" else "folded", modalities, fixed_size)
     for subject in networks if set(chosen) & set(GRAPHS) else ():
         check_graph(subject)
     work = _Work(networks, facts_of(source), out.name, len(chosen) * len(networks), progress)
@@ -92,7 +95,7 @@ def export(
             for name in chosen:
                 work.format(folder / name, name, Path(name))
             work.describe(folder, {"formats": chosen}, [f"`{n}`: {WHAT[n]}" for n in chosen])
-    return Exported(out, form, tuple(chosen), work.parity)
+    return Exported(out, networks[0].form, tuple(chosen), work.parity)
 
 
 class _Work:
