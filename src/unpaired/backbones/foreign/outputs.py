@@ -20,14 +20,14 @@ class Scale(Level):
     """Where the channels are: first [B C *space], last [B *space C], tokens [B L C] row by row."""
 
 
-def feature_map(path: str, level: Level, found: Sequence[Any], shape: Sequence[int]) -> Tensor:
+def feature_map(path: str, level: Level, found: Sequence[Any], shape: Sequence[Any]) -> Tensor:
     """What the module of a scale gave, as [B C *space].
 
     Args:
         path: the module's path, for the message.
         level: what was declared of it.
         found: what it gave at each call.
-        shape: of the image, [B K *space].
+        shape: of the image, [B K *space]; in a traced graph its numbers are symbols.
 
     Raises:
         UsageError: it did not run once, gave no tensor, or not the declared shape.
@@ -59,7 +59,7 @@ def feature_map(path: str, level: Level, found: Sequence[Any], shape: Sequence[i
 
 
 def logits_of(
-    output: Any, where: int | str, want: tuple[int, ...]
+    output: Any, where: int | str, want: tuple[Any, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The full-size logits, and the other maps with as many classes, fine to coarse.
 
