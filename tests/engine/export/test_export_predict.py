@@ -115,7 +115,11 @@ def test_the_bundle_runs_in_monai_and_gives_the_same_labels(
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
     parser["bundle_root"] = str(folder)
+    parser["modality"] = "bb"
     network = parser.get_parsed_content("network_def")
+    live = Predictor.from_folder(trained, device="cpu").members[0].segmenter
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network(image), live(image, "bb").logits)
     state = torch.load(folder / "models" / "model.pt", weights_only=True)
     network.load_state_dict(state)
     assert (folder / "LICENSE").read_text().startswith("No licence has been chosen")

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from small_export import mixed_plan, small_config
 
 from engine.tiny_model import tiny_segmenter, write_model
+from unpaired.backbones.base import Decoded
 from unpaired.engine.export import bundle, formats, onnx_file, write
-from unpaired.engine.export.parity import ParityError
+from unpaired.engine.export.parity import ParityError, check_parity
+from unpaired.engine.export.subject import source_of, subjects
 from unpaired.engine.export.write import Exported, export
 from unpaired.engine.model_file import save_model
 from unpaired.engine.predict import Predictor
@@ -100,10 +102,36 @@ def test_a_weight_changed_in_the_file_is_found(
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_are_compared_too(mixed: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_the_tolerance_is_held(mixed: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("unpaired.engine.export.parity.TOLERANCE", 1e-9)
     with pytest.raises(ParityError, match="off by"):  # folding rounds by 1e-6
         export(mixed, tmp_path / "out", "folded")
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ((0.8e-4, 0.7e-4), "labels 384 positions otherwise"),
+        ((float("nan"), 0.0), "off by nan"),
+        ((0.0, 1.5e-4, 0.0), "off by inf"),
+    ],
+)
+def test_close_scores_with_another_label_are_refused(
+    mixed: Path, monkeypatch: Patch, scores: tuple[float, ...], words: str
+) -> None:
+    """The live network says class 1 by 1.5e-4: no tie, though each score is within 1e-4."""
+    (subject,) = subjects(source_of(mixed), "gains")
+
+    def maps(values: tuple[float, ...], image: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(values)[:, None, None].expand(len(image), -1, *image.shape[2:])
+
+    def live(image: torch.Tensor, _: str) -> Decoded:
+        return Decoded(maps((0.0, 1.5e-4), image), ())
+
+    monkeypatch.setattr(subject.live, "forward", live)
+    check_parity(subject, lambda x, m: maps((0.4e-4, 1.1e-4), x), [(16, 24)], "file")
+    with pytest.raises(ParityError, match=words):
+        check_parity(subject, lambda x, m: maps(scores, x), [(16, 24)], "file")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])

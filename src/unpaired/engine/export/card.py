@@ -118,8 +118,8 @@ def _scores(facts: Mapping[str, Any]) -> str:
             m,
             cls,
             str(stats["dice"]["n"]),
-            _mean(stats["dice"], 100, 1),
-            _mean(stats["asd_mm"], 1, 2),
+            _mean(stats["dice"], 100.0, 1),
+            _mean(stats["asd_mm"], 1.0, 2),
         )
         for m, part in scores.items()
         for cls, stats in part["classes"].items()

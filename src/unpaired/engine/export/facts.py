@@ -78,5 +78,5 @@ def _scores(folder: Path) -> dict[str, Any]:
     return kept
 
 
-def _rounded(value: float | int) -> float | None:
+def _rounded(value: float | int) -> float | int | None:
     return None if value != value else round(value, 4)
