@@ -95,5 +95,27 @@ def test_the_method_on_another_network() -> None:
     assert all(q.grad is not None for q in names["embeddings"].values())
 
 
+def test_the_method_on_a_network_of_monai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("monai", reason="MONAI is an extra")
+    monkeypatch.chdir(tmp_path)
+    names = run("attach, detach")
+    network = names["network"]
+    assert all(p.grad is not None for p in network.parameters())
+    assert all(q.grad is not None for q in names["joint"].semantics.parameters())
+    saved = torch.load(tmp_path / "segresnet_ct.pt", weights_only=True)
+    plain = type(network)(spatial_dims=2, init_filters=16, in_channels=1, out_channels=5)
+    plain.load_state_dict(saved)
+    image = names["images"]["ct"]
+    assert torch.equal(plain(image), names["found"]["ct"].logits)
+
+
+def test_attaching_takes_ten_lines() -> None:
+    """From the network to the saved file, the imports and the made-up batch beside them."""
+    (code,) = [block for block in blocks("python") if "attach, detach" in block]
+    lines = code.partition("\n\nnetwork =")[2].splitlines()
+    assert lines[-1].startswith("torch.save")
+    assert len(lines) <= 10
+
+
 def test_every_block_of_python_is_run() -> None:
-    assert len(blocks("python")) == 4
+    assert len(blocks("python")) == 5
