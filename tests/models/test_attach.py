@@ -47,7 +47,7 @@ def train(joint: Joint, steps: int = 10, channels: int = 1) -> list[float]:
         loss = Objective()(joint(images), labels).total
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 
