@@ -1,7 +1,7 @@
 """`unpaired predict`: labels for an image, or for a folder of images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from unpaired.errors import DataError
 
 if TYPE_CHECKING:
     from unpaired.engine.outcome import Outcome
+    from unpaired.engine.predict import Predictor
 
 NAME = "predict"
 
@@ -47,38 +48,36 @@ def command(
         if not path.exists():
             raise DataError(f"{path} does not exist.")
 
-    from unpaired.engine.outcome import Outcome
     from unpaired.engine.predict import Predictor
 
     predictor = Predictor.from_folder(
         model, device=device or "auto", batch_size=batch_size, mirror=mirror
     )
-    if len(images) == 1 and images[0].is_dir():
-        with Progress("predict") as progress:
-            outcome = predictor.predict_folder(
-                images[0],
-                out,
-                modality,
-                probabilities=probabilities,
-                largest_component=largest_component,
-                progress=progress,
-                strict=False,
-            )
-    else:
-        found = predictor.predict_file(
-            images,
-            out,
-            modality,
-            probabilities=probabilities,
-            largest_component=largest_component,
-        )
-        notes = {out.name: found.notes} if found.notes else {}
-        outcome = Outcome({out.name: out}, {}, {}, notes)
+    outcome = _segment(
+        predictor, images, out, modality,
+        probabilities=probabilities, largest_component=largest_component,
+    )  # fmt: skip
     if as_json:
         say_json({**vars(outcome), "classes": predictor.classes})
     outcome.raise_failures()
     if not as_json:
         _tell(outcome, out)
+
+
+def _segment(
+    predictor: "Predictor", images: list[Path], out: Path, modality: str | None, **options: Any
+) -> "Outcome":
+    """A folder image by image; anything else is the channels of one image."""
+    from unpaired.engine.outcome import Outcome
+
+    if len(images) == 1 and images[0].is_dir():
+        with Progress("predict") as progress:
+            return predictor.predict_folder(
+                images[0], out, modality, **options, progress=progress, strict=False
+            )
+    found = predictor.predict_file(images, out, modality, **options)
+    notes = {out.name: found.notes} if found.notes else {}
+    return Outcome({out.name: out}, {}, {}, notes)
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:
