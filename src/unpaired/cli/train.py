@@ -9,7 +9,7 @@ import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import memory, note, say, say_plan
+from unpaired.cli.show import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,11 +93,14 @@ def _announce(
         return
     from unpaired.data.plan import Plan
     from unpaired.engine.forecast import forecast
+    from unpaired.engine.pretrained import HEAD, preview, read_pretrained
     from unpaired.engine.run_folder import RunFolder
     from unpaired.engine.setup import make_setup
     from unpaired.engine.start import source_plan
 
     folder = RunFolder(run)
+    # a file that cannot be read is refused before the cases are prepared
+    weights = None if folder.last.exists() else read_pretrained(config)
     with folder.lock(), Progress("prepare") as progress:
         make_setup(config, data, folder, prepared, source_plan(config), progress)
     plan = Plan.read(folder.plan)
@@ -106,6 +109,13 @@ def _announce(
     if folder.last.exists():
         yield "Going on from the last checkpoint."
         return
+    if weights is not None:
+        filling = preview(config, plan, weights)
+        say_table(HEAD, filling.rows())
+        yield (
+            f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
+            f"({filling.layout})."
+        )
     ahead = forecast(config, plan)
     yield (
         f"Parameters: {ahead.training_parameters:,} in training, "

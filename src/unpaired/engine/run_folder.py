@@ -70,6 +70,10 @@ class RunFolder:
         return self.root / "semantics.npz"
 
     @property
+    def pretrained(self) -> Path:
+        return self.root / "pretrained.json"
+
+    @property
     def prepared(self) -> Path:
         return self.root / "prepared"
 

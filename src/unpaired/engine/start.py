@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from unpaired.config import Config, TrainConfig
 from unpaired.data.plan import Plan
 from unpaired.engine.checkpoint import load_checkpoint
+from unpaired.engine.pretrained import fill, read_pretrained
 from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import DataError, UsageError
+from unpaired.files import write_json
 from unpaired.models import Joint
 
 PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "semantics.")
@@ -38,19 +40,36 @@ def source_plan(config: Config) -> Plan | None:
     return Plan.read(source.plan)
 
 
-def fill_from_files(joint: Joint, config: Config) -> None:
-    """Start from another run's weights, where the configuration says so.
+def begin(joint: Joint, config: Config, folder: RunFolder, leads: bool) -> None:
+    """Fill a new run's network from files; one that goes on has its checkpoint.
+
+    What `model.pretrained` filled is written to the run's pretrained.json, by the process that
+    leads.
+
+    Raises:
+        UsageError: the networks do not match; the message names the layers.
+        DataError: the file is at fault.
+    """
+    if folder.last.exists():
+        return
+    if leads:
+        folder.pretrained.unlink(missing_ok=True)
+    state = read_pretrained(config)
+    if state is not None and config.model.pretrained is not None:
+        filling = fill(joint.segmenter, state, config.model.pretrained)
+        if leads:
+            write_json(folder.pretrained, filling.record())
+    elif config.train.init_from is not None:
+        fill_from_run(joint, config.train.init_from)
+
+
+def fill_from_run(joint: Joint, run: str) -> None:
+    """Start from another run's weights.
 
     Raises:
         UsageError: the networks do not match; the message names the layers.
     """
-    if config.model.pretrained is not None:
-        raise UsageError(
-            "model.pretrained is not supported yet; use train.init_from=RUN to start from a run."
-        )
-    if config.train.init_from is None:
-        return
-    path = RunFolder(Path(config.train.init_from)).best
+    path = RunFolder(Path(run)).best
     state = load_checkpoint(path)["model"]
     own = joint.state_dict()
     known = {m for m in joint.segmenter.modalities if f"segmenter.stems.{m}.0.weight" in state}

@@ -51,7 +51,7 @@ class Trainer:
         self.dtype = autocast_dtype(config.train.precision, self.device)
         start.fix_numbers(config.train)
         self.joint: Joint = build_joint(config, self.plan).to(self.device)
-        start.fill_from_files(self.joint, config)
+        start.begin(self.joint, config, folder, group.leads)
         exempt = self.joint.segmenter.backbone.no_decay
         self.optimizer = build_optimizer(self.joint, config.train, exempt)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
