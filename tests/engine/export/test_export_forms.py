@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,9 +19,12 @@ from engine.tiny_model import tiny_config, tiny_plan, tiny_segmenter
 from unpaired.backbones import BACKBONES, ResEncUnet
 from unpaired.backbones.base import Backbone
 from unpaired.build import build_segmenter, input_channels
+from unpaired.engine.export import graph
 from unpaired.engine.export.bundle import load_network
+from unpaired.engine.export.subject import Subject
 from unpaired.engine.export.write import Exported, export
 from unpaired.engine.model_file import load_model, save_model
+from unpaired.errors import UsageError
 from unpaired.models import Segmenter, fold
 
 Make = Callable[[str, str], Exported]
@@ -38,8 +44,8 @@ def reader(folder: Path, kind: str, form: str) -> Callable[[Tensor, str], Tensor
         return (torch.tensor([MIXED.index(m)]),) if form == "gains" else ()
 
     if kind == "pt2":
-        graph = torch.export.load(folder / "model.pt2").module()
-        return lambda x, m: graph(padded(x), *index(m))
+        program = torch.export.load(folder / "model.pt2").module()
+        return lambda x, m: program(padded(x), *index(m))
     session = onnxruntime.InferenceSession(folder / "model.onnx")
 
     def run(x: Tensor, m: str) -> Tensor:
@@ -94,11 +100,11 @@ def test_shifted_windows_have_a_fixed_size(tmp_path: Path) -> None:
     about = json.loads((done.out / "preprocessing.json").read_text())
     assert about["image"]["shape"] == ["batch", 3, 32, 32]
     assert about["image"]["fixed_axes"] == ["row", "column"]
-    graph = torch.export.load(done.out / "model.pt2").module()
+    program = torch.export.load(done.out / "model.pt2").module()
     image = torch.randn(5, 3, 32, 32)
     for i, m in enumerate(plan.modalities):
         expected = live(image, m).logits
-        torch.testing.assert_close(graph(image, torch.tensor([i])), expected, atol=5e-5, rtol=0)
+        torch.testing.assert_close(program(image, torch.tensor([i])), expected, atol=5e-5, rtol=0)
 
 
 def test_volumes(tmp_path: Path) -> None:
@@ -203,3 +209,40 @@ def test_the_preprocessing_says_what_the_graph_takes(made: Make) -> None:
         4,
         4,
     )
+
+
+@pytest.mark.parametrize("how", ["raises", "is wrong"])
+def test_where_sizes_cannot_be_free_they_are_fixed(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    traced, asked = graph._trace, []
+
+    def trace(subject: Subject, sizes: graph.Sizes) -> Any:
+        asked.append(sizes.free)
+        if not any(sizes.free):
+            return traced(subject, sizes)
+        if how == "raises":
+            raise RuntimeError("a size is a constant")
+        other = deepcopy(subject.network)
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        return traced(replace(subject, network=other), sizes)
+
+    monkeypatch.setattr(graph, "_trace", trace)
+    done = export(mixed, tmp_path / "out", "folded", ["pt2"], ["t1"])
+    assert asked == [(True, True), (False, False)]
+    about = json.loads((done.out / "t1" / "preprocessing.json").read_text())
+    assert about["image"]["shape"] == ["batch", 3, 16, 24]
+    assert about["image"]["smallest_free"] == [None, None]
+
+
+def test_a_network_that_cannot_be_traced_is_told(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace(*_: object) -> None:
+        raise RuntimeError("no fake tensors here")
+
+    monkeypatch.setattr(graph, "_trace", trace)
+    with pytest.raises(UsageError, match=r"no fake tensors here.*--format safetensors"):
+        export(mixed, tmp_path / "out", "gains", ["pt2"])
+    assert not list(tmp_path.iterdir())

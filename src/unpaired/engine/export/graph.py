@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from unpaired.backbones import Backbone
+from unpaired.engine.export.parity import TOLERANCE
 from unpaired.engine.export.subject import Subject
 from unpaired.errors import UsageError
 from unpaired.models import Segmenter
@@ -156,13 +157,30 @@ def trace(subject: Subject) -> tuple[ExportedProgram, Sizes]:
     fixed = Sizes(patch, step, (False,) * len(patch))
     for sizes in dict.fromkeys((fixed,) if subject.fixed_size else (wanted, fixed)):
         try:
-            return _trace(subject, sizes), sizes
+            program = _trace(subject, sizes)
+            if not any(sizes.free) or _agrees(subject, program, sizes):
+                return program, sizes
+            failure: Exception = ValueError("its graph answers otherwise at another size")
         except Exception as error:  # tracing fails in many ways; a fixed size is the way out
             failure = error
     reason = str(failure).strip().split("\n")[0]
     raise UsageError(
         f"this network cannot be traced as a graph: {reason}. Give --format safetensors or bundle."
     ) from failure
+
+
+@torch.no_grad()
+def _agrees(subject: Subject, program: ExportedProgram, sizes: Sizes) -> bool:
+    """Whether the graph holds at another size too; a trace may take a size for a constant."""
+    graph, modality = program.module(), subject.modalities[0]
+    generator = torch.Generator().manual_seed(0)
+    for size in (sizes.patch, sizes.larger()):
+        image = torch.randn(1, subject.channels[modality], *size, generator=generator)
+        found = graph(*graph_inputs(subject, image, modality))
+        expected = subject.live(image, modality).logits
+        if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE:
+            return False
+    return True
 
 
 @torch.no_grad()
