@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from unpaired.backbones import Foreign, Level
 from unpaired.errors import UsageError
@@ -51,18 +51,7 @@ def attach(
     Raises:
         UsageError: the network does not have what is named, or the heads do not divide a width.
     """
-    if variant not in VARIANTS:
-        raise UsageError(f"variant={variant!r} is unknown; known: {', '.join(VARIANTS)}")
-    kind, levels = VARIANTS[variant], list(scales.values())
-    if bad := [level.channels for level in levels if level.channels % heads]:
-        raise UsageError(
-            f"heads={heads} does not divide the widths {bad} of the scales; choose a number of "
-            "heads that divides every one of them"
-        )
-    if kind.scaling and not branches:
-        raise UsageError(
-            "V3 multiplies residual branches: name their last layers, branches=('path', ...)"
-        )
+    _check(variant, scales, heads, branches)
     backbone = Foreign(
         network,
         scales,
@@ -74,14 +63,33 @@ def attach(
         branches=branches,
         logits=logits,
     )
-    segmenter = Segmenter(backbone, modalities, kind.private_encoders)
-    widths = [level.channels for level in levels]
+    segmenter = Segmenter(backbone, modalities, VARIANTS[variant].private_encoders)
+    widths = [level.channels for level in scales.values()]
     semantics = {m: Semantics(classes, widths, heads, predict, correlate, maps) for m in modalities}
-    scaling = Scaling(classes, widths[0], segmenter.branches) if kind.scaling else None
-    joint = Joint(segmenter, semantics, scaling)
-    like = next(network.parameters())
-    for part in (segmenter.stems, joint.semantics, joint.scaling):
-        if part is not None:  # the network itself stays as it is
+    scaling = None
+    if VARIANTS[variant].scaling:
+        scaling = Scaling(classes, widths[0], segmenter.branches)
+    return _placed(Joint(segmenter, semantics, scaling), next(network.parameters()))
+
+
+def _check(variant: str, scales: Mapping[str, Level], heads: int, branches: Sequence[str]) -> None:
+    if variant not in VARIANTS:
+        raise UsageError(f"variant={variant!r} is unknown; known: {', '.join(VARIANTS)}")
+    if bad := [level.channels for level in scales.values() if level.channels % heads]:
+        raise UsageError(
+            f"heads={heads} does not divide the widths {bad} of the scales; choose a number of "
+            "heads that divides every one of them"
+        )
+    if VARIANTS[variant].scaling and not branches:
+        raise UsageError(
+            "V3 multiplies residual branches: name their last layers, branches=('path', ...)"
+        )
+
+
+def _placed(joint: Joint, like: Tensor) -> Joint:
+    """What is ours on the network's device and in its type; the network itself stays as it is."""
+    for part in (joint.segmenter.stems, joint.semantics, joint.scaling):
+        if part is not None:
             part.to(device=like.device, dtype=like.dtype)
     return joint
 
