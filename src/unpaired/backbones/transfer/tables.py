@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from unpaired.nn.windows import colliding_index, relative_index
 
@@ -16,18 +16,28 @@ def resize_table(
     """The table of windows `old` for windows `new`, any number of axes.
 
     Per head, the grid of 2w - 1 offsets an axis is stretched by cubic interpolation, one axis
-    after the other: in two axes what Swin's own fine-tuning does (`bicubic`, half-pixel centres).
-    An axis of the same window is left exactly as it is; the offset 0 stays in the middle.
+    after the other, with half-pixel centres and ends repeated, so offset 0 stays in the middle. As
+    in Swin's own fine-tuning, but with Keys' kernel at a = -1/2, which keeps a linear table linear;
+    at the -3/4 of torch's `bicubic` it does not. An axis of the same window is left exactly as it
+    is.
     """
-    sides = [2 * w - 1 for w in old]
-    grid = table.T.reshape(-1, *sides)
+    grid = table.T.reshape(-1, *(2 * w - 1 for w in old))
     for axis, (before, after) in enumerate(zip(old, new, strict=True), start=1):
         if before != after:
-            moved = grid.movedim(axis, -1)
-            flat = moved.reshape(1, -1, moved.shape[-1], 1)
-            flat = functional.interpolate(flat, (2 * after - 1, 1), mode="bicubic")
-            grid = flat.reshape(*moved.shape[:-1], -1).movedim(-1, axis)
+            weights = _cubic(2 * before - 1, 2 * after - 1).to(grid)
+            grid = (grid.movedim(axis, -1) @ weights.T).movedim(-1, axis)
     return grid.flatten(1).T.contiguous()
+
+
+def _cubic(old: int, new: int) -> Float[Tensor, "new old"]:
+    """What each of `new` points takes of `old` ones."""
+    at = (torch.arange(new) + 0.5) * old / new - 0.5
+    near = at.floor()[:, None] + torch.arange(-1, 3)
+    x = (at[:, None] - near).abs()
+    inside = 1.5 * x**3 - 2.5 * x**2 + 1  # |x| < 1
+    outside = -0.5 * (x**3 - 5 * x**2 + 8 * x - 4)  # 1 <= |x| < 2
+    share = torch.where(x < 1, inside, outside)
+    return torch.zeros(new, old).scatter_add_(1, near.long().clamp(0, old - 1), share)
 
 
 def untangle(table: Float[Tensor, "rows N"], window: Sequence[int]) -> Float[Tensor, "rows N"]:
