@@ -5,19 +5,19 @@ Read from nnU-Net's documentation (dataset_format.md); dataset.json of versions 
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import BACKGROUND, Case, Dataset, canonical_name, did_you_mean
+from unpaired.data.dataset import Case, Dataset, did_you_mean
 from unpaired.data.paths import shown
+from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
 from unpaired.errors import DataError
-from unpaired.files import read_json
 
 ENDINGS = (".nii.gz", ".nii")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
 }
-_LABEL_LIMIT = 65535
 
 
 def looks_like(root: Path) -> bool:
@@ -32,11 +32,17 @@ def open_nnunet(modality: str, root: Path) -> Dataset:
         DataError: a file, a name or dataset.json is at fault; the message lists all cases hit.
     """
     need_folder(root)
-    about = read_json(root / "dataset.json")
-    if not isinstance(about, dict):
-        raise DataError(f"{shown(root / 'dataset.json')} must be one JSON object {{...}}.")
-    channels = _channels(about, root / "dataset.json")
-    labels = _labels(about, root / "dataset.json")
+    return read_cases(modality, root, read_about(root / "dataset.json"))
+
+
+def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
+    """The data set of a folder whose dataset.json says `about`.
+
+    Raises:
+        DataError: as `open_nnunet`.
+    """
+    file = root / "dataset.json"
+    channels, labels = channels_of(about, file), labels_of(about, file)
     images = _images(root / "imagesTr", len(channels))
     if not images:
         raise DataError(f"{shown(root / 'imagesTr')} holds no <case>_0000.nii.gz; add images.")
@@ -45,7 +51,9 @@ def open_nnunet(modality: str, root: Path) -> Dataset:
     _refuse_twice(images, extra, root)
     truth = _files(root / "labelsTs") if (root / "labelsTs").is_dir() else {}
     cases += [Case(i, modality, extra[i], truth.get(i), i, held_out=True) for i in sorted(extra)]
-    return Dataset(modality, root, channels, labels, tuple(cases))
+    patients = patients_of(about, file)
+    known = tuple(replace(case, patient=patients.get(case.id, case.patient)) for case in cases)
+    return Dataset(modality, root, channels, labels, known)
 
 
 def need_folder(root: Path) -> None:
@@ -64,81 +72,6 @@ def need_folder(root: Path) -> None:
     hint = did_you_mean(missing, names)
     there = f" {shown(parent.resolve())} holds: {', '.join(map(shown, sorted(names)[:8]))}."
     raise DataError(f"{shown(root)} does not exist.{hint}{there if names and not hint else ''}")
-
-
-def _channels(about: dict[str, Any], file: Path) -> tuple[str, ...]:
-    """Channel names by number, from `channel_names` or the older `modality`."""
-    found = about.get("channel_names", about.get("modality"))
-    if not isinstance(found, dict) or not found:
-        raise DataError(f'{shown(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).')
-    if sorted(found) != sorted(str(i) for i in range(len(found))):
-        raise DataError(f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(found)}.")
-    return tuple(str(found[str(i)]) for i in range(len(found)))
-
-
-def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
-    """Name -> value; the older value -> name is turned round."""
-    found = about.get("labels")
-    if not isinstance(found, dict) or not found:
-        raise DataError(f'{shown(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
-    if all(isinstance(v, str) and not v.isdigit() for v in found.values()) and all(
-        key.isdigit() for key in found
-    ):
-        items = [(name, value) for value, name in found.items()]
-    else:
-        items = list(found.items())
-    labels: dict[str, int] = {}
-    for name, value in items:
-        _refuse_label(name, value, file)
-        _refuse_same(name, labels, file)
-        labels[name] = int(value)
-    return _with_background(labels, file)
-
-
-def _refuse_label(name: str, value: Any, file: Path) -> None:
-    if isinstance(value, list):
-        raise DataError(
-            f"{shown(file)}: {name!r} is a region {value}; nnU-Net's region-based training is not "
-            "supported yet. Give each class one integer."
-        )
-    if name.casefold() == "ignore":
-        raise DataError(
-            f"{shown(file)}: the 'ignore' label is not supported yet; remove it, and the cases "
-            "that hold it."
-        )
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (isinstance(value, str) and value.isdecimal())):
-        raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
-    if not 0 <= int(value) <= _LABEL_LIMIT:
-        raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")
-    if canonical_name(name) == BACKGROUND and int(value) != 0:
-        raise DataError(f"{shown(file)}: {name!r} must have the value 0, not {value}.")
-
-
-def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
-    """Class names are compared by canonical name: two of one would be merged without a word."""
-    if name in labels:
-        raise DataError(f"{shown(file)}: the class {name!r} stands for two values; rename one.")
-    other = next((o for o in labels if canonical_name(o) == canonical_name(name)), None)
-    if other is not None:
-        raise DataError(
-            f"{shown(file)}: {other!r} and {name!r} are one name, since case, '_' and '-' do not "
-            "matter; rename one."
-        )
-
-
-def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
-    by_value = defaultdict(list)
-    for name, value in labels.items():
-        by_value[value].append(name)
-    twice = next((names for names in by_value.values() if len(names) > 1), None)
-    if twice:
-        raise DataError(f"{shown(file)}: {' and '.join(map(repr, twice))} share one value.")
-    if 0 not in by_value:
-        labels = {"background": 0, **labels}
-    if len(labels) < 2:
-        raise DataError(f"{shown(file)}: there is no class beside the background; add one.")
-    return labels
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,175 @@
+"""`unpaired import`: an archive as downloaded -> one nnU-Net folder a modality."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unpaired.cli.options import NAME as MODALITY_NAME
+from unpaired.cli.options import Json
+from unpaired.cli.progress import Progress
+from unpaired.cli.show import note, say, say_json, say_table
+from unpaired.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from unpaired.data.importing.run import Outcome
+
+NAME = "import"
+PHANTOM = "phantom"
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="mmwhs, btcv, chaos, amos, totalsegmentator, decathlon, manifest, nnunet, bids, "
+            "or phantom, which is computed."
+        ),
+    ],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ARCHIVE OUT",
+            help="The folder, .zip, .tar or .tar.gz as downloaded (none for phantom), and the "
+            "folder to write to.",
+        ),
+    ],
+    literature_split: Annotated[
+        bool,
+        typer.Option("--literature-split", help="Put the literature's test cases into imagesTs."),
+    ] = False,
+    allow_swapped: Annotated[
+        bool,
+        typer.Option("--allow-swapped", help="Import organs that lie on the wrong side, too."),
+    ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links instead of copies where nothing changes.")
+    ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B", help="Only these organs (totalsegmentator)."),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", metavar="NAME", help="The folder's name (decathlon, nnunet)."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Cases at a time.")] = 2,
+    cases: Annotated[
+        str | None, typer.Option("--cases", metavar="ct=12,mr=12", help="How many (phantom).")
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option("--level", help="easy, std or hard (phantom).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Random seed (phantom).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring an official data set into folders that --data takes. A second call goes on.
+
+    Exit code 3 if some case could not be imported; the others are there.
+    """
+    chosen = {"--cases": cases, "--level": level, "--seed": seed}
+    if source == PHANTOM:
+        others = {
+            "--literature-split": literature_split or None,
+            "--allow-swapped": allow_swapped or None,
+            "--link": link or None,
+            "--classes": classes,
+            "--modality": modality,
+        }
+        _refuse(others, "phantom")
+        _phantom(_paths(paths, 1)[0], cases, level or "std", seed or 0, workers, as_json)
+        return
+    _refuse(chosen, source)
+    archive, out = _paths(paths, 2)
+
+    from unpaired.data.importing.found import Options
+    from unpaired.data.importing.run import import_source
+
+    if modality is not None and not MODALITY_NAME.fullmatch(modality):
+        raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
+    wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
+    with Progress("import") as progress:
+        outcome = import_source(
+            source,
+            archive,
+            out,
+            Options(wanted, modality),
+            literature_split=literature_split,
+            allow_swapped=allow_swapped,
+            link=link,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        say_json(outcome)
+    else:
+        _tell(outcome)
+    if outcome.failed:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _paths(paths: list[Path], count: int) -> list[Path]:
+    if len(paths) != count:
+        what = (
+            "the folder to write to" if count == 1 else "the archive, then the folder to write to"
+        )
+        raise UsageError(f"{len(paths)} paths were given; give {what}.")
+    return [path.expanduser() for path in paths]
+
+
+def _refuse(options: Mapping[str, Any], source: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{source} does not take {', '.join(given)}; leave it out.")
+
+
+def _tell(outcome: "Outcome") -> None:
+    for text in outcome.dropped:
+        note(f"not imported: {text}")
+    for case, texts in outcome.notes.items():
+        note(f"{case}: {'; '.join(texts)}")
+    if outcome.failed:
+        say_table(("case", "not imported, since"), [list(item) for item in outcome.failed.items()])
+    counts = ", ".join(f"{count} of {key}" for key, count in outcome.cases.items())
+    kept = f", {outcome.kept} of them from before" if outcome.kept else ""
+    failed = f"; {len(outcome.failed)} could not be imported" if outcome.failed else ""
+    say(f"Imported {counts}{kept}{failed}.")
+    say("Use: " + " ".join(f"--data {key}={folder}" for key, folder in outcome.folders.items()))
+    if outcome.splits is not None:
+        say(f"The parts that the archive gives: data.splits={outcome.splits}")
+
+
+def _phantom(
+    out: Path, cases: str | None, level: str, seed: int, workers: int, as_json: bool
+) -> None:
+    from unpaired.data.phantom import write_phantom
+
+    counts = _counts(cases or "ct=12,mr=12")
+    done: list[str] = []
+    with Progress("import") as progress:
+
+        def one_more(name: str) -> None:
+            done.append(name)
+            progress(len(done), sum(counts.values()), name)
+
+        folders = write_phantom(
+            out, counts, level=level, seed=seed, workers=workers, progress=one_more
+        )
+    if as_json:
+        say_json({"folders": folders, "cases": counts})
+        return
+    say(f"Made {', '.join(f'{count} of {key}' for key, count in counts.items())}.")
+    say("Use: " + " ".join(f"--data {key}={folder}" for key, folder in folders.items()))
+
+
+def _counts(text: str) -> dict[str, int]:
+    """ "ct=12,mr=12" -> {"ct": 12, "mr": 12}."""
+    counts: dict[str, int] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([A-Za-z]\w*)\s*=\s*(\d+)\s*", part)
+        if match is None or match[1] in counts:
+            raise UsageError(f"--cases {text}: write each modality once, such as ct=12,mr=12.")
+        counts[match[1]] = int(match[2])
+    return counts

@@ -1,0 +1,251 @@
+"""`import_source`: an archive as downloaded -> one nnU-Net folder a modality, restartable."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed
+
+from unpaired.data.dataset import did_you_mean
+from unpaired.data.importing import folder as target
+from unpaired.data.importing.archive import opened
+from unpaired.data.importing.found import Found, FoundSet, Options, Source
+from unpaired.data.importing.locate import holds
+from unpaired.data.importing.write import stage_case
+from unpaired.data.paths import shown
+from unpaired.data.sources.imports import IMPORTS
+from unpaired.data.sources.nnunet import check_ids
+from unpaired.data.split_file import Split, write_splits
+from unpaired.errors import DataError, UsageError
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an import did.
+
+    Attributes:
+        folders: modality -> its data set, for `--data`.
+        cases: modality -> cases that are there now.
+        kept: cases that an earlier call had already written.
+        failed: "modality/case" -> why it was not written.
+        dropped: what of the archive is not imported, and why.
+        notes: "modality/case" -> what was odd or changed.
+        splits: splits_final.json, where the archive or the literature says parts.
+    """
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    cases: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    splits: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Call:
+    source: str
+    archive: Path
+    root: Path
+    out: Path
+    literature: bool
+    allow_swapped: bool
+    link: bool
+    workers: int
+    progress: Progress | None
+
+
+def import_source(
+    source: str,
+    archive: Path,
+    out: Path,
+    options: Options | None = None,
+    *,
+    literature_split: bool = False,
+    allow_swapped: bool = False,
+    link: bool = False,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Write every modality of an archive to `out/<modality>` in the nnU-Net raw layout.
+
+    A case appears whole or not at all; a second call keeps what is whole. One bad case does not
+    stop the others: it is named in `Outcome.failed`.
+
+    Args:
+        source: a key of `IMPORTS`.
+        archive: the folder, .zip or .tar(.gz) as downloaded.
+        literature_split: the cases that the literature tests on go to imagesTs and labelsTs.
+        allow_swapped: organs on the wrong side of the body are noted instead of refused.
+        link: hard links instead of copies where a file stays as it is.
+        progress: called as progress(done, total, what).
+
+    Raises:
+        UsageError: an unknown source, options it does not take, `out` holds something else.
+        DataError: the archive is damaged or not of this layout.
+        ResourceError: `out` cannot be written.
+    """
+    options = options or Options()
+    about = _known(source, options, literature_split)
+    scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
+    with opened(archive, scratch, progress=progress) as root:
+        sets = _find(source, about, root, options)
+        if literature_split:
+            sets = [_literature(one, about) for one in sets]
+        _check(sets, root)
+        base = root if root.is_dir() else root.parent
+        call = _Call(
+            source, archive, base, out, literature_split, allow_swapped, link, workers, progress
+        )
+        outcome = _write_sets(call, about, sets, options)
+    if not outcome.failed:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return outcome
+
+
+def _known(source: str, options: Options, literature_split: bool) -> Source:
+    about = IMPORTS.get(source)
+    if about is None:
+        hint = did_you_mean(source, IMPORTS)
+        raise UsageError(f"there is no source {source!r}.{hint} Choose from {', '.join(IMPORTS)}.")
+    if options.classes and not about.takes_classes:
+        raise UsageError(f"{source} has no --classes: all of its labels are imported.")
+    if options.modality and not about.one_set:
+        raise UsageError(f"{source} says its modalities itself; leave --modality out.")
+    if literature_split and not (about.literature or about.says_parts):
+        raise UsageError(f"no split of {source} is known from the literature.")
+    return about
+
+
+def _find(source: str, about: Source, root: Path, options: Options) -> list[FoundSet]:
+    if not about.looks_like(root):
+        fits = [name for name, other in IMPORTS.items() if other.looks_like(root)]
+        hint = f" It looks like {' or '.join(fits)}." if fits else ""
+        raise DataError(
+            f"{shown(root)} is not the layout of {source}: looked for {about.wanted}; "
+            f"there is {holds(root) if root.is_dir() else 'one file'}.{hint}"
+        )
+    return [one for one in about.find(root, options) if one.cases]
+
+
+def _literature(one: FoundSet, about: Source) -> FoundSet:
+    tested = about.literature.get(one.key, frozenset())
+    cases = tuple(
+        replace(case, part="test", held_out=True)
+        if case.label is not None and (_number(case.id) in tested or case.part == "test")
+        else case
+        for case in one.cases
+    )
+    return replace(one, cases=cases)
+
+
+def _number(case: str) -> str:
+    """The archive's number at the end of a case id, without leading zeros."""
+    match = re.search(r"(\d+)$", case)
+    return match[1].lstrip("0") if match else case
+
+
+def _check(sets: Sequence[FoundSet], root: Path) -> None:
+    if not sets:
+        raise DataError(f"{shown(root)} holds no case that could be imported.")
+    for one in sets:
+        ids = [case.id for case in one.cases]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise DataError(f"{shown(root)}: the case {twice[0]!r} of {one.key} comes twice.")
+        check_ids(ids, root)
+
+
+def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: Options) -> Outcome:
+    settings = {
+        "source": call.source,
+        "classes": list(options.classes),
+        "literature_split": call.literature,
+    }
+    plans = {one.key: target.SetFolder(call.out / one.key, settings, one) for one in sets}
+    for plan in plans.values():
+        plan.claim()
+    todo = {key: plan.missing(call.root) for key, plan in plans.items()}
+    found = sum(len(one.cases) for one in sets)
+    kept = found - sum(map(len, todo.values()))
+    failed = _write_cases(call, plans, todo, kept, found)
+    for key, plan in plans.items():
+        why = {i.partition("/")[2]: text for i, text in failed.items() if i.startswith(f"{key}/")}
+        plan.finish(about.reference, call.archive, why)
+    return Outcome(
+        {key: plan.root for key, plan in plans.items()},
+        {key: len(plan.records) for key, plan in plans.items()},
+        kept,
+        failed,
+        [text for one in sets for text in one.dropped],
+        {
+            f"{key}/{case}": record["notes"]
+            for key, plan in plans.items()
+            for case, record in plan.records.items()
+            if record["notes"]
+        },
+        _write_parts(call.out, plans),
+    )
+
+
+def _write_cases(
+    call: _Call,
+    plans: Mapping[str, target.SetFolder],
+    todo: Mapping[str, Sequence[Found]],
+    done: int,
+    total: int,
+) -> dict[str, str]:
+    """Stage cases in parallel and move each into place; what failed, and why."""
+    failed: dict[str, str] = {}
+    jobs = [(key, case) for key, cases in todo.items() for case in cases]
+    results = Parallel(
+        n_jobs=max(1, min(call.workers, len(jobs))), return_as="generator_unordered"
+    )(delayed(_stage)(_without_bar(call), plans[key].place(), key, case) for key, case in jobs)
+    for key, case, record in results:
+        done += 1
+        if isinstance(record, str):
+            failed[f"{key}/{case}"] = record
+            plans[key].drop(case)
+        else:
+            plans[key].commit(case, record)
+        if call.progress is not None:
+            call.progress(done, total, f"{key}/{case}")
+    return dict(sorted(failed.items()))
+
+
+def _without_bar(call: _Call) -> _Call:
+    """The call without its progress bar, which no other process can use."""
+    return replace(call, progress=None)
+
+
+def _stage(
+    call: _Call, place: target.Place, key: str, case: Found
+) -> tuple[str, str, dict[str, Any] | str]:
+    stage = place.fresh(case.id)
+    try:
+        record = stage_case(case, place.labels, call.root, stage, call.allow_swapped, call.link)
+    except DataError as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        return key, case.id, str(error)
+    return key, case.id, record
+
+
+def _write_parts(out: Path, plans: Mapping[str, target.SetFolder]) -> Path | None:
+    """splits_final.json, where some case is said to be for validation."""
+    parts: dict[str, dict[str, list[str]]] = {p: {} for p in ("train", "val", "test")}
+    for key, plan in plans.items():
+        for case, record in sorted(plan.records.items()):
+            if any(about["folder"].startswith("labels") for about in record["files"].values()):
+                part = "test" if record["held_out"] else record["part"] or "train"
+                parts[part].setdefault(key, []).append(case)
+    path = out / "splits_final.json"
+    if not parts["val"]:
+        return None
+    train, val, test = ({k: tuple(v) for k, v in parts[p].items()} for p in parts)
+    write_splits(path, [Split(train, val, test)])
+    return path

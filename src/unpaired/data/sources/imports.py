@@ -1,0 +1,26 @@
+"""Archives that can be imported: one file each, one entry here."""
+
+from unpaired.data.importing.found import Source
+from unpaired.data.sources import (
+    amos,
+    bids,
+    btcv,
+    chaos,
+    decathlon,
+    manifest,
+    mmwhs,
+    nnunet_regions,
+    totalsegmentator,
+)
+
+IMPORTS: dict[str, Source] = {
+    "mmwhs": mmwhs.SOURCE,
+    "btcv": btcv.SOURCE,
+    "chaos": chaos.SOURCE,
+    "amos": amos.SOURCE,
+    "totalsegmentator": totalsegmentator.SOURCE,
+    "decathlon": decathlon.SOURCE,
+    "manifest": manifest.SOURCE,
+    "nnunet": nnunet_regions.SOURCE,
+    "bids": bids.SOURCE,
+}

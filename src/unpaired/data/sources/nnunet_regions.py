@@ -1,0 +1,83 @@
+"""Importing the nnU-Net raw layout: regions without overlap are merged, `ignore` is left out.
+
+Read from nnU-Net's region_based_training.md and ignore_label.md.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unpaired.data.geometry import Volume
+from unpaired.data.importing.found import FoundSet, Label, Options, ReadLabel, Source
+from unpaired.data.importing.locate import first, need
+from unpaired.data.importing.parts import NiftiLabel
+from unpaired.data.paths import shown
+from unpaired.data.sources import decathlon, nnunet
+from unpaired.data.sources.dataset_json import read_about, without_regions
+from unpaired.data.sources.decathlon import set_key
+from unpaired.data.sources.manifest import as_found
+from unpaired.errors import DataError
+
+_WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
+
+
+@dataclass(frozen=True)
+class DenseLabel:
+    """A label that must not hold nnU-Net's `ignore`: a voxel nobody looked at is no background."""
+
+    inner: NiftiLabel
+    ignore: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.inner.files
+
+    @property
+    def verbatim(self) -> Path | None:
+        return self.inner.verbatim
+
+    def read(self, image: Volume) -> ReadLabel:
+        found = self.inner.read(image)
+        count = int((found.volume.array == self.ignore).sum())
+        if count:
+            raise DataError(
+                f"{shown(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), which "
+                "would count as background; annotate them or leave the case out."
+            )
+        return found
+
+
+def _is_raw(folder: Path) -> bool:
+    raw = (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir()
+    return raw and not decathlon.looks_like(folder)
+
+
+def _looks_like(root: Path) -> bool:
+    return first(root, _is_raw, 2) is not None
+
+
+def _find(root: Path, options: Options) -> list[FoundSet]:
+    """One set, with one value a class."""
+    base = need(root, _is_raw, _WANTED)
+    file = base / "dataset.json"
+    about, merge, ignore = without_regions(read_about(file), file)
+    opened = nnunet.read_cases("scan", base, about)
+    found = as_found(opened, {})
+    cases = []
+    for case in found.cases:
+        label: Label | None = None
+        if isinstance(case.label, NiftiLabel):
+            plain = NiftiLabel(case.label.path, merge)
+            label = plain if ignore is None else DenseLabel(plain, ignore)
+        cases.append(replace(case, label=label))
+    said = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))
+    key = options.modality or set_key(opened.channel_names[0])
+    return [replace(found, key=key, cases=tuple(cases), merged=said)]
+
+
+SOURCE = Source(
+    wanted=_WANTED,
+    reference="https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md",
+    looks_like=_looks_like,
+    find=_find,
+    one_set=True,
+)
