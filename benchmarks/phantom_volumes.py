@@ -2,7 +2,8 @@
 
     python benchmarks/phantom_volumes.py --out runs/volumes
 
-Every row is a call of `unpaired demo --preset NAME`; what is there is not run again. Writes its section of docs/backbones.md from the run records alone.
+Every row is a call of `unpaired demo --preset NAME`; what is there is not run again. Writes its
+section of docs/backbones.md from the run records alone.
 """
 
 import argparse
