@@ -31,6 +31,8 @@ class Volume:
         affine: float64 [4 4], voxel index to millimetres (Right, Anterior, Superior).
         header: the file's header, to write results back on exactly this grid.
         notes: what was odd, yet accepted, one sentence each.
+        source: what a format other than NIfTI needs to write results back beside the image, such
+            as `unpaired.data.dicom.DicomSource`.
     """
 
     array: np.ndarray
@@ -38,6 +40,7 @@ class Volume:
     header: nib.Nifti1Header | None = None
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    source: object | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -1,0 +1,202 @@
+"""Which series a folder holds, by the files' headers; one is chosen, never guessed."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unpaired.data.dicom.headers import (
+    HEAD_BYTES,
+    Header,
+    looks_like_dicom,
+    object_name,
+    read_header,
+)
+from unpaired.data.paths import shown
+from unpaired.errors import DataError, UsageError
+
+MAX_FILES = 100_000
+
+
+@dataclass(frozen=True)
+class Series:
+    """The image files of one series.
+
+    Attributes:
+        number: as the scanner counts; empty if it is not told.
+        kind: "image", or "localizer" or "derived" if all of its files are.
+    """
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    kind: str
+    headers: tuple[Header, ...]
+
+    @property
+    def slices(self) -> int:
+        """Number of slices, frames of multi-frame files included."""
+        return sum(header.frames for header in self.headers)
+
+    def __str__(self) -> str:
+        about = shown(self.description) or "no description"
+        kind = "" if self.kind == "image" else f", {self.kind}"
+        number = self.number or "?"
+        return (
+            f"{number}: {about}, {self.modality or '?'}, {self.slices} slices{kind}, UID {self.uid}"
+        )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds: series, sorted by number, and a sentence on what was passed over."""
+
+    series: tuple[Series, ...]
+    notes: tuple[str, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes; False where it cannot be read."""
+    try:
+        return path.is_file() and looks_like_dicom(_head(path))
+    except (OSError, ValueError):
+        return False
+
+
+def holds_dicom(folder: Path, *, deep: bool = False) -> bool:
+    """Whether a DICOM file lies directly in the folder (`deep`: or anywhere below it)."""
+    return any(is_dicom(path) for path in _files(folder, deep))
+
+
+def list_series(where: Path | Sequence[Path]) -> Scan:
+    """The image series of a folder and the folders below it, or of files.
+
+    Raises:
+        UsageError: pydicom is not installed.
+        DataError: no image is there, a header is damaged, the folder cannot be read.
+    """
+    single = isinstance(where, Path)
+    paths = _paths(where) if isinstance(where, Path) else list(where)
+    found: dict[str, list[Header]] = defaultdict(list)
+    others, strangers = Counter[str](), []
+    for path in paths:
+        try:
+            head = _head(path)
+        except OSError as error:
+            raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
+        if not looks_like_dicom(head):
+            strangers.append(path)
+            continue
+        header = read_header(path, head)
+        if header is None:
+            others[object_name(path)] += 1
+        else:
+            found[header.series].append(header)
+    name = shown(where) if isinstance(where, Path) else "the list of files"
+    if not found:
+        what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+        about = f"holds DICOM, but no image ({what})" if others else "holds no DICOM image"
+        if single and isinstance(where, Path) and where.is_file():
+            about = f"is a DICOM {next(iter(others))}, not an image" if others else "is not DICOM"
+        raise DataError(f"{name} {about}; give the folder of one image series.")
+    series = sorted((_series(uid, headers) for uid, headers in found.items()), key=_by_number)
+    return Scan(tuple(series), tuple(_passed_over(others, strangers)))
+
+
+def choose(scan: Scan, wanted: str | None, name: str) -> tuple[Series, list[str]]:
+    """The series to read and notes on those left out.
+
+    Without `wanted` (a UID or number), originals go before derived images, these before
+    localizers; there must be one.
+
+    Raises:
+        UsageError: none or several are meant; they are listed.
+    """
+    if wanted is not None:
+        meant = [one for one in scan.series if wanted in (one.uid, one.number)]
+    else:
+        kinds = ("image", "derived", "localizer")
+        by_kind = ([one for one in scan.series if one.kind == kind] for kind in kinds)
+        meant = next(found for found in by_kind if found)
+    if len(meant) == 1:
+        left = [one for one in scan.series if one is not meant[0]]
+        notes = [f"another series is not read ({one})" for one in left]
+        return meant[0], [*scan.notes, *notes]
+    listed = "\n".join(f"  {one}" for one in meant or scan.series)
+    if wanted is not None and not meant:
+        raise UsageError(f"{name} has no series {wanted!r}; it has\n{listed}")
+    raise UsageError(
+        f"{name} holds {len(meant)} image series; choose one with --series UID or NUMBER:\n{listed}"
+    )
+
+
+def usable(series: Series) -> tuple[list[Header], list[str]]:
+    """The files of a series without localizers and derived images among originals, and notes."""
+    headers, notes = list(series.headers), []
+    for word in ("LOCALIZER", "DERIVED"):
+        odd = [one for one in headers if word in one.kind]
+        if odd and len(odd) < len(headers):
+            headers = [one for one in headers if word not in one.kind]
+            notes.append(f"{len(odd)} {word.lower()} images of the series are left out")
+    return headers, notes
+
+
+def _series(uid: str, headers: list[Header]) -> Series:
+    first = headers[0]
+    kinds = [one.kind for one in headers]
+    kind = "image"
+    if all("LOCALIZER" in one for one in kinds):
+        kind = "localizer"
+    elif all("DERIVED" in one for one in kinds):
+        kind = "derived"
+    number, about = first.text("SeriesNumber"), first.text("SeriesDescription")
+    return Series(uid, number, about, first.text("Modality"), kind, tuple(headers))
+
+
+def _by_number(series: Series) -> tuple[int, str]:
+    return (int(series.number) if series.number.isdecimal() else 1 << 31, series.uid)
+
+
+def _passed_over(others: Counter[str], strangers: Sequence[Path]) -> list[str]:
+    notes = [f"{n} {kind} objects are no image and not read" for kind, n in sorted(others.items())]
+    if strangers:
+        some = ", ".join(shown(path.name) for path in strangers[:3])
+        more = ", ..." if len(strangers) > 3 else ""
+        notes.append(f"{len(strangers)} files are not DICOM and not read ({some}{more})")
+    return notes
+
+
+def _paths(where: Path) -> list[Path]:
+    if not where.is_dir():
+        return [where]
+    found = _files(where, deep=True)
+    if len(found) > MAX_FILES:
+        raise DataError(
+            f"{shown(where)} holds more than {MAX_FILES} files; give the folder of one series."
+        )
+    return found
+
+
+def _files(folder: Path, deep: bool) -> list[Path]:
+    """Ordinary files, sorted; hidden ones and the index DICOMDIR are passed over."""
+    found: list[Path] = []
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = sorted(f for f in folders if f[0] != ".") if deep else []
+            found += [Path(parent, n) for n in sorted(names) if n[0] != "." and n != "DICOMDIR"]
+            if len(found) > MAX_FILES:
+                break
+    except OSError as error:
+        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
+    return [path for path in found if path.is_file()]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
