@@ -103,3 +103,25 @@ def test_a_network_of_volumes_learns_the_toy_in_both_modalities(
         truth = np.asarray(nib.load(root / "labelsTr" / held_out.name.replace("_0000", "")).dataobj)
         box = {"a": 2, "b": 3}[m]
         assert dice(found == 2, truth == box) > 0.7
+
+
+def test_a_real_pair_goes_the_whole_road_in_volumes(shared, tmp_path: Path) -> None:
+    """One CT and one MR of the trunk, RAS and LPS, four organs: in and out on their own grids."""
+    root = shared("data/torso")
+    data = {m: root / m for m in ("ct", "mr")}
+    config = config_of(
+        "resenc_unet", "train.steps=2", "train.batch_size=1", "data.patch=[16, 64, 64]",
+        "model.options.strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]]", "data.spacing_mm=[6, 6, 6]",
+    )  # fmt: skip
+    run = tmp_path / "run"
+    train(config, data, run)
+    assert folded_differences(run) == {"ct": 0, "mr": 0}
+    predictor = Predictor.from_folder(run)
+    for m in data:
+        source = next((data[m] / "imagesTr").glob("*.nii.gz"))
+        predictor.predict_file(source, tmp_path / f"{m}.nii.gz", m)
+        image, labels = nib.load(source), nib.load(tmp_path / f"{m}.nii.gz")
+        assert labels.shape == image.shape
+        for name in ("get_qform", "get_sform"):
+            (a, code_a), (b, code_b) = (getattr(x, name)(coded=True) for x in (image, labels))
+            assert code_a == code_b and (a is None or np.array_equal(a, b))
