@@ -23,7 +23,9 @@ def grid(number=0, axes="LPS", spacing=(8.0, 8.5, 9.0)):
 
     Another number tilts it otherwise.
     """
-    turn = affine((1, 1, 1), (4.0 - 3 * number, -5.0 + 2 * number, 6.0), (0, 0, 0))[:3, :3]
+    turn = affine((1, 1, 1), (4.0 - 3 * (number % 5), -5.0 + 2 * (number % 7), 6.0), (0, 0, 0))[
+        :3, :3
+    ]
     straight = np.zeros((3, 3))
     for axis, (world, sign) in enumerate(nib.orientations.axcodes2ornt(axes)):
         straight[int(world), axis] = sign * spacing[axis]
@@ -83,5 +85,5 @@ def assert_true(case, labels, offset=0):
         found = nib.load(case.label)
         array = np.asarray(found.dataobj)
         assert array.any()
-        np.testing.assert_array_equal(array, organs(found.affine, labels, array.shape))
+        np.testing.assert_array_equal(array, organs(found.affine, labels, array.shape, np.int32))
         np.testing.assert_allclose(found.affine, nib.load(case.images[0]).affine, atol=1e-4)

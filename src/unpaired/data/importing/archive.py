@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from unpaired.data.paths import shown
 from unpaired.data.sources.nnunet import need_folder
@@ -154,7 +154,7 @@ def _whole(target: Path, size: int) -> bool:
     return target.is_file() and target.stat().st_size == size
 
 
-def _write(target: Path, stream: IO[bytes], size: int, archive: str) -> None:
+def _write(target: Path, stream: Any, size: int, archive: str) -> None:
     """The member under its final name only when it is as long as promised."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.part")
