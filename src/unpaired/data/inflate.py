@@ -1,4 +1,4 @@
-"""Gzip inflate into one buffer of known size, with CRC and length checked to the end.
+"""Gzip (and zlib) inflate into one buffer of known size, with checksum and length checked.
 
 isal (about 3x the standard library) when it can be imported, else zlib. A small piece at a time
 keeps the working set in the processor's cache and lets a decompression bomb be stopped.
@@ -26,10 +26,10 @@ class InflateError(ValueError):
 
 
 class _Zlib:
-    """zlib's gzip decompressor with the interface of isal's."""
+    """zlib's decompressor with the interface of isal's."""
 
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(31)
+    def __init__(self, gzip: bool) -> None:
+        self._inner = zlib.decompressobj(31 if gzip else 15)
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         return self._inner.decompress(self._inner.unconsumed_tail + bytes(data), max_length)
@@ -47,10 +47,11 @@ class _Zlib:
         return not self._inner.unconsumed_tail
 
 
-def _decompressor() -> Any:
+def _decompressor(gzip: bool) -> Any:
     if igzip_lib is None:
-        return _Zlib()
-    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return _Zlib(gzip)
+    flag = igzip_lib.DECOMP_GZIP if gzip else igzip_lib.DECOMP_ZLIB
+    return igzip_lib.IgzipDecompressor(flag=flag)
 
 
 def inflate_head(data: bytes, length: int) -> bytes:
@@ -66,10 +67,11 @@ def inflate_head(data: bytes, length: int) -> bytes:
         raise InflateError(str(error)) from error
 
 
-def inflate(data: bytes, limit: int) -> tuple[np.ndarray, bool]:
+def inflate(data: bytes | memoryview, limit: int, *, gzip: bool = True) -> tuple[np.ndarray, bool]:
     """All of the stream as writable uint8 [n], and whether foreign bytes follow its end.
 
-    Several gzip members in a row (bgzip) are one stream. Never more than `limit` bytes are kept.
+    Several gzip members in a row (bgzip) are one stream; `gzip=False` reads one zlib stream. Never
+    more than `limit` bytes are kept.
 
     Raises:
         InflateError: a wrong CRC or length, a stream that is cut short, more than `limit` bytes.
@@ -78,14 +80,16 @@ def inflate(data: bytes, limit: int) -> tuple[np.ndarray, bool]:
     source = memoryview(data)
     filled = start = 0
     while True:
-        filled, start = _member(source, start, out, filled)
-        if source[start : start + 2] != MAGIC:
+        filled, start = _member(source, start, out, filled, gzip)
+        if not gzip or source[start : start + 2] != MAGIC:
             return out[:filled], any(source[start:])
 
 
-def _member(source: memoryview, start: int, out: np.ndarray, filled: int) -> tuple[int, int]:
-    """Inflate one gzip member; the new fill of `out` and the position behind the member."""
-    inner = _decompressor()
+def _member(
+    source: memoryview, start: int, out: np.ndarray, filled: int, gzip: bool
+) -> tuple[int, int]:
+    """Inflate one member; the new fill of `out` and the position behind the member."""
+    inner = _decompressor(gzip)
     while not inner.eof:
         piece = source[start : start + _PIECE_IN] if inner.needs_input else b""
         start += len(piece)

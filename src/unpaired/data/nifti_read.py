@@ -1,5 +1,6 @@
 """Reading NIfTI so that damage is never silent."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_volume(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     buffer, layout, notes = _load(path, name, max_voxels)
     affine, more = nifti_header.affine_of(layout, name)
     array = _voxels(buffer, layout, name)
-    _refuse_not_finite(array, name)
+    refuse_not_finite(array, name)
     return Volume(array, affine, layout.header, path, (*layout.notes, *notes, *more))
 
 
@@ -39,9 +40,12 @@ def read_label(path: Path) -> Volume:
     Raises:
         DataError: as `read_volume`, or fractions, or negative values.
     """
-    volume = read_volume(path)
+    return as_label(read_volume(path), shown(path))
+
+
+def as_label(volume: Volume, name: str) -> Volume:
+    """The volume as a label, see `read_label`."""
     array, notes = volume.array, volume.notes
-    name = shown(path)
     if array.dtype.kind == "f":
         whole = np.rint(array)
         off = float(np.abs(array - whole).max())
@@ -63,7 +67,7 @@ def read_label(path: Path) -> Volume:
             f"{name}: a label holds negative values (down to {array.min()}); "
             "give each class a value from 0 on."
         )
-    return Volume(array, volume.affine, volume.header, path, notes)
+    return replace(volume, array=array, notes=notes)
 
 
 def _load(
@@ -145,7 +149,8 @@ def _voxels(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.nd
     return np.add(scaled, inter, out=scaled)
 
 
-def _refuse_not_finite(array: np.ndarray, name: str) -> None:
+def refuse_not_finite(array: np.ndarray, name: str) -> None:
+    """Raise DataError if a voxel is NaN or infinite."""
     # One sum needs no mask, and is finite only if every voxel is.
     if array.dtype.kind != "f":
         return

@@ -21,7 +21,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
-            raise DataError(f"{shown(path)} is {kind}; give the path of a NIfTI file.")
+            raise DataError(f"{shown(path)} is {kind}; give the path of an image file.")
         if status.st_size > limit:
             raise DataError(
                 f"{shown(path)} has {status.st_size} bytes, more than the limit of {limit}; "
