@@ -20,56 +20,64 @@ NAME = "import"
 PHANTOM = "phantom"
 
 
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        help="mmwhs, btcv, chaos, amos, totalsegmentator, decathlon, manifest, nnunet, bids, or "
+        "phantom, which is computed."
+    ),
+]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARCHIVE OUT",
+        help="The folder, .zip, .tar or .tar.gz as downloaded (none for phantom), and the folder "
+        "to write to.",
+    ),
+]
+Literature = Annotated[
+    bool, typer.Option("--literature-split", help="Put the literature's test cases into imagesTs.")
+]
+Swapped = Annotated[
+    bool, typer.Option("--allow-swapped", help="Import organs that lie on the wrong side, too.")
+]
+Link = Annotated[
+    bool, typer.Option("--link", help="Hard links instead of copies where nothing changes.")
+]
+Classes = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="A,B", help="Only these organs (totalsegmentator)."),
+]
+Modality = Annotated[
+    str | None,
+    typer.Option("--modality", metavar="NAME", help="The folder's name (decathlon, nnunet)."),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Cases at a time.")]
+Cases = Annotated[
+    str | None, typer.Option("--cases", metavar="ct=12,mr=12", help="How many (phantom).")
+]
+Level = Annotated[str | None, typer.Option("--level", help="easy, std or hard (phantom).")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Random seed (phantom).")]
+
+
 def command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="mmwhs, btcv, chaos, amos, totalsegmentator, decathlon, manifest, nnunet, bids, "
-            "or phantom, which is computed."
-        ),
-    ],
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="ARCHIVE OUT",
-            help="The folder, .zip, .tar or .tar.gz as downloaded (none for phantom), and the "
-            "folder to write to.",
-        ),
-    ],
-    literature_split: Annotated[
-        bool,
-        typer.Option("--literature-split", help="Put the literature's test cases into imagesTs."),
-    ] = False,
-    allow_swapped: Annotated[
-        bool,
-        typer.Option("--allow-swapped", help="Import organs that lie on the wrong side, too."),
-    ] = False,
-    link: Annotated[
-        bool, typer.Option("--link", help="Hard links instead of copies where nothing changes.")
-    ] = False,
-    classes: Annotated[
-        str | None,
-        typer.Option("--classes", metavar="A,B", help="Only these organs (totalsegmentator)."),
-    ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option("--modality", metavar="NAME", help="The folder's name (decathlon, nnunet)."),
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Cases at a time.")] = 2,
-    cases: Annotated[
-        str | None, typer.Option("--cases", metavar="ct=12,mr=12", help="How many (phantom).")
-    ] = None,
-    level: Annotated[
-        str | None, typer.Option("--level", help="easy, std or hard (phantom).")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Random seed (phantom).")] = None,
+    source: SourceName,
+    paths: Paths,
+    literature_split: Literature = False,
+    allow_swapped: Swapped = False,
+    link: Link = False,
+    classes: Classes = None,
+    modality: Modality = None,
+    workers: Workers = 2,
+    cases: Cases = None,
+    level: Level = None,
+    seed: Seed = None,
     as_json: Json = False,
 ) -> None:
     """Bring an official data set into folders that --data takes. A second call goes on.
 
     Exit code 3 if some case could not be imported; the others are there.
     """
-    chosen = {"--cases": cases, "--level": level, "--seed": seed}
     if source == PHANTOM:
         others = {
             "--literature-split": literature_split or None,
@@ -78,17 +86,17 @@ def command(
             "--classes": classes,
             "--modality": modality,
         }
-        _refuse(others, "phantom")
+        _refuse(others, source)
         _phantom(_paths(paths, 1)[0], cases, level or "std", seed or 0, workers, as_json)
         return
-    _refuse(chosen, source)
+    _refuse({"--cases": cases, "--level": level, "--seed": seed}, source)
     archive, out = _paths(paths, 2)
+    if modality is not None and not MODALITY_NAME.fullmatch(modality):
+        raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
     from unpaired.data.importing.found import Options
     from unpaired.data.importing.run import import_source
 
-    if modality is not None and not MODALITY_NAME.fullmatch(modality):
-        raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with Progress("import") as progress:
         outcome = import_source(
@@ -102,10 +110,7 @@ def command(
             workers=workers,
             progress=progress,
         )
-    if as_json:
-        say_json(outcome)
-    else:
-        _tell(outcome)
+    say_json(outcome) if as_json else _tell(outcome)
     if outcome.failed:
         raise typer.Exit(DataError.exit_code)
 

@@ -160,6 +160,18 @@ def test_damage(tmp_path):
         unpacked(tmp_path / "none.zip", tmp_path / "v")
 
 
+@pytest.mark.parametrize(("field", "value", "words"), [(8, 99, "compression"), (6, 1, "encrypted")])
+def test_what_python_cannot_unpack(tmp_path, field, value, words):
+    """An unknown compression and a password, set in both headers of the first member."""
+    path = write_zip(tmp_path / "x.zip")
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\1\2")
+    data[field], data[central + field + 2] = value, value
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{words}.*unpack it and give the folder"):
+        unpacked(path, tmp_path / "s")
+
+
 def test_a_second_call_goes_on(tmp_path):
     path = write_zip(tmp_path / "x.zip")
     assert unpacked(path, tmp_path / "s") == FILES

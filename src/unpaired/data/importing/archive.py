@@ -26,7 +26,6 @@ _DAMAGE = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    NotImplementedError,  # zipfile: a compression it does not know
 )
 Progress = Callable[[int, int, str], None]
 
@@ -60,7 +59,7 @@ def opened(
             f"{shown(archive)} is damaged or cut short ({error or type(error).__name__}); "
             "download it again."
         ) from error
-    except RuntimeError as error:  # zipfile: a password is needed
+    except RuntimeError as error:  # zipfile: a password, or a compression it does not know
         raise DataError(f"{shown(archive)}: {error}; unpack it and give the folder.") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError) or error.errno is not None:

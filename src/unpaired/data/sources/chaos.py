@@ -31,7 +31,7 @@ class SeriesImage:
     verbatim: Path | None = None
 
     def read(self) -> Volume:
-        return series.read_series(self.files)
+        return series.read_folder(self.files)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class PictureLabel:
                 f"{shown(self.pictures[0].parent)} holds {len(self.pictures)} pictures for "
                 f"{len(self.slices)} slices; copy the folder again."
             )
-        order = series.slice_order(self.slices)
-        planes = [_picture(self.pictures[i], image.array.shape[:2]) for i in order]
+        belongs = dict(zip(self.slices, self.pictures, strict=True))
+        slices = series.files_of(image)
+        planes = [_picture(belongs[file], image.array.shape[:2]) for file in slices]
         grey = np.stack(planes, axis=-1)
         array = np.zeros(grey.shape, np.uint8)
         for value, (low, high) in self.ranges.items():
