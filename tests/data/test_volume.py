@@ -214,8 +214,8 @@ def test_bomb_is_stopped_early(tmp_path):
     real = inflate._decompressor
 
     class Counting:
-        def __init__(self):
-            self.inner = real()
+        def __init__(self, gzip):
+            self.inner = real(gzip)
 
         def decompress(self, *args):
             given_out.append(len(out := self.inner.decompress(*args)))

@@ -47,7 +47,7 @@ class _Zlib:
         return not self._inner.unconsumed_tail
 
 
-def _decompressor(gzip: bool) -> Any:
+def _decompressor(gzip: bool = True) -> Any:
     if igzip_lib is None:
         return _Zlib(gzip)
     flag = igzip_lib.DECOMP_GZIP if gzip else igzip_lib.DECOMP_ZLIB

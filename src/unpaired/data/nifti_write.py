@@ -8,7 +8,7 @@ import numpy as np
 
 from unpaired import files
 from unpaired.data import inflate
-from unpaired.data.geometry import Volume
+from unpaired.data.geometry import SAME_GRID_MM, Volume, corner_offset
 from unpaired.data.nifti_header import Layout, affine_of
 from unpaired.data.paths import shown
 from unpaired.errors import UsageError
@@ -54,8 +54,8 @@ def _narrow(array: np.ndarray) -> np.ndarray:
 
 def _header_for(array: np.ndarray, like: Volume) -> bytes:
     # A header whose geometry is not the volume's (an array resampled by the caller) is of no use.
-    header = _fresh_header(like)
-    if like.header is not None and np.array_equal(_affine(like, like.header), like.affine):
+    header = fresh_header(like)
+    if like.header is not None and _lies_here(like, like.header):
         header = like.header.as_byteswapped("<")
     header.set_data_dtype(array.dtype.newbyteorder("<"))
     header.set_data_shape(array.shape)
@@ -65,13 +65,16 @@ def _header_for(array: np.ndarray, like: Volume) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-def _affine(like: Volume, header: nib.Nifti1Header) -> np.ndarray:
+def _lies_here(like: Volume, header: nib.Nifti1Header) -> bool:
+    """Whether the header means the volume's affine, up to its 32-bit numbers."""
     sizes = (like.array.shape[0], like.array.shape[1], like.array.shape[2])
     layout = Layout(header, sizes, like.array.dtype, 0, ())
-    return affine_of(layout, "the grid")[0]
+    told = affine_of(layout, "the grid")[0]
+    return corner_offset(told, like.affine, sizes) <= SAME_GRID_MM
 
 
-def _fresh_header(like: Volume) -> nib.Nifti1Header:
+def fresh_header(like: Volume) -> nib.Nifti1Header:
+    """A NIfTI header with the volume's geometry, qform and sform in scanner coordinates."""
     image = nib.Nifti1Image(np.empty(like.array.shape, np.uint8), like.affine)
     image.set_qform(like.affine, 1)
     image.set_sform(like.affine, 1)

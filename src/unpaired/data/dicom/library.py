@@ -27,7 +27,7 @@ def library(name: str) -> Any:
 
 
 @contextmanager
-def damage_named(path: Path, doing: str) -> Iterator[None]:
+def damage_named(path: Path, doing: str, mend: str = "copy it again") -> Iterator[None]:
     """Whatever a library raises on a damaged file becomes one `DataError`; its warnings about
     values that are odd but readable are dropped."""
     try:
@@ -43,4 +43,4 @@ def damage_named(path: Path, doing: str) -> Iterator[None]:
         raise DataError(f"cannot read {shown(path)}: {reason}; replace the file.") from error
     except Exception as error:  # pydicom and its decoders raise many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{shown(path)}: cannot {doing} ({reason}); copy it again.") from error
+        raise DataError(f"{shown(path)}: cannot {doing} ({reason}); {mend}.") from error
