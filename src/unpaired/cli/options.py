@@ -34,6 +34,34 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")
 ]
 
+Series = Annotated[
+    str | None,
+    typer.Option("--series", metavar="UID|NUMBER", help="Which series of a DICOM folder to read."),
+]
+ResampleSlices = Annotated[
+    bool,
+    typer.Option(
+        "--resample-slices",
+        help="Mend tilted, uneven or missing DICOM slices by interpolation, and say so.",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="nifti|nrrd|mha|mgz|dicom-seg",
+        help="Write labels so, into the folder --out; several: all. Else the image's own format.",
+    ),
+]
+EmptySegments = Annotated[
+    bool,
+    typer.Option("--empty-segments", help="DICOM-SEG: also classes of which nothing was found."),
+]
+Codes = Annotated[
+    Path | None,
+    typer.Option("--codes", metavar="FILE", help="DICOM-SEG: codes of classes (TOML or JSON)."),
+]
+
 
 def parse_data(given: Sequence[str] | None) -> dict[str, Path]:
     """`["a=/one", "b=/two"]` -> {"a": Path("/one"), "b": Path("/two")}.

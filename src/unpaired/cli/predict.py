@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unpaired.cli.options import Device, Json
+from unpaired.cli.options import (
+    Codes,
+    Device,
+    EmptySegments,
+    Formats,
+    Json,
+    ResampleSlices,
+    Series,
+)
 from unpaired.cli.progress import Progress
 from unpaired.cli.show import note, say, say_json
 from unpaired.errors import DataError
@@ -18,8 +26,9 @@ NAME = "predict"
 
 
 def command(
-    images: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image, or folder; "
-                                                 "several files are the channels of one image.")],
+    images: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image, folder of a "
+                                                 "DICOM series, or folder of images; several files "
+                                                 "are the channels of one image.")],
     model: Annotated[
         list[Path],
         typer.Option("--model", metavar="RUN", help="A run or an exported model; several: mean."),
@@ -40,6 +49,11 @@ def command(
         typer.Option("--mirror/--no-mirror", help="Mean over mirrored images, as in training."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1)] = None,
+    series: Series = None,
+    resample_slices: ResampleSlices = False,
+    formats: Formats = None,
+    empty_segments: EmptySegments = False,
+    codes: Codes = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -47,6 +61,7 @@ def command(
     for path in images:
         if not path.exists():
             raise DataError(f"{path} does not exist.")
+    asked = _asked(series, resample_slices, formats, empty_segments, codes)
 
     from unpaired.engine.predict import Predictor
 
@@ -55,7 +70,7 @@ def command(
     )
     outcome = _segment(
         predictor, images, out, modality,
-        probabilities=probabilities, largest_component=largest_component,
+        probabilities=probabilities, largest_component=largest_component, **asked,
     )  # fmt: skip
     if as_json:
         say_json({**vars(outcome), "classes": predictor.classes})
@@ -64,20 +79,41 @@ def command(
         _tell(outcome, out)
 
 
+def _asked(
+    series: str | None,
+    resample_slices: bool,
+    formats: list[str] | None,
+    empty_segments: bool,
+    codes: Path | None,
+) -> dict[str, Any]:
+    """The options on formats, as the predictor takes them."""
+    from unpaired.data.dicom.codes import read_codes
+    from unpaired.data.read import Reading
+    from unpaired.data.write import Writing
+
+    names = tuple(name for text in formats or () for name in text.split(","))
+    own = read_codes(codes) if codes is not None else {}
+    return {
+        "reading": Reading(series, resample_slices),
+        "writing": Writing(names, empty_segments, own),
+    }
+
+
 def _segment(
     predictor: "Predictor", images: list[Path], out: Path, modality: str | None, **options: Any
 ) -> "Outcome":
     """A folder image by image; anything else is the channels of one image."""
+    from unpaired.data.read import is_series_folder
     from unpaired.engine.outcome import Outcome
 
-    if len(images) == 1 and images[0].is_dir():
+    if len(images) == 1 and images[0].is_dir() and not is_series_folder(images[0]):
         with Progress("predict") as progress:
             return predictor.predict_folder(
                 images[0], out, modality, **options, progress=progress, strict=False
             )
     found = predictor.predict_file(images, out, modality, **options)
     notes = {out.name: found.notes} if found.notes else {}
-    return Outcome({out.name: out}, {}, {}, notes)
+    return Outcome({out.name: found.files[0]}, {}, {}, notes)
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from unpaired.data.dicom import holds_dicom
 from unpaired.data.geometry import check_affine
 from unpaired.data.paths import shown
-from unpaired.data.volume import Volume, read_volume
+from unpaired.data.read import ENDINGS, Reading, images_in, read_image, series_folders_in
+from unpaired.data.volume import Volume
+from unpaired.data.write import marked
 from unpaired.errors import DataError, UsageError
 
 Image = Path | str | Volume | np.ndarray
-ENDINGS = (".nii.gz", ".nii")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -22,6 +24,7 @@ def volumes_of(
     image: Image | Sequence[Image],
     affine: np.ndarray | None = None,
     spacing_mm: Sequence[float] | None = None,
+    reading: Reading | None = None,
 ) -> list[Volume]:
     """One volume a channel.
 
@@ -29,23 +32,29 @@ def volumes_of(
         image: one channel, or a sequence of them; arrays are [i j k].
         affine: of arrays: voxel index to millimetres (Right, Anterior, Superior).
         spacing_mm: of arrays without an affine; their axes then run to Right, Anterior, Superior.
+        reading: which series of a DICOM folder, and whether its slices may be resampled.
 
     Raises:
-        UsageError: an array without geometry.
+        UsageError: an array without geometry, or a series that must be chosen.
         DataError: a file or an array is at fault.
     """
     several = isinstance(image, Sequence) and not isinstance(image, str)
     channels: Sequence[Image] = image if several else [image]  # type: ignore[assignment, list-item]
     if not channels:
         raise UsageError("there is no image; give a path, a volume, an array, or one a channel.")
-    return [_volume(channel, affine, spacing_mm) for channel in channels]
+    return [_volume(channel, affine, spacing_mm, reading) for channel in channels]
 
 
-def _volume(image: Image, affine: np.ndarray | None, spacing_mm: Sequence[float] | None) -> Volume:
+def _volume(
+    image: Image,
+    affine: np.ndarray | None,
+    spacing_mm: Sequence[float] | None,
+    reading: Reading | None,
+) -> Volume:
     if isinstance(image, Volume):
         return image
     if isinstance(image, str | Path):
-        return read_volume(Path(image))
+        return read_image(Path(image), reading)
     if affine is None and spacing_mm is None:
         raise UsageError(
             "an array needs its geometry: give affine=... (voxel index to millimetres), or "
@@ -69,33 +78,54 @@ def _volume(image: Image, affine: np.ndarray | None, spacing_mm: Sequence[float]
 def grid_of(volume: Volume, mark: str | None = None) -> Volume:
     """The volume's geometry without its voxels, to write results on; `mark` goes into the
     header's description."""
-    header = None if volume.header is None else volume.header.copy()
-    if header is not None and mark is not None:
-        header["descrip"] = mark.encode()[:79]
     # A view of one byte: the memory of the voxels can be given back.
     empty = np.broadcast_to(np.uint8(0), volume.array.shape)
-    return replace(volume, array=empty, header=header)
+    grid = replace(volume, array=empty)
+    return grid if mark is None else marked(grid, mark)
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The NIfTI files directly in a folder, sorted; hidden files are not images.
+    """The images directly in a folder, sorted: files by their names' endings, and folders that
+    hold a DICOM series; hidden ones are no images.
 
     Raises:
-        DataError: not a folder, or it holds none.
+        DataError: not a folder, it holds none, or slices lie among images.
     """
     if not folder.is_dir():
         raise DataError(f"{shown(folder)} is not a folder of images; check the path.")
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS) and p.name[0] != ".")
+    found = sorted([*images_in(folder), *series_folders_in(folder)])
+    if holds_dicom(folder):
+        if found:
+            raise DataError(
+                f"{shown(folder)} holds DICOM files and other images ({shown(found[0].name)}) side "
+                "by side; keep them in folders of their own."
+            )
+        return [folder]
     if not found:
-        inside = sorted(p.parent.name for p in folder.glob("*/*.nii*"))
+        inside = sorted(p.parent.name for e in ENDINGS for p in folder.glob(f"*/*{e}"))
         hint = f" Did you mean {shown(folder / inside[0])}?" if inside else ""
-        raise DataError(f"{shown(folder)} holds no .nii or .nii.gz file.{hint}")
+        raise DataError(
+            f"{shown(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
+            f"DICOM).{hint}"
+        )
     return found
 
 
 def case_of(path: Path) -> str:
-    """The file's name without its ending."""
-    return next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.name)
+    """The file's name without its ending; a folder's name."""
+    endings = (*ENDINGS, ".dcm")
+    return next((path.name.removesuffix(e) for e in endings if path.name.endswith(e)), path.name)
+
+
+def newest_change(path: Path) -> float:
+    """When the file, or the last of the files in a folder, was changed (seconds)."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return max(p.stat().st_mtime for p in (path, *inside))
+
+
+def case_of_channel(path: Path) -> str:
+    """As `case_of`, without the number 0000 of a first channel."""
+    return case_of(path).removesuffix("_0000")
 
 
 def group_channels(

@@ -51,6 +51,11 @@ def colour(value: int) -> tuple[int, int, int]:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
+def colours(count: int) -> list[tuple[int, int, int]]:
+    """The colours of so many classes, background first."""
+    return [colour(value) for value in range(count)]
+
+
 def recipe_mark(*parts: str) -> str:
     """A short fingerprint of what a prediction depends on besides its image."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

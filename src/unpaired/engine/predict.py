@@ -9,16 +9,18 @@ import numpy as np
 import torch
 
 from unpaired.data.dataset import did_you_mean
-from unpaired.data.paths import shown
-from unpaired.data.volume import Volume, write_volume
+from unpaired.data.read import Reading
+from unpaired.data.volume import Volume
+from unpaired.data.write import Names, Writing, write_labels
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble
-from unpaired.engine.images import ENDINGS, Image, case_of, grid_of, volumes_of
-from unpaired.engine.label_files import recipe_mark, write_label_files
+from unpaired.engine.images import Image, case_of, grid_of, volumes_of
+from unpaired.engine.label_files import colours, recipe_mark, write_label_files
 from unpaired.engine.members import Member, load_members
 from unpaired.engine.memory import told_for
 from unpaired.engine.outcome import Outcome
 from unpaired.engine.probability_file import SCALE, encode, probability_file
+from unpaired.engine.targets import refuse_unwritable, targets_of
 from unpaired.errors import UsageError
 
 _EXPORT = 1  # part of a prediction's mark: raise it when the same inputs give other labels
@@ -34,6 +36,7 @@ class Prediction:
         classes: class names, background first.
         probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
         notes: what was odd, yet accepted, and how memory ran short.
+        files: the label files written.
     """
 
     labels: np.ndarray
@@ -42,6 +45,7 @@ class Prediction:
     modality: str
     probabilities: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 class Predictor:
@@ -102,8 +106,10 @@ class Predictor:
         spacing_mm: Sequence[float] | None = None,
         probabilities: bool = False,
         largest_component: Sequence[str] | None = None,
+        reading: Reading | None = None,
     ) -> Prediction:
-        """Segment one image: a path, a volume, an array [i j k], or a sequence of one a channel.
+        """Segment one image: a path (a file, or the folder of a DICOM series), a volume, an array
+        [i j k], or a sequence of one a channel.
 
         Args:
             modality: may be left out where the model knows only one.
@@ -111,6 +117,7 @@ class Predictor:
             probabilities: keep those of all classes; they take 4 bytes per class and voxel.
             largest_component: class names of which only the largest connected piece is kept; the
                 model's configuration by default. The probabilities are left as they are.
+            reading: which DICOM series, and whether its slices may be resampled.
 
         Raises:
             UsageError: an unknown modality or class, or an array without geometry.
@@ -118,7 +125,7 @@ class Predictor:
             ResourceError: there is not enough memory.
         """
         name, largest = self.modality(modality), self.class_indices(largest_component)
-        volumes = volumes_of(image, affine, spacing_mm)
+        volumes = volumes_of(image, affine, spacing_mm, reading)
         scores = None
         if probabilities:
             with told_for(volumes[0]):
@@ -136,8 +143,11 @@ class Predictor:
         probabilities: bool = False,
         largest_component: Sequence[str] | None = None,
         label_files: bool = True,
+        reading: Reading | None = None,
+        writing: Writing | None = None,
     ) -> Prediction:
-        """Segment files and write the labels to `out` (.nii.gz or .nii), on the image's grid.
+        """Segment files and write the labels on the image's grid, to `out` or into the folder
+        `out` in the image's own format (see `unpaired.engine.targets`).
 
         Beside it: `<name>_labels.json`, `.txt` (ITK-SNAP) and `.ctbl` (3D Slicer), and, if asked
         for, `<name>_probabilities.nii`. The file's description holds `mark(...)`.
@@ -145,22 +155,49 @@ class Predictor:
         Raises:
             as `predict`, and UsageError where `out` would overwrite the image.
         """
-        name, largest = self.modality(modality), self.class_indices(largest_component)
         paths = [image] if isinstance(image, Path) else list(image)
-        _check_out(out, paths)
-        volumes: list[Volume] = list(volumes_of(paths))
-        grid = grid_of(volumes[0], self.mark(name, largest_component))
+        return self.predict_into(
+            paths,
+            targets_of(out, paths, writing or Writing()),
+            modality,
+            probabilities=probabilities,
+            largest_component=largest_component,
+            label_files=label_files,
+            reading=reading,
+            writing=writing,
+        )
+
+    def predict_into(
+        self,
+        paths: Sequence[Path],
+        targets: Sequence[Path],
+        modality: str | None = None,
+        *,
+        probabilities: bool = False,
+        largest_component: Sequence[str] | None = None,
+        label_files: bool = True,
+        reading: Reading | None = None,
+        writing: Writing | None = None,
+    ) -> Prediction:
+        """As `predict_file`, into label files of given names, each in the format of its ending."""
+        name, largest = self.modality(modality), self.class_indices(largest_component)
+        volumes = volumes_of(paths, reading=reading)
+        refuse_unwritable(targets, volumes[0])
+        mark = self.mark(name, largest_component, reading)
+        grid, first = grid_of(volumes[0], mark), targets[0]
         if probabilities:
-            beside = out.with_name(f"{case_of(out)}_probabilities.nii")
+            beside = first.with_name(f"{case_of(first)}_probabilities.nii")
             with probability_file(beside, len(self.classes), grid) as scores:
                 scores[0] = SCALE
                 found = self._segment(volumes, name, largest, scores, encode)
         else:
             found = self._segment(volumes, name, largest)
-        write_volume(out, found.labels, grid)
+        notes, told = list(found.notes), Names(self.classes, colours(len(self.classes)), mark)
+        for target in targets:
+            notes += write_labels(target, found.labels, grid, told, writing)
         if label_files:
-            write_label_files(out.parent, self.classes, f"{case_of(out)}_")
-        return found
+            write_label_files(first.parent, self.classes, f"{case_of(first)}_")
+        return replace(found, notes=tuple(notes), files=tuple(targets))
 
     def modality(self, name: str | None) -> str:
         """The modality's name, checked; the only one where there is one.
@@ -194,12 +231,18 @@ class Predictor:
                 )
         return [self.classes.index(name) for name in found]
 
-    def mark(self, modality: str, largest_component: Sequence[str] | None = None) -> str:
+    def mark(
+        self,
+        modality: str,
+        largest_component: Sequence[str] | None = None,
+        reading: Reading | None = None,
+    ) -> str:
         """What a prediction depends on besides the image, as a short text for its header."""
         largest = self.class_indices(largest_component)
         weights = [member.digest for member in self.members]
         facts = [modality, f"{self._ensemble.overlap}", f"{sorted(largest)}", f"{_EXPORT}"]
         facts += ["mirrored"] if self._ensemble.mirror else []
+        facts += [] if reading in (None, Reading()) else [repr(reading)]
         return f"unpaired {recipe_mark(*weights, *facts)}"
 
     def predict_folder(
@@ -227,10 +270,3 @@ class Predictor:
         labels = self._ensemble.segment(volumes, modality, largest, *into)
         notes += self.notes[already:]
         return Prediction(labels, grid, self.classes, modality, notes=tuple(notes))
-
-
-def _check_out(out: Path, images: Sequence[Path]) -> None:
-    if not out.name.endswith(ENDINGS):
-        raise UsageError(f"{shown(out)}: the name must end in .nii or .nii.gz.")
-    if any(out.resolve() == image.resolve() for image in images):
-        raise UsageError(f"{shown(out)} is the image itself; choose another name for the labels.")

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unpaired.data.paths import shown
-from unpaired.data.volume import read_label
-from unpaired.engine.images import files_in, group_channels
+from unpaired.data.read import Reading
+from unpaired.data.write import Writing, read_mark
+from unpaired.engine.images import files_in, group_channels, newest_change
 from unpaired.engine.label_files import write_label_files
 from unpaired.engine.memory import OutOfMemoryError
 from unpaired.engine.outcome import Outcome
 from unpaired.engine.predict import Predictor
+from unpaired.engine.targets import case_targets
 from unpaired.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
@@ -28,8 +30,11 @@ def predict_folder(
     overwrite: bool = False,
     progress: Progress | None = None,
     strict: bool = True,
+    reading: Reading | None = None,
+    writing: Writing | None = None,
 ) -> Outcome:
-    """Predict every image of a folder (or list of files) into `out`/<case>.nii.gz.
+    """Predict every image of a folder (or list of files) into the folder `out`, each in its own
+    format (NIfTI: `<case>.nii.gz`). A folder with a DICOM series in it is an image.
 
     Files named `<case>_0000.nii.gz`, `<case>_0001.nii.gz` are the channels of a case; other names
     are cases of one channel. See `predict_cases` for the rest.
@@ -43,7 +48,7 @@ def predict_folder(
     """
     name = predictor.modality(modality)
     paths = files_in(images) if isinstance(images, Path) else list(images)
-    if any(path.resolve().parent == out.resolve() for path in paths):
+    if any(out.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
         raise UsageError(f"{shown(out)} holds the images; choose another folder for the labels.")
     channels = len(predictor.plan.modalities[name].channel_names)
     cases, broken = group_channels(paths, channels)
@@ -56,6 +61,8 @@ def predict_folder(
         largest_component=largest_component,
         overwrite=overwrite,
         progress=progress,
+        reading=reading,
+        writing=writing,
     )
     outcome.failures.update(broken)
     if strict:
@@ -73,6 +80,8 @@ def predict_cases(
     largest_component: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    reading: Reading | None = None,
+    writing: Writing | None = None,
 ) -> Outcome:
     """Predict cases, each a file a channel; a case at fault does not stop the others.
 
@@ -85,28 +94,30 @@ def predict_cases(
     Raises:
         ResourceError: `out` cannot be written.
     """
-    mark = predictor.mark(modality, largest_component)
-    outcome = Outcome({}, {}, {}, {})
+    mark = predictor.mark(modality, largest_component, reading)
+    outcome, asked = Outcome({}, {}, {}, {}), writing or Writing()
     write_label_files(out, predictor.classes)
     for done, (case, paths) in enumerate(cases.items(), 1):
-        target = out / f"{case}.nii.gz"
+        targets = case_targets(out, case, paths[0], asked)
         extra = (out / f"{case}_probabilities.nii",) if probabilities else ()
-        if not overwrite and _is_done(target, extra, paths, mark, len(predictor.classes)):
-            outcome.kept[case] = target
+        if not overwrite and _is_done(targets, extra, paths, mark, len(predictor.classes)):
+            outcome.kept[case] = targets[0]
         else:
             try:
-                found = predictor.predict_file(
+                found = predictor.predict_into(
                     list(paths),
-                    target,
+                    targets,
                     modality,
                     probabilities=probabilities,
                     largest_component=largest_component,
                     label_files=False,
+                    reading=reading,
+                    writing=asked,
                 )
-                outcome.written[case] = target
+                outcome.written[case] = targets[0]
                 if found.notes:
                     outcome.notes[case] = found.notes
-            except (DataError, OutOfMemoryError) as error:
+            except (DataError, UsageError, OutOfMemoryError) as error:
                 outcome.failures[case] = str(error)
                 log.warning("%s: %s", case, error)
         if progress is not None:
@@ -115,21 +126,23 @@ def predict_cases(
 
 
 def _is_done(
-    target: Path, extra: Sequence[Path], images: Sequence[Path], mark: str, classes: int
+    targets: Sequence[Path],
+    extra: Sequence[Path],
+    images: Sequence[Path],
+    mark: str,
+    classes: int,
 ) -> bool:
-    """Whether the label file is whole and it, and what lies beside it, would come out the same."""
+    """Whether the label files are whole and they, and what lies beside, would come out the same."""
     try:
-        newest = max(path.stat().st_mtime for path in images)
-        if any(path.stat().st_mtime < newest for path in (target, *extra)):
+        newest = max(newest_change(path) for path in images)
+        if any(path.stat().st_mtime < newest for path in (*targets, *extra)):
             return False
         if any(_description(path) != mark for path in extra):
             return False
-        label = read_label(target)
+        told = [read_mark(path) for path in targets]
     except (OSError, DataError):
         return False
-    assert label.header is not None
-    same = label.header["descrip"].item().decode(errors="replace") == mark
-    return same and int(label.array.max()) < classes
+    return all(found == mark and highest < classes for found, highest in told)
 
 
 def _description(path: Path) -> str:

@@ -104,7 +104,7 @@ def _refuse_impossible(path: Path, facts: Any, expected: int) -> None:
 def _need_decoder(path: Path, syntax: Any) -> None:
     try:
         decoder = library("pydicom.pixels").get_decoder(syntax)
-    except NotImplementedError as error:
+    except RuntimeError as error:  # unknown to pydicom
         raise DataError(
             f"{shown(path)} is compressed as {syntax.name}, which is not read; convert it first."
         ) from error

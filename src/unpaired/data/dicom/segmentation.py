@@ -64,15 +64,8 @@ def write_segmentation(
             f"{shown(path)}: a DICOM segmentation points at the slices it was made on, and the "
             "image is no DICOM series; write NIfTI instead."
         )
-    planes, notes = on_slices(labels, like, source), []
-    present = [value for value in range(1, len(classes)) if (planes == value).any()]
-    chosen = present
-    if empty_segments or not present:
-        chosen = list(range(1, len(classes)))
-    if not present:
-        notes.append("nothing was found; the DICOM segmentation holds empty segments")
-    numbers = np.zeros(max(len(classes), 2), np.uint8)
-    numbers[chosen] = np.arange(1, len(chosen) + 1)
+    planes = on_slices(labels, like, source)
+    chosen, notes = _chosen(planes, len(classes), empty_segments)
     identity = _identity(labels, source, mark)
     where = source.frames[0].path
     with damage_named(where, "write the segmentation of this series", "write NIfTI instead"):
@@ -84,25 +77,48 @@ def write_segmentation(
         ]
         found = library("highdicom.seg").Segmentation(
             source_images=images,
-            pixel_array=numbers[planes],
+            pixel_array=_numbered(planes, chosen),
             segmentation_type="BINARY",
             segment_descriptions=segments,
-            series_instance_uid=_uid(identity, "series"),
-            series_number=_series_number(images[0]),
-            sop_instance_uid=_uid(identity, "instance"),
-            instance_number=1,
-            manufacturer="unpaired",
-            manufacturer_model_name="unpaired",
-            software_versions=__version__,
-            device_serial_number="0",
-            content_label="SEGMENTATION",
+            omit_empty_frames=bool(planes.any()),
             content_description=mark or None,
-            series_description="Segmentation by unpaired",
-            omit_empty_frames=bool(present),
+            **_about(images[0], identity),
         )
     with atomic(path) as temporary:
         found.save_as(temporary)
     return tuple(notes)
+
+
+def _chosen(planes: np.ndarray, classes: int, empty: bool) -> tuple[list[int], list[str]]:
+    """The classes to describe: those that occur, or all; notes."""
+    every = list(range(1, classes))
+    occur = [value for value in every if (planes == value).any()]
+    if occur:
+        return every if empty else occur, []
+    return every, ["nothing was found; the DICOM segmentation holds empty segments"]
+
+
+def _about(image: Any, identity: str) -> dict[str, Any]:
+    """The object's own identity, beside what it takes over from the series."""
+    return {
+        "series_instance_uid": _uid(identity, "series"),
+        "series_number": int(image.get("SeriesNumber") or 0) + _SERIES_STEP,
+        "series_description": "Segmentation by unpaired",
+        "sop_instance_uid": _uid(identity, "instance"),
+        "instance_number": 1,
+        "manufacturer": "unpaired",
+        "manufacturer_model_name": "unpaired",
+        "software_versions": __version__,
+        "device_serial_number": "0",
+        "content_label": "SEGMENTATION",
+    }
+
+
+def _numbered(planes: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+    """Class indices -> segment numbers, which run from 1 without gaps; what is not chosen is 0."""
+    numbers = np.zeros(max(int(planes.max()), *chosen) + 1, np.uint8)
+    numbers[list(chosen)] = np.arange(1, len(chosen) + 1)
+    return numbers[planes]
 
 
 def on_slices(labels: np.ndarray, like: Volume, source: DicomSource) -> np.ndarray:
@@ -190,11 +206,6 @@ def _segment(
 
 def _concept(code: Code) -> Any:
     return library("highdicom.sr").CodedConcept(code.value, code.scheme, code.meaning)
-
-
-def _series_number(image: Any) -> int:
-    number = image.get("SeriesNumber")
-    return int(number or 0) + _SERIES_STEP
 
 
 def _identity(labels: np.ndarray, source: DicomSource, mark: str) -> str:
