@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from unpaired.build import build_joint, build_objective, build_segmenter, size_step
-from unpaired.config import Config, load_config
+from unpaired.config import Config, load_config, preset_names
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import UsageError
 
 SMALL = ["model.options.embed_dim=8", "model.options.heads=[1, 2, 2, 4]", "model.heads=4"]
@@ -96,3 +97,30 @@ def test_class_weights_must_match_the_classes() -> None:
 def test_a_name_that_no_module_can_have_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
         build_joint(config(), plan(name))
+
+
+@pytest.mark.parametrize("of_minutes", [False, True])
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_builds_its_network_at_its_patch(name: str, of_minutes: bool) -> None:
+    """On the meta device: nothing is computed, but every size and number of heads must fit."""
+    found = load_config(name, of_minutes=of_minutes)
+    step = size_step(found, found.data.dims)
+    size = found.data.patch or tuple(max(n, 64 // n * n) for n in step)
+    part = ModalityPlan(channel_names=("c0",), clip=(Clip(kind="percentile", low=0.5, high=99.5),))
+    chosen = Plan(
+        classes=("background", "spleen", "right kidney", "left kidney", "liver"),
+        modalities={"a": part, "b": part},
+        spacing_mm=found.data.spacing_mm or (3.0, 1.0, 1.0),
+        slice_axis="S",
+        patch=size,
+        context=found.data.context if found.data.dims == 2 else 1,
+    )
+    assert all(n % s == 0 for n, s in zip(size, step, strict=True))
+    joint = build_shapes(found, chosen, 10_000, build_joint)
+    build_objective(found, chosen)
+    assert joint.segmenter.backbone.dims == found.data.dims
+    assert joint.semantics.keys() == {"a", "b"}
+    if name == "abdomen-3d-nnformer" and not of_minutes:  # the published Synapse network, 5 classes
+        network = joint.segmenter.backbone
+        tables = sum(p.numel() for n, p in network.named_parameters() if "bias_table" in n)
+        assert sum(p.numel() for p in network.parameters()) - tables > 149_000_000
