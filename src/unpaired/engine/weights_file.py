@@ -1,6 +1,7 @@
 """Weights from a file of somebody else's: safetensors, or a torch file that needs no code."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             head = file.read(9)
-        loaded = load_file(path) if head[8:] == b"{" else _torch_file(path)
+        loaded = load_file(path) if head[8:] == b"{" else _torch_file(path, head)
     except DataError:
         raise
     except Exception as error:  # any failure of a parser of untrusted bytes is the file's fault
@@ -52,14 +53,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _torch_file(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
+def _torch_file(path: Path, head: bytes) -> Any:
+    if head[:2] == b"PK":
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"damaged part {damaged}")
+    elif head[:1] != b"\x80" or head[1:2] not in (b"\2", b"\3", b"\4", b"\5"):  # pickle, protocol
+        raise ValueError(f"it begins with {head!r}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on pickles of other protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error) and "global" not in str(error).casefold():
             raise
