@@ -8,7 +8,9 @@ import numpy as np
 
 from unpaired.data.check_case import Facts, Finding, Severity, from_error, inspect
 from unpaired.data.dataset import Case, Dataset, canonical_name, class_names
+from unpaired.data.dicom import holds_dicom
 from unpaired.data.paths import shown
+from unpaired.data.read import ENDINGS
 from unpaired.data.sources import nnunet, open_dataset
 from unpaired.errors import DataError
 
@@ -50,20 +52,23 @@ def worst_first(found: Sequence[Finding]) -> list[Finding]:
 
 
 def check_path(path: Path) -> list[Finding]:
-    """Check one NIfTI file, a data set, a folder of data sets, or a folder of NIfTI files."""
+    """Check one image (a file, or the folder of a DICOM series), a data set, a folder of data sets,
+    or a folder of images."""
     try:
-        if path.is_file() or path.is_symlink() or not path.is_dir():
+        if path.is_symlink() or not path.is_dir() or holds_dicom(path):
             return check({"": _loose("", path.parent, [path])})
         children = [child for child in sorted(path.iterdir()) if child.is_dir()]
         roots = [root for root in (path, *children) if nnunet.looks_like(root)]
         if roots:
             return _check_roots(roots[:1] if roots[0] == path else roots)
-        files = sorted(f for f in path.rglob("*") if f.name.endswith(nnunet.ENDINGS))
-        files = [f for f in files if not f.name.startswith(".")]
+        inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
+        files = [f for f in inside if f.name.endswith(ENDINGS) or (f.is_dir() and holds_dicom(f))]
     except OSError as error:
         raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
     if not files:
-        raise DataError(f"{shown(path)} holds no .nii or .nii.gz file; check the path.")
+        raise DataError(
+            f"{shown(path)} holds no image (.nii.gz, .nrrd, .mha, .mgz, DICOM); check the path."
+        )
     return check({"": _loose("", path, files)})
 
 
@@ -79,7 +84,7 @@ def _check_roots(roots: Sequence[Path]) -> list[Finding]:
 
 
 def _loose(modality: str, root: Path, files: Sequence[Path]) -> Dataset:
-    """NIfTI files without a layout: images without labels."""
+    """Images without a layout, and without labels."""
     cases = tuple(Case(shown(file.name), modality, (file,), None, str(file)) for file in files)
     return Dataset(modality, root, ("image",), {}, cases)
 

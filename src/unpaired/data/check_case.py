@@ -11,15 +11,9 @@ import numpy as np
 
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.volume import (
-    SAME_GRID_MM,
-    Volume,
-    canonical_orientation,
-    read_label,
-    read_volume,
-    same_grid,
-)
-from unpaired.errors import DataError
+from unpaired.data.read import read_image, read_label_image
+from unpaired.data.volume import SAME_GRID_MM, Volume, canonical_orientation, same_grid
+from unpaired.errors import DataError, UsageError
 
 Severity = Literal["error", "warning", "note"]
 EXTREME_ANISOTROPY = 8.0
@@ -66,8 +60,8 @@ class Facts:
 def inspect(case: Case, dataset: Dataset) -> tuple[Facts, list[Finding]]:
     """Read all files of one scan; faults become findings, never exceptions."""
     found: list[Finding] = []
-    images = [_read(case, path, read_volume, found) for path in case.images]
-    label = _read(case, case.label, read_label, found) if case.label else None
+    images = [_read(case, path, read_image, found) for path in case.images]
+    label = _read(case, case.label, read_label_image, found) if case.label else None
     good = [image for image in images if image is not None]
     for image, channel in zip(images, dataset.channel_names, strict=False):
         if image is not None:
@@ -89,7 +83,9 @@ def inspect(case: Case, dataset: Dataset) -> tuple[Facts, list[Finding]]:
     return facts, found
 
 
-def from_error(error: DataError, modality: str, case: str, path: Path | str) -> Finding:
+def from_error(
+    error: DataError | UsageError, modality: str, case: str, path: Path | str
+) -> Finding:
     """A `DataError` as a finding; its message ends in how to mend it."""
     text = str(error).removeprefix(shown(path)).lstrip(": ").rstrip(".")
     what, cut, mend = text.rpartition("; ")
@@ -110,7 +106,7 @@ def _read(
 ) -> Volume | None:
     try:
         volume = reader(path)
-    except DataError as error:
+    except (DataError, UsageError) as error:  # usage: a series must be chosen, a package is missing
         found.append(from_error(error, case.modality, case.id, path))
         return None
     found += [_finding(case, "note", note, "nothing; it is handled", path) for note in volume.notes]

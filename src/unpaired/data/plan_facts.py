@@ -9,7 +9,8 @@ import numpy as np
 
 from unpaired.data import inflate, nifti_header
 from unpaired.data.dataset import Case, Dataset
-from unpaired.data.volume import canonical_orientation, read_label, read_volume
+from unpaired.data.read import read_image, read_label_image
+from unpaired.data.volume import canonical_orientation
 from unpaired.errors import DataError
 
 Found = TypeVar("Found")
@@ -96,7 +97,7 @@ def _case_foreground(
     case: Case, values: Sequence[int], rng: np.random.Generator
 ) -> list[np.ndarray]:
     assert case.label is not None
-    label = read_label(case.label).array
+    label = read_label_image(case.label).array
     # The order of ravel is that of the index, whatever the memory order of the arrays.
     where = np.flatnonzero(np.isin(label, values))
     if len(where) > MAX_VOXELS:
@@ -104,7 +105,7 @@ def _case_foreground(
     index = np.unravel_index(where, label.shape)
     found = []
     for path in case.images:
-        image = read_volume(path).array
+        image = read_image(path).array
         if image.shape != label.shape:
             raise DataError(
                 f"{path} has {image.shape} voxels, its label {case.label} {label.shape}; "

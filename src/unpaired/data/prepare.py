@@ -31,7 +31,7 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.volume import read_label, read_volume
+from unpaired.data.read import read_image, read_label_image
 from unpaired.errors import DataError, ResourceError, UnpairedError
 
 __all__ = [
@@ -200,8 +200,8 @@ def _prepare_case(job: _Job) -> None:
 
 def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
     case = job.case
-    volumes = [read_volume(path) for path in case.images]
-    label = None if case.label is None else read_label(case.label)
+    volumes = [read_image(path) for path in case.images]
+    label = None if case.label is None else read_label_image(case.label)
     if label is not None:
         check_label_grid(volumes[0], label)
     image = preprocess(volumes, case.modality, job.plan)
@@ -236,7 +236,10 @@ def _unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def _sources(case: Case) -> list[dict[str, Any]]:
     found = []
-    for path in (*case.images, *([case.label] if case.label else [])):
+    named = (*case.images, *([case.label] if case.label else []))
+    # Of a DICOM series every file counts.
+    inside = [sorted(f for f in p.rglob("*") if f.is_file()) if p.is_dir() else [p] for p in named]
+    for path in (file for files in inside for file in files):
         try:
             stat = path.stat()
         except OSError as error:

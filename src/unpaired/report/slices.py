@@ -9,12 +9,11 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from unpaired.data.preprocess import to_classes
+from unpaired.data.read import read_image, read_label_image
 from unpaired.data.volume import (
     SAME_GRID_MM,
     SliceAxis,
     canonical_orientation,
-    read_label,
-    read_volume,
     same_grid,
 )
 from unpaired.errors import DataError
@@ -68,9 +67,9 @@ def load_slice(run: Run, modality: str, case: str) -> Slice:
     files = known.get("cases", {}).get(case)
     if not files or not files.get("label"):
         raise DataError(f"data.json does not say where the image and label of {case} are")
-    image = read_volume(Path(files["images"][0]))
-    truth = read_label(Path(files["label"]))
-    prediction = read_label(prediction_file(run.root, modality, case))
+    image = read_image(Path(files["images"][0]))
+    truth = read_label_image(Path(files["label"]))
+    prediction = read_label_image(prediction_file(run.root, modality, case))
     for label in (truth, prediction):
         if same_grid(image, label) > SAME_GRID_MM:
             raise DataError(f"{label.path} does not lie on the grid of {image.path}")
