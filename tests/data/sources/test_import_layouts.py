@@ -102,6 +102,29 @@ def test_amos(tmp_path, about):
     sound(opened)
 
 
+def test_labelled_test_scans_are_for_testing(tmp_path):
+    archive = mini.write_amos(tmp_path / "in")
+    values = {name: value for value, name in enumerate(amos.NAMES)}
+    mini.truth(archive / "amos22/labelsTs/amos_0500.nii.gz", grid(500, mini.TURNS[0]), values)
+    outcome, _ = imported("amos", archive, tmp_path / "out")
+    (fold,) = json.loads(outcome.splits.read_text())
+    assert fold["test"] == ["ct/amos_0500"]
+
+
+def test_values_as_published():
+    """MM-WHS by its organisers, BTCV by nnU-Net's Task017."""
+    assert {v: n for n, v in mmwhs.LABELS.items()} == {
+        0: "background", 205: "myocardium", 420: "left atrium", 500: "left ventricle",
+        550: "right atrium", 600: "right ventricle", 820: "ascending aorta",
+        850: "pulmonary artery",
+    }  # fmt: skip
+    assert sorted(btcv.LABELS, key=btcv.LABELS.__getitem__) == [
+        "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus",
+        "liver", "stomach", "aorta", "inferior vena cava", "portal vein and splenic vein",
+        "pancreas", "right adrenal gland", "left adrenal gland",
+    ]  # fmt: skip
+
+
 def test_amos_shares_classes_with_btcv_and_totalsegmentator(tmp_path):
     _, one = imported("btcv", mini.write_btcv(tmp_path / "a"), tmp_path / "x")
     _, two = imported("amos", mini.write_amos(tmp_path / "b"), tmp_path / "y")

@@ -210,7 +210,6 @@ def _write_cases(
         done += 1
         if isinstance(record, str):
             failed[f"{key}/{case}"] = record
-            plans[key].drop(case)
         else:
             plans[key].commit(case, record)
         if call.progress is not None:
