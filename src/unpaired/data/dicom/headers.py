@@ -13,6 +13,7 @@ from unpaired.errors import DataError
 
 HEAD_BYTES = 2048
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_INDEX = "1.2.840.10008.1.3.10"  # a DICOMDIR by another name
 _NOT_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "DOC", "REG"}
 # What tells images of one place apart, in the words of the standard.
 _MARKS = ("EchoTime", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ImageType")
@@ -32,11 +33,13 @@ class Header:
 
     Attributes:
         series: the series' UID.
+        frames: number of slices in the file.
         facts: a pydicom data set of the tags this package reads.
     """
 
     path: Path
     series: str
+    frames: int
     facts: Any
 
     def text(self, name: str) -> str:
@@ -50,11 +53,6 @@ class Header:
         value = self.facts.get("ImageType")
         several = isinstance(value, Sequence) and not isinstance(value, str)
         return tuple(str(one).upper() for one in value) if several else (str(value or "").upper(),)
-
-    @property
-    def frames(self) -> int:
-        """Number of slices in the file."""
-        return int(self.facts.get("NumberOfFrames") or 1)
 
 
 @dataclass(frozen=True)
@@ -121,16 +119,21 @@ def read_header(path: Path, head: bytes) -> Header | None:
         facts = pydicom.dcmread(
             path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True
         )
+        for element in facts.iterall():  # decode all now, so that damage shows here
+            _ = element.value
         kind = facts.get("SOPClassUID")
-        if not kind:
-            raise DataError(f"{shown(path)}: the header ends too early; copy it again.")
+        if not kind or not (facts.get("SeriesInstanceUID") or kind == _INDEX):
+            raise DataError(
+                f"{shown(path)}: the header ends too early, or names no series; copy it again."
+            )
         image = pydicom.uid.UID(kind).name.endswith("Image Storage")
         if str(facts.get("Modality")) in _NOT_IMAGES or not (image or facts.get("Rows")):
             return None
-        missing = [n for n in ("SeriesInstanceUID", "Rows", "Columns") if not facts.get(n)]
+        missing = [n for n in ("Rows", "Columns") if not facts.get(n)]
         if missing:
             raise DataError(f"{shown(path)}: the header lacks {missing[0]}; copy it again.")
-        return Header(path, str(facts.SeriesInstanceUID), facts)
+        frames = int(facts.get("NumberOfFrames") or 1)
+        return Header(path, str(facts.SeriesInstanceUID), frames, facts)
 
 
 def object_name(path: Path) -> str:
@@ -148,6 +151,20 @@ def frames_of(header: Header) -> list[Frame]:
     Raises:
         DataError: colour, inverted grey, no place in the patient, a damaged header.
     """
+    with damage_named(header.path, "read the slices' places"):
+        _refuse_foreign(header)
+        several = header.facts.get("PerFrameFunctionalGroupsSequence")
+        if several is None:
+            return [_frame(header, 0, None)]
+        if len(several) != header.frames:
+            raise DataError(
+                f"{shown(header.path)}: the header describes {len(several)} of {header.frames} "
+                "frames; copy it again."
+            )
+        return [_frame(header, index, item) for index, item in enumerate(several)]
+
+
+def _refuse_foreign(header: Header) -> None:
     name, facts = shown(header.path), header.facts
     if int(facts.get("SamplesPerPixel") or 1) != 1:
         raise DataError(f"{name} is a colour picture; export the scan as one grey channel.")
@@ -157,21 +174,11 @@ def frames_of(header: Header) -> list[Frame]:
             f"{name} is stored as {grey or 'unknown colours'}, not as MONOCHROME2 (high is "
             "bright); export it again."
         )
-    with damage_named(header.path, "read the slices' places"):
-        several = facts.get("PerFrameFunctionalGroupsSequence")
-        if several is None and header.frames > 1:
-            raise DataError(
-                f"{name} holds {header.frames} frames without their places; export a volume "
-                "(enhanced multi-frame, or one file a slice)."
-            )
-        if several is None:
-            return [_frame(header, 0, None)]
-        if len(several) != header.frames:
-            raise DataError(
-                f"{name}: the header describes {len(several)} of {header.frames} frames; "
-                "copy it again."
-            )
-        return [_frame(header, index, item) for index, item in enumerate(several)]
+    if "PerFrameFunctionalGroupsSequence" not in facts and header.frames > 1:
+        raise DataError(
+            f"{name} holds {header.frames} frames without their places; export a volume (enhanced "
+            "multi-frame, or one file a slice)."
+        )
 
 
 def _frame(header: Header, index: int, item: Any) -> Frame:

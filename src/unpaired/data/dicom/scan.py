@@ -3,7 +3,7 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unpaired.data.dicom.headers import (
@@ -17,6 +17,10 @@ from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
 
 MAX_FILES = 100_000
+ALL = "all"
+_LISTED = 20
+_KINDS = ("image", "derived", "localizer")
+_NAMED_DICOM = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,6 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
         UsageError: pydicom is not installed.
         DataError: no image is there, a header is damaged, the folder cannot be read.
     """
-    single = isinstance(where, Path)
     paths = _paths(where) if isinstance(where, Path) else list(where)
     found: dict[str, list[Header]] = defaultdict(list)
     others, strangers = Counter[str](), []
@@ -87,6 +90,8 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
         except OSError as error:
             raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
         if not looks_like_dicom(head):
+            if not head or path.suffix.lower() in _NAMED_DICOM:
+                raise DataError(f"{shown(path)} is {_no_dicom(head)}; copy it again or remove it.")
             strangers.append(path)
             continue
         header = read_header(path, head)
@@ -94,13 +99,8 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
             others[object_name(path)] += 1
         else:
             found[header.series].append(header)
-    name = shown(where) if isinstance(where, Path) else "the list of files"
     if not found:
-        what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
-        about = f"holds DICOM, but no image ({what})" if others else "holds no DICOM image"
-        if single and isinstance(where, Path) and where.is_file():
-            about = f"is a DICOM {next(iter(others))}, not an image" if others else "is not DICOM"
-        raise DataError(f"{name} {about}; give the folder of one image series.")
+        raise DataError(_no_image(where, others))
     series = sorted((_series(uid, headers) for uid, headers in found.items()), key=_by_number)
     return Scan(tuple(series), tuple(_passed_over(others, strangers)))
 
@@ -108,28 +108,42 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
 def choose(scan: Scan, wanted: str | None, name: str) -> tuple[Series, list[str]]:
     """The series to read and notes on those left out.
 
-    Without `wanted` (a UID or number), originals go before derived images, these before
-    localizers; there must be one.
+    Without `wanted` (a UID, a number, or "all" to join every series of original images), originals
+    go before derived images, these before localizers; there must be one.
 
     Raises:
         UsageError: none or several are meant; they are listed.
     """
+    if wanted == ALL:
+        return _joined(scan), [*scan.notes, f"{len(scan.series)} series are read as one image"]
     if wanted is not None:
         meant = [one for one in scan.series if wanted in (one.uid, one.number)]
     else:
-        kinds = ("image", "derived", "localizer")
-        by_kind = ([one for one in scan.series if one.kind == kind] for kind in kinds)
+        by_kind = ([one for one in scan.series if one.kind == kind] for kind in _KINDS)
         meant = next(found for found in by_kind if found)
     if len(meant) == 1:
         left = [one for one in scan.series if one is not meant[0]]
         notes = [f"another series is not read ({one})" for one in left]
         return meant[0], [*scan.notes, *notes]
-    listed = "\n".join(f"  {one}" for one in meant or scan.series)
+    shortened = (meant or scan.series)[:_LISTED]
+    listed = "\n".join(f"  {one}" for one in shortened)
+    listed += "\n  ..." if len(meant or scan.series) > _LISTED else ""
     if wanted is not None and not meant:
         raise UsageError(f"{name} has no series {wanted!r}; it has\n{listed}")
+    lone = all(one.slices == 1 for one in meant)
+    hint = " (every slice has a series of its own: --series all joins them)" if lone else ""
     raise UsageError(
-        f"{name} holds {len(meant)} image series; choose one with --series UID or NUMBER:\n{listed}"
+        f"{name} holds {len(meant)} image series; choose one with --series UID or NUMBER{hint}:\n"
+        f"{listed}"
     )
+
+
+def _joined(scan: Scan) -> Series:
+    """All series of original images (of derived ones where there are no others) as one."""
+    kinds = [one.kind for one in scan.series]
+    kind = next(kind for kind in _KINDS if kind in kinds)
+    parts = [one for one in scan.series if one.kind == kind]
+    return replace(parts[0], headers=tuple(header for one in parts for header in one.headers))
 
 
 def usable(series: Series) -> tuple[list[Header], list[str]]:
@@ -141,6 +155,15 @@ def usable(series: Series) -> tuple[list[Header], list[str]]:
             headers = [one for one in headers if word not in one.kind]
             notes.append(f"{len(odd)} {word.lower()} images of the series are left out")
     return headers, notes
+
+
+def _no_image(where: Path | Sequence[Path], others: Counter[str]) -> str:
+    name = shown(where) if isinstance(where, Path) else "the list of files"
+    what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+    about = f"holds DICOM, but no image ({what})" if others else "holds no DICOM image"
+    if isinstance(where, Path) and where.is_file():
+        about = f"is a DICOM {next(iter(others))}, not an image" if others else "is not DICOM"
+    return f"{name} {about}; give the folder of one image series."
 
 
 def _series(uid: str, headers: list[Header]) -> Series:
@@ -191,6 +214,10 @@ def _files(folder: Path, deep: bool) -> list[Path]:
     except OSError as error:
         raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
     return [path for path in found if path.is_file()]
+
+
+def _no_dicom(head: bytes) -> str:
+    return "no DICOM file, though its name says so" if head else "empty"
 
 
 def _raise(error: OSError) -> None:
