@@ -25,7 +25,7 @@ def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     count = int(np.floor(stack.depths_mm[-1] / stack.step_mm + _SNAP)) + 1
     depths = np.arange(count) * stack.step_mm
     after = np.clip(np.searchsorted(stack.depths_mm, depths), 1, len(stack.frames) - 1)
-    fill = planes.min()
+    fill = float(planes.min())
     out = np.empty((*size, count), planes.dtype, order="F")
     for k, depth in enumerate(depths):
         below, above = stack.depths_mm[after[k] - 1], stack.depths_mm[after[k]]
@@ -47,7 +47,7 @@ def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 def _moved(plane: np.ndarray, shift: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
     """The plane, `shift` voxels on, in a plane of `size`; linear, axis after axis."""
     for axis, (by, length) in enumerate(zip(shift, size, strict=True)):
-        plane = np.moveaxis(_moved_rows(np.moveaxis(plane, axis, 0), by, length, fill), 0, axis)
+        plane = np.moveaxis(_moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis)
     return plane
 
 
