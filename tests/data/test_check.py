@@ -13,16 +13,23 @@ from unpaired.errors import DataError
 SHAPE = (9, 8, 7)
 
 
-def label(shift=0):
+def label(number=0):
+    """Two organs; no two numbers give the same label."""
     out = np.zeros(SHAPE, np.uint8)
     out[1:4, 2:5, 1:5] = 1
-    out[5:8, 2 + shift : 5, 1:5] = 2
+    out[5:8, 2:5, 1:5] = 2
+    out[1 + number % 3, 5, 1 + number // 3 % 4] = 1
+    out[5 + number // 12, 5, 2] = 2
     return out
 
 
 def good(count=3, channels=1, seed=0):
     return {
-        f"c{i}": ([noise(seed=seed + 10 * i + k) for k in range(channels)], label(i % 3), affine())
+        f"c{i}": (
+            [noise(seed=seed + 10 * i + k) for k in range(channels)],
+            label(i + seed % 7),
+            affine(),
+        )
         for i in range(count)
     }
 
@@ -88,7 +95,7 @@ def test_worst_first(tmp_path):
 
 def test_label_on_another_shape(tmp_path):
     root = dataset(tmp_path / "ct", good())
-    path = save(root / "labelsTr" / "c1.nii.gz", label()[:, :, :6])
+    path = save(root / "labelsTr" / "c1.nii.gz", label(1)[:, :, :6])
     found = only(run(root), "the label has 9 x 8 x 6 voxels, the image 9 x 8 x 7")
     assert (found.severity, found.case, found.file) == ("error", "c1", str(path))
 
@@ -97,7 +104,7 @@ def test_label_on_another_shape(tmp_path):
 def test_label_off_the_grid(tmp_path, offset, wrong):
     root = dataset(tmp_path / "ct", good())
     moved = affine(origin=(-80.0 + offset, 33.0, 12.5))
-    save(root / "labelsTr" / "c2.nii.gz", label(), moved)
+    save(root / "labelsTr" / "c2.nii.gz", label(2), moved)
     findings = run(root)
     if wrong:
         assert only(findings, f"the label lies up to {offset:.3g} mm").severity == "error"
@@ -115,7 +122,7 @@ def test_channels_on_different_grids(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words", "severity"),
     [
-        ({7: 3, 9: 1}, "does not name: 7 (3 voxels), 9 (1 voxels)", "error"),
+        ({7: 3, 9: 1}, "does not name: 7 (3 voxels), 9 (1 voxel)", "error"),
         ({-1: 2}, "negative values (down to -1)", "error"),
         ({0.5: 1}, "holds fractions", "error"),
         ({0.9999999: 2}, "float labels, rounded", "note"),
@@ -123,7 +130,7 @@ def test_channels_on_different_grids(tmp_path):
 )
 def test_label_values(tmp_path, values, words, severity):
     root = dataset(tmp_path / "ct", good())
-    array = label().astype(np.float64 if any(v % 1 for v in values) else np.int16)
+    array = label(1).astype(np.float64 if any(v % 1 for v in values) else np.int16)
     flat = array.reshape(-1)
     start = 0
     for value, count in values.items():
@@ -157,7 +164,7 @@ def test_empty_label_and_absent_class(tmp_path):
 )
 def test_ct_not_in_hounsfield_units(tmp_path, image, words):
     cases = good()
-    cases["c1"] = ([image], label(), affine())
+    cases["c1"] = ([image], label(1), affine())
     root = dataset(tmp_path / "ct", cases)
     found = only(run(root), words)
     assert (found.severity, found.case) == ("warning", "c1")
@@ -170,7 +177,7 @@ def test_nan_is_counted(tmp_path):
     cases = good()
     image = noise(dtype=np.float32)
     image[0, 0, 0] = np.nan
-    cases["c1"] = ([image], label(), affine())
+    cases["c1"] = ([image], label(1), affine())
     root = dataset(tmp_path / "mr", cases, channels=("T1",))
     assert only(run(root), "1 of 504 voxels are NaN").case == "c1"
 
@@ -282,13 +289,16 @@ def test_folder_of_data_sets_one_of_them_broken(tmp_path):
     assert [f.severity for f in check_path(tmp_path)] == ["note"]  # the same patients
     assert check_path(tmp_path / "ct") == []
     (tmp_path / "mr" / "labelsTr" / "c1.nii.gz").unlink()
-    (found,) = check_path(tmp_path)
-    assert (found.modality, found.severity) == ("mr", "error")
-    assert "no label in labelsTr for c1" in found.what
+    found, *rest = check_path(tmp_path)
+    assert (found.modality, found.case, found.severity) == ("mr", "c1", "error")
+    assert found.what == "there is no label in labelsTr"
+    assert [f.kind for f in rest] == ["cases", "patients"]
 
 
 def test_real_data(shared):
-    assert [f.severity for f in check_path(shared("data/torso"))] == ["warning", "warning", "note"]
+    torso = check_path(shared("data/torso"))
+    assert [f.severity for f in torso] == ["warning", "warning", "note", "note", "note"]
+    assert [f.kind for f in torso] == ["cases", "cases", "patients", "edge", "edge"]
     odd = check_path(shared("data/odd"))
     errors = [f.case for f in odd if f.severity == "error"]
     assert errors == ["example4d.nii.gz", "functional.nii", "test.mgz"]

@@ -1,177 +1,189 @@
 """The table of what is wrong with data sets, worst first. Nothing is ever changed."""
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import joblib
 
-from unpaired.data.check_case import Facts, Finding, Severity, from_error, inspect
-from unpaired.data.dataset import Case, Dataset, canonical_name, class_names
-from unpaired.data.dicom import holds_dicom
+from unpaired.data.checks import splits as split_checks
+from unpaired.data.checks.case import inspect
+from unpaired.data.checks.cohort import cohort
+from unpaired.data.checks.copies import copies
+from unpaired.data.checks.coverage import coverage
+from unpaired.data.checks.facts import Facts
+from unpaired.data.checks.finding import Finding, Remark, Severity, worst_first
+from unpaired.data.checks.layout import opened
+from unpaired.data.checks.naming import naming
+from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS
-from unpaired.data.sources import nnunet, open_dataset
-from unpaired.errors import DataError
+from unpaired.data.read import ENDINGS, is_series_folder, series_folders_in
+from unpaired.data.sources import nnunet
+from unpaired.errors import DataError, ResourceError
 
-__all__ = ["Facts", "Finding", "Severity", "check", "check_path"]
+__all__ = ["Examined", "Facts", "Finding", "Severity", "check", "check_path", "examine",
+           "examine_path", "examine_roots"]  # fmt: skip
 
-_RANK = {"error": 0, "warning": 1, "note": 2}
-SPACING_OUTLIER = 2.0
 Progress = Callable[[int, int], None]
+# A process takes about a second to begin: few cases are done before.
+_CASES_A_WORKER = 4
 
 
-def check(datasets: Mapping[str, Dataset], progress: Progress | None = None) -> list[Finding]:
+@dataclass(frozen=True)
+class Examined:
+    """What was looked at, and what was found.
+
+    Attributes:
+        datasets: as far as they could be opened.
+        facts: one a case.
+        findings: worst first.
+    """
+
+    datasets: dict[str, Dataset]
+    facts: tuple[Facts, ...]
+    findings: list[Finding]
+
+
+def check(
+    datasets: Mapping[str, Dataset], progress: Progress | None = None, workers: int = 0
+) -> list[Finding]:
     """Read every file of every case and compare the cases; worst first.
 
     One bad case never stops the others. `progress(done, total)` is called after each case.
     """
-    found: list[Finding] = []
-    facts: list[Facts] = []
-    total = sum(len(dataset.cases) for dataset in datasets.values())
-    for dataset in datasets.values():
-        for case in dataset.cases:
-            one, more = inspect(case, dataset)
-            facts.append(one)
-            found += more
-            if progress is not None:
-                progress(len(facts), total)
-    for modality, dataset in datasets.items():
-        own = [fact for fact in facts if fact.modality == dataset.modality]
-        found += _counts(modality, dataset)
-        found += _orientations(modality, own)
-        found += _spacings(modality, own)
-        found += _absent(modality, dataset, own)
-    found += [*_same_image(facts), *_same_patient(datasets), *_names(datasets)]
-    return worst_first(found)
-
-
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Errors, then warnings, then notes; each by modality and case."""
-    return sorted(found, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
+    return examine(datasets, progress, workers).findings
 
 
 def check_path(path: Path) -> list[Finding]:
-    """Check one image (a file, or the folder of a DICOM series), a data set, a folder of data sets,
-    or a folder of images."""
+    """Check one image, a DICOM series, a data set, a folder of data sets, or a folder of images."""
+    return examine_path(path).findings
+
+
+def examine(
+    datasets: Mapping[str, Dataset],
+    progress: Progress | None = None,
+    workers: int = 0,
+    splits: Path | None = None,
+    folds: int | None = None,
+) -> Examined:
+    """`check`, with what the findings are about.
+
+    Args:
+        workers: processes; 0 or 1 stays in this one.
+        splits: a splits_final.json to hold against the data.
+        folds: how many folds are wanted.
+
+    Raises:
+        ResourceError: a worker died.
+    """
+    found: list[Finding] = []
+    facts: list[Facts] = []
+    jobs = [(case, dataset) for dataset in datasets.values() for case in dataset.cases]
+    for one, more in _run(jobs, workers):
+        facts.append(one)
+        found += more
+        if progress is not None:
+            progress(len(facts), len(jobs))
+    facts.sort(key=lambda fact: (fact.modality, fact.case))
+    for modality, dataset in datasets.items():
+        own = [fact for fact in facts if fact.modality == dataset.modality]
+        found += _counts(modality, dataset)
+        found += cohort(modality, own)
+        found += coverage(modality, dataset, own)
+    found += [*copies(facts), *naming(datasets)]
+    if splits is not None:
+        found += split_checks.splits(datasets, facts, splits)
+    if folds is not None:
+        found += split_checks.folds(datasets, folds)
+    return Examined(dict(datasets), tuple(facts), worst_first(found))
+
+
+def examine_roots(
+    roots: Mapping[str, Path],
+    progress: Progress | None = None,
+    workers: int = 0,
+    splits: Path | None = None,
+    folds: int | None = None,
+) -> Examined:
+    """`examine` on folders; what is wrong with a layout is a finding, its good cases are read."""
+    datasets, found = {}, list[Finding]()
+    for modality, root in roots.items():
+        dataset, faults = opened(modality, root)
+        found += faults
+        if dataset is not None:
+            datasets[modality] = dataset
+    done = examine(datasets, progress, workers, splits, folds)
+    return Examined(done.datasets, done.facts, worst_first([*found, *done.findings]))
+
+
+def examine_path(path: Path, progress: Progress | None = None, workers: int = 0) -> Examined:
+    """`examine` on an image, a DICOM series, a data set, or a folder of one of them.
+
+    Raises:
+        DataError: the folder cannot be listed, or holds no image.
+    """
     try:
-        if path.is_symlink() or not path.is_dir() or holds_dicom(path):
-            return check({"": _loose("", path.parent, [path])})
+        if not path.is_dir() or is_series_folder(path):
+            return examine({"": _loose(path.parent, [path])}, progress)
         children = [child for child in sorted(path.iterdir()) if child.is_dir()]
         roots = [root for root in (path, *children) if nnunet.looks_like(root)]
         if roots:
-            return _check_roots(roots[:1] if roots[0] == path else roots)
-        inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
-        files = [f for f in inside if f.name.endswith(ENDINGS) or (f.is_dir() and holds_dicom(f))]
+            chosen = roots[:1] if roots[0] == path else roots
+            return examine_roots({root.name: root for root in chosen}, progress, workers)
+        images = [f for f in sorted(path.rglob("*")) if f.name.endswith(ENDINGS)]
+        images = [f for f in images if not f.name.startswith(".")]
+        images = images or [f for f in series_folders_in(path) if is_series_folder(f)]
     except OSError as error:
         raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
-    if not files:
+    if not images:
         raise DataError(
-            f"{shown(path)} holds no image (.nii.gz, .nrrd, .mha, .mgz, DICOM); check the path."
+            f"{shown(path)} holds no .nii or .nii.gz file, nor another image; check the path."
         )
-    return check({"": _loose("", path, files)})
+    return examine({"": _loose(path, images)}, progress, workers)
 
 
-def _check_roots(roots: Sequence[Path]) -> list[Finding]:
-    """Each folder's name stands for its modality; one that cannot be opened is a finding."""
-    datasets, found = {}, []
-    for root in roots:
-        try:
-            datasets[root.name] = open_dataset(root.name, root)
-        except DataError as error:
-            found.append(from_error(error, root.name, "", root))
-    return worst_first([*found, *check(datasets)])
+def _run(
+    jobs: Sequence[tuple[Case, Dataset]], workers: int
+) -> Iterator[tuple[Facts, list[Finding]]]:
+    workers = min(workers, len(jobs) // _CASES_A_WORKER)
+    if workers <= 1:
+        yield from (inspect(case, dataset) for case, dataset in jobs)
+        return
+    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+    # A worker needs the names of the data set, not all of its cases.
+    try:
+        yield from pool(
+            joblib.delayed(inspect)(
+                case, Dataset(one.modality, one.root, one.channel_names, one.labels, ())
+            )
+            for case, one in jobs
+        )
+    except (BrokenProcessPool, OSError) as error:
+        raise ResourceError(
+            f"a worker process died while checking, most often because memory ran out "
+            f"({type(error).__name__}). Run again with fewer workers than {workers} (0: none)."
+        ) from error
 
 
-def _loose(modality: str, root: Path, files: Sequence[Path]) -> Dataset:
-    """Images without a layout, and without labels."""
-    cases = tuple(Case(shown(file.name), modality, (file,), None, str(file)) for file in files)
-    return Dataset(modality, root, ("image",), {}, cases)
+def _loose(root: Path, images: Sequence[Path]) -> Dataset:
+    """Images without a layout: one case each, without labels."""
+    cases = tuple(Case(shown(file.name), "", (file,), None, str(file)) for file in images)
+    return Dataset("", root, ("",), {}, cases)
 
 
 def _counts(modality: str, dataset: Dataset) -> Iterator[Finding]:
-    if not dataset.labels:  # loose files: nobody trains on them
+    if not dataset.labels:  # loose images: nobody trains on them
         return
     labelled = sum(case.label is not None for case in dataset.cases)
-    root = shown(dataset.root)
+    remark = None
     if labelled == 0:
-        yield Finding(modality, "", "error", "there is no labelled case", "add cases", root)
+        remark = Remark("cases", "error", "there is no labelled case", "add cases", "0 cases")
     elif labelled == 1:
         what = "there is one labelled case: nothing is left to validate or test on"
-        yield Finding(modality, "", "warning", what, "add cases", root)
-
-
-def _orientations(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
-    axes = Counter(fact.axes for fact in facts if fact.axes)
-    if len(axes) > 1:
-        text = ", ".join(f"{name} {count}" for name, count in axes.most_common())
-        what = f"the files' axes point in different directions ({text})"
-        yield Finding(modality, "", "note", what, "nothing; each is turned by its affine", "")
-
-
-def _spacings(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
-    known = [(fact, fact.spacing_mm) for fact in facts if fact.spacing_mm]
-    if len(known) < 3:
-        return
-    median = np.median([spacing for _, spacing in known], axis=0)
-    for fact, spacing in known:
-        ratio = np.maximum(spacing / median, median / spacing).max()
-        if ratio > SPACING_OUTLIER:
-            mine, usual = (" x ".join(f"{s:.3g}" for s in values) for values in (spacing, median))
-            what = f"the spacing {mine} mm is far from the usual {usual} mm (S, P, L)"
-            file = shown(fact.digests[0][1])
-            yield Finding(modality, fact.case, "warning", what, "look at the scan", file)
-
-
-def _absent(modality: str, dataset: Dataset, facts: Sequence[Facts]) -> Iterator[Finding]:
-    seen = [fact.values for fact in facts if fact.values is not None]
-    present = frozenset().union(*seen)
-    for name, value in dataset.labels.items():
-        if seen and value != 0 and value not in present:
-            what = f"no label holds {name!r} (value {value})"
-            mend = "annotate it, or remove it from dataset.json"
-            yield Finding(modality, "", "warning", what, mend, shown(dataset.root))
-
-
-def _same_image(facts: Sequence[Facts]) -> Iterator[Finding]:
-    owners: dict[str, tuple[Facts, Path]] = {}
-    for fact in facts:
-        for digest, file in fact.digests:
-            other, where = owners.setdefault(digest, (fact, file))
-            if where != file:
-                what = f"the same image as {shown(where)} ({other.modality} {other.case})".rstrip()
-                mend = "remove one, or it may be in training and in test"
-                yield Finding(fact.modality, fact.case, "error", what, mend, shown(file))
-
-
-def _same_patient(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
-    homes: dict[str, set[str]] = defaultdict(set)
-    for modality, dataset in datasets.items():
-        for case in dataset.cases:
-            homes[case.patient].add(modality)
-    shared = sorted(patient for patient, where in homes.items() if len(where) > 1)
-    if shared:
-        some = ", ".join(map(shown, shared[:5])) + (", ..." if len(shared) > 5 else "")
-        what = f"{len(shared)} patients (by id) are in several modalities: {some}"
-        mend = "nothing if they are the same people (they stay together); else rename the cases"
-        yield Finding("", "", "note", what, mend, "")
-
-
-def _names(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
-    if len(datasets) < 2:
-        return
-    try:
-        shared = set(class_names(datasets))
-    except DataError as error:
-        yield from_error(error, "", "", "")
-        return
-    for modality, dataset in datasets.items():
-        alone = [
-            name
-            for name, value in dataset.labels.items()
-            if value != 0 and canonical_name(name) not in shared
-        ]
-        if alone:
-            what = f"only this modality has {', '.join(alone)}: trained as background"
-            mend = "nothing, or give equal organs equal names"
-            yield Finding(modality, "", "warning", what, mend, shown(dataset.root))
+        remark = Remark("cases", "warning", what, "add cases", "1 case")
+    elif labelled == 2:
+        what = "there are 2 labelled cases: none is left to validate on"
+        remark = Remark("cases", "warning", what, "add cases", "2 cases")
+    if remark is not None:
+        yield remark.about(modality, file=dataset.root)

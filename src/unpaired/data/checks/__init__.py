@@ -1,0 +1,1 @@
+"""What `unpaired check` looks for: a file a question, each a small function."""

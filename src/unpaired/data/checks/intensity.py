@@ -1,0 +1,141 @@
+"""Are the voxels what the channel's name says? Units, constant images, lost slices."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from unpaired.data.checks.finding import Remark
+from unpaired.data.geometry import Volume, canonical_orientation
+
+_SAMPLE = 1 << 20
+_TINY = 0.005
+_CT_MEND = "export with rescale slope and intercept, or name the channel by its true modality"
+
+
+def intensities(image: Volume, channel: str) -> Iterator[Remark]:
+    """All questions to one channel.
+
+    Args:
+        channel: its name in dataset.json; "CT" means Hounsfield units.
+    """
+    low, high = float(image.array.min()), float(image.array.max())
+    if low == high:
+        what = f"every voxel is {low:g}"
+        share = f"{image.array.size} voxels"
+        yield Remark("constant", "error", what, "export the scan again", share)
+        return
+    yield from lost_slices(image)
+    if channel.strip().casefold() == "ct":
+        doubt = not_hounsfield(sample(image.array), low, high)
+        if doubt:
+            what = f"the channel is named CT but is not in Hounsfield units: {doubt}"
+            yield Remark("hounsfield", "warning", what, _CT_MEND)
+    elif channel and looks_hounsfield(sample(image.array)):
+        what = f"the channel is named {channel}, but its values look like a CT's (air at -1000)"
+        mend = "name the channel CT, or put the scan where it belongs"
+        yield Remark("hounsfield", "warning", what, mend)
+
+
+def sample(array: np.ndarray) -> np.ndarray:
+    """Up to about a million voxels, evenly spaced, float32 [n]."""
+    step = max(1, round((array.size / _SAMPLE) ** (1 / 3)))
+    return array[::step, ::step, ::step].astype(np.float32).ravel()
+
+
+def not_hounsfield(values: np.ndarray, low: float, high: float) -> str:
+    """Why these are no Hounsfield units, or nothing.
+
+    Air is -1000, fat -100, soft tissue 0 to 100, metal a few thousand.
+    """
+    shifted, tissue = _share(values, 964.0, 1124.0), _share(values, -60.0, 100.0)
+    if shifted > 0.1 and shifted > 3 * tissue:
+        return (
+            f"{100 * shifted:.0f} % of the voxels are near 1024, where soft tissue lies when the "
+            "rescale intercept (-1024) was forgotten"
+        )
+    cold = _share(values, -np.inf, -50.0)
+    if cold < _TINY:
+        return (
+            f"only {100 * cold:.2g} % of the voxels are below -50 (lowest {low:g}), so there is "
+            "neither air nor fat, as in an MR"
+        )
+    if high < 50:
+        return f"no value is above {high:g}, so there is no soft tissue"
+    bulk = float(np.percentile(values, 99))
+    if bulk > 5000:
+        return f"1 % of the values are above {bulk:g}"
+    return _air_elsewhere(values)
+
+
+def looks_hounsfield(values: np.ndarray) -> bool:
+    """Air near -1000 and soft tissue near 0: a CT, whatever its name."""
+    return _share(values, -1060.0, -940.0) > 0.1 and _share(values, -150.0, 150.0) > 0.1
+
+
+def _air_elsewhere(values: np.ndarray) -> str:
+    """A sharp peak of cold voxels that is neither air, nor lung, nor one padding value."""
+    cold = values[(values < -300) & (values > -3500)]
+    if len(cold) < 0.05 * len(values):
+        return ""
+    kinds, counts = np.unique(np.rint(cold), return_counts=True)
+    padding = kinds[counts > 0.9 * len(cold)]
+    if len(padding):
+        at, share = float(padding[0]), 1.0
+        if at < -1000:  # outside the scanner's circle, or clipped
+            return ""
+    else:
+        bins, edges = np.histogram(cold, bins=64, range=(-3500, -300))
+        at = float(edges[bins.argmax()] + 25)
+        share = bins.max() / len(cold)
+    if share < 0.25 or at <= -700:
+        return ""
+    return f"air lies near {at:.0f}, expected near -1000"
+
+
+def lost_slices(image: Volume) -> Iterator[Remark]:
+    """Slices of one value only, and neighbours that are equal."""
+    axis = _slice_axis(image)
+    stack = np.moveaxis(image.array, axis, 0)
+    low, high = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
+    if stack[0].size < 4 or len(stack) < 2:
+        return
+    blank = low == high
+    inner = np.flatnonzero(~blank)
+    whole = (np.arange(len(blank)) > inner[0]) & (np.arange(len(blank)) < inner[-1])
+    same = (low[1:] == low[:-1]) & (high[1:] == high[:-1]) & ~blank[1:]
+    twins = [int(n) + 1 for n in np.flatnonzero(same) if np.array_equal(stack[n], stack[n + 1])]
+    yield from _slices(
+        "blank-slice", "inside the volume hold one value only", np.flatnonzero(blank & whole),
+        axis, image,
+    )  # fmt: skip
+    yield from _slices("same-slice", "equal the slice before", np.array(twins, int), axis, image)
+    yield from _slices(
+        "blank-end", "at the ends hold one value only", np.flatnonzero(blank & ~whole), axis, image
+    )
+
+
+def _slices(kind: str, words: str, which: np.ndarray, axis: int, image: Volume) -> Iterator[Remark]:
+    if not which.size:
+        return
+    shape = image.array.shape
+    at = [n // 2 for n in shape]
+    at[axis] = int(which[0])
+    amount = f"{which.size} of {shape[axis]} slices"
+    what = f"{amount} {words} (the first is {which[0]}, counted from 0)"
+    where = (at[0], at[1], at[2])
+    if kind == "blank-end":
+        yield Remark(kind, "note", what, "nothing; they are cropped", amount, where)
+    else:
+        yield Remark(kind, "warning", what, "export the scan again", amount, where)
+
+
+def _slice_axis(image: Volume) -> int:
+    """The file's axis along which slices are stacked: the coarsest, else the body's long axis."""
+    spacing = image.spacing_mm
+    if max(spacing) > 1.05 * sorted(spacing)[1]:
+        return int(np.argmax(spacing))
+    return canonical_orientation(image.affine).axes[0]
+
+
+def _share(values: np.ndarray, low: float, high: float) -> float:
+    return float(((values >= low) & (values < high)).mean())

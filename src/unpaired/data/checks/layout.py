@@ -1,0 +1,184 @@
+"""Opening a data set for the check: what is at fault in its layout is listed, the rest opened."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unpaired.data.checks.finding import Finding, Remark, from_error, some
+from unpaired.data.dataset import Case, Dataset
+from unpaired.data.paths import shown
+from unpaired.data.sources import nnunet, open_dataset
+from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
+from unpaired.errors import DataError, UnpairedError
+
+_TRAIN, _TEST = "Tr", "Ts"
+Parts = dict[str, dict[int, Path]]
+
+
+def opened(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
+    """The data set as far as it can be opened, and everything wrong with its layout.
+
+    Raises:
+        DataError: there is nothing at `root`.
+    """
+    try:
+        nnunet.need_folder(root) if not root.is_file() else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot open {shown(root)}: {error}.") from error
+    try:
+        return open_dataset(modality, root), list(passed_over(modality, root))
+    except UnpairedError as error:
+        first = from_error(error, modality, "", root, "layout")
+    if not (root / "imagesTr").is_dir():
+        return None, [first]
+    try:
+        salvage = _Salvage(modality, root)
+        dataset = salvage.dataset()
+    except (DataError, OSError):
+        return None, [first]
+    return dataset, [*(salvage.found or [first]), *passed_over(modality, root)]
+
+
+def passed_over(modality: str, root: Path) -> Iterator[Finding]:
+    """Files of the operating system between the images, such as ._a.nii.gz and .DS_Store."""
+    hidden: list[str] = []
+    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        try:
+            hidden += [child.name for child in (root / folder).iterdir() if child.name[0] == "."]
+        except OSError:
+            continue
+    if hidden:
+        what = f"{len(hidden)} hidden files are passed over ({some(sorted(hidden), 3)})"
+        mend = "nothing; delete them if you like"
+        yield Remark("hidden", "note", what, mend, f"{len(hidden)} files").about(
+            modality, file=root
+        )
+
+
+@dataclass
+class _Salvage:
+    """One nnU-Net folder, case by case; faults are collected in `found`."""
+
+    modality: str
+    root: Path
+    found: list[Finding] = field(default_factory=list)
+
+    def dataset(self) -> Dataset:
+        channels, labels, patients = self._about()
+        train, test = self._images(_TRAIN), self._images(_TEST)
+        count = len(channels) or 1 + max((n for p in train.values() for n in p), default=0)
+        truth, more = self._files("labels", _TRAIN), self._files("labels", _TEST)
+        self._names([*train, *test])
+        for case in sorted(set(train) & set(test)):
+            self._say("twice", case, "it is in imagesTr and in imagesTs", "remove one", "2 cases")
+        self._pairs(train, truth)
+        cases = [
+            Case(i, self.modality, tuple(images[n] for n in sorted(images)), known.get(i),
+                 patients.get(i, i), held_out)
+            for found, known, held_out in ((train, truth, False), (test, more, True))
+            for i, images in sorted(found.items())
+            if self._whole(i, images, count)
+        ]  # fmt: skip
+        names = channels or ("",) * count
+        return Dataset(self.modality, self.root, names, labels, tuple(cases))
+
+    def _about(self) -> tuple[tuple[str, ...], dict[str, int], dict[str, str]]:
+        """Channels, labels and patients; empty where dataset.json does not say them."""
+        file = self.root / "dataset.json"
+        about: dict[str, Any] = {}
+        channels: tuple[str, ...] = ()
+        labels: dict[str, int] = {}
+        patients: dict[str, str] = {}
+        try:
+            about = read_about(file)
+        except DataError as error:
+            self._error(error, file)
+            return channels, labels, patients
+        try:
+            channels = channels_of(about, file)
+        except DataError as error:
+            self._error(error, file)
+        try:
+            labels = labels_of(about, file)
+        except DataError as error:
+            self._error(error, file)
+        try:
+            patients = patients_of(about, file)
+        except DataError as error:
+            self._error(error, file)
+        return channels, labels, patients
+
+    def _files(self, kind: str, part: str) -> dict[str, Path]:
+        """Name without ending -> file; of twins (a.nii beside a.nii.gz) the compressed one."""
+        folder = self.root / f"{kind}{part}"
+        found: dict[str, Path] = {}
+        if not folder.is_dir():
+            return found
+        for child in sorted(folder.iterdir()):
+            ending = next((e for e in nnunet.ENDINGS if child.name.endswith(e)), None)
+            if ending is None or child.name.startswith("."):
+                continue
+            stem = child.name.removesuffix(ending)
+            if stem in found:
+                what = f"{shown(found[stem].name)} lies beside {shown(child.name)}"
+                case = re.sub(r"_\d{4}$", "", stem)
+                self._say("twins", case, what, "remove one of them", "2 files", child)
+            found[stem] = child
+        return found
+
+    def _images(self, part: str) -> Parts:
+        parts: Parts = defaultdict(dict)
+        for stem, file in self._files("images", part).items():
+            match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
+            if match is None:
+                what = "the name does not end in the channel's number"
+                mend = f"rename it to {shown(stem)}_0000.nii.gz"
+                self._say("channel-name", shown(stem), what, mend, "1 file", file)
+            else:
+                parts[match[1]][int(match[2])] = file
+        return parts
+
+    def _whole(self, case: str, images: Mapping[int, Path], count: int) -> bool:
+        if sorted(images) == list(range(count)):
+            return True
+        have = ", ".join(f"{n:04d}" for n in sorted(images))
+        what = f"it has the channels {have} of 0000 to {count - 1:04d}"
+        file = next(iter(images.values()))
+        amount = f"{len(images)} of {count} channels"
+        self._say("channels", case, what, "add or remove files", amount, file)
+        return False
+
+    def _names(self, ids: list[str]) -> None:
+        seen: dict[str, str] = {}
+        for case in sorted(set(ids)):
+            try:
+                nnunet.check_ids([case], self.root)
+            except DataError:
+                what = "the case's name is reserved or no safe file name"
+                self._say("case-name", case, what, "rename its files", "1 case")
+            other = seen.setdefault(case.casefold(), case)
+            if other != case:
+                what = f"the case's name differs from {shown(other)} by upper and lower case only"
+                self._say("case-name", case, what, "rename one of them", "2 cases")
+
+    def _pairs(self, images: Parts, labels: dict[str, Path]) -> None:
+        for case in sorted(set(images) - set(labels)):
+            file = next(iter(images[case].values()))
+            mend = "add labelsTr/<case>.nii.gz, or move the image to imagesTs"
+            self._say("no-label", case, "there is no label in labelsTr", mend, "1 case", file)
+        for case in sorted(set(labels) - set(images)):
+            mend = "add imagesTr/<case>_0000.nii.gz, or remove the label"
+            what = "there is no image in imagesTr"
+            self._say("no-image", case, what, mend, "1 case", labels[case])
+
+    def _say(
+        self, kind: str, case: str, what: str, mend: str, amount: str, file: Path | None = None
+    ) -> None:
+        remark = Remark(kind, "error", what, mend, amount)
+        self.found.append(remark.about(self.modality, case, file or self.root))
+
+    def _error(self, error: DataError, file: Path) -> None:
+        self.found.append(from_error(error, self.modality, "", file, "dataset-json"))
