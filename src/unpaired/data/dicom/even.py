@@ -47,7 +47,9 @@ def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 def _moved(plane: np.ndarray, shift: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
     """The plane, `shift` voxels on, in a plane of `size`; linear, axis after axis."""
     for axis, (by, length) in enumerate(zip(shift, size, strict=True)):
-        plane = np.moveaxis(_moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis)
+        plane = np.moveaxis(
+            _moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis
+        )
     return plane
 
 

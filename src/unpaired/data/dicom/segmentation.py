@@ -77,7 +77,7 @@ def write_segmentation(
         ]
         found = library("highdicom.seg").Segmentation(
             source_images=images,
-            pixel_array=_numbered(planes, chosen),
+            pixel_array=_numbered(planes[_as_stored(source)], chosen),
             segmentation_type="BINARY",
             segment_descriptions=segments,
             omit_empty_frames=bool(planes.any()),
@@ -147,6 +147,14 @@ def read_mark(path: Path) -> str:
     with damage_named(path, "read the header"):
         found = library("pydicom").dcmread(path, stop_before_pixels=True)
         return str(found.get("ContentDescription") or "")
+
+
+def _as_stored(source: DicomSource) -> list[int]:
+    """Slices in the order of `_source_images`: along the normal, or as one file holds them."""
+    order = list(range(len(source.frames)))
+    if len({frame.path for frame in source.frames}) > 1:
+        return order
+    return sorted(order, key=lambda k: source.frames[k].index)
 
 
 def _source_images(source: DicomSource) -> list[Any]:
