@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -420,3 +422,32 @@ def test_an_empty_folder_and_an_unknown_source(tmp_path):
 )
 def test_names(name, plain):
     assert plain_name(name) == plain
+
+
+def test_the_documentation_names_every_source():
+    """Layouts, literature's test cases and commands of docs/data.md are those of the code."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.M)
+    assert {name for name, _ in rows} == set(IMPORTS)
+    assert set(re.findall(r"^unpaired import (\w+)", text, re.M)) == {*IMPORTS, "phantom"}
+    literature = dict(rows[len(IMPORTS) :])
+    known = {name for name, one in IMPORTS.items() if one.literature or one.says_parts}
+    assert set(literature) == known
+    for name, cell in literature.items():
+        for tested in IMPORTS[name].literature.values():
+            assert tested <= set(re.findall(r"\d+", cell))
+
+
+def test_the_manifest_of_the_documentation_opens(tmp_path):
+    text = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
+    (table,) = re.findall(r"```\n(case,image.*?)```", text, re.S)
+    (about,) = re.findall(r'```json\n(\{"ct": \{.*?)```', text, re.S)
+    (tmp_path / "scans.csv").write_text(table)
+    (tmp_path / "scans.json").write_text(about)
+    for name in re.findall(r"(?:scans|masks)/\w+\.nii\.gz", table):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ct, mr = (open_dataset(key, tmp_path / "scans.csv") for key in ("ct", "mr"))
+    assert (ids(ct), ids(ct, held_out=True), ids(mr)) == (["a1"], ["b1"], ["a2"])
+    assert ct.cases[0].patient == mr.cases[0].patient != ct.cases[1].patient
+    assert mr.labels["liver"] == 4

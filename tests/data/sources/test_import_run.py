@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -372,3 +373,24 @@ def test_the_real_pair_stands_right(shared, tmp_path):
         outcome = import_source("nnunet", work, tmp_path / f"no_{key}", workers=1)
         assert len(outcome.failed) == 1
         assert "swapped" in next(iter(outcome.failed.values()))
+
+
+def test_an_interruption_between_two_files_of_a_case(tmp_path, monkeypatch):
+    """The image is in place, the label is not: neither stays."""
+    archive = mini.write_btcv(tmp_path / "in")
+    replace, moved = Path.replace, []
+
+    def interrupted(self, target):
+        moved.append(target)
+        if Path(target).parent.name == "labelsTr" and len(moved) > 4:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        imported("btcv", archive, tmp_path / "out")
+    monkeypatch.setattr(Path, "replace", replace)
+    images = {p.name[:9] for p in (tmp_path / "out/ct/imagesTr").iterdir()}
+    labels = {p.name[:9] for p in (tmp_path / "out/ct/labelsTr").iterdir()}
+    assert images == labels
+    assert len(images) >= 1

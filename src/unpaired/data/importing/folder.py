@@ -10,6 +10,7 @@ from unpaired import __version__
 from unpaired.data.importing.found import Found, FoundSet
 from unpaired.data.importing.write import ENDING, digest, named
 from unpaired.data.paths import shown
+from unpaired.data.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import read_json, write_json
 
@@ -121,8 +122,11 @@ class SetFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 (self._work / case / name).replace(path)
             (self._work / case).rmdir()
-        except OSError as error:
-            raise _unwritable(self.root, error) from error
+        except BaseException as error:  # an interruption, too, must not leave half a case
+            self.drop(case)
+            if isinstance(error, OSError):
+                raise _unwritable(self.root, error) from error
+            raise
         write_json(self._work / f"{case}.json", record)
         self.records[case] = record
 
@@ -166,6 +170,22 @@ class SetFolder:
             },
         )
         shutil.rmtree(self._work, ignore_errors=True)
+
+
+def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
+    """splits_final.json, where some case is said to be for validation."""
+    parts: dict[str, dict[str, list[str]]] = {p: {} for p in ("train", "val", "test")}
+    for key, plan in plans.items():
+        for case, record in sorted(plan.records.items()):
+            if any(about["folder"].startswith("labels") for about in record["files"].values()):
+                part = "test" if record["held_out"] else record["part"] or "train"
+                parts[part].setdefault(key, []).append(case)
+    path = out / "splits_final.json"
+    if not parts["val"]:
+        return None
+    train, val, test = ({k: tuple(v) for k, v in parts[p].items()} for p in parts)
+    write_splits(path, [Split(train, val, test)])
+    return path
 
 
 def _unwritable(path: Path, error: OSError) -> ResourceError:

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from unpaired.data.importing.write import stage_case
 from unpaired.data.paths import shown
 from unpaired.data.sources.imports import IMPORTS
 from unpaired.data.sources.nnunet import check_ids
-from unpaired.data.split_file import Split, write_splits
 from unpaired.errors import DataError, UsageError
 
 Progress = Callable[[int, int, str], None]
@@ -189,7 +189,7 @@ def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: O
             for case, record in plan.records.items()
             if record["notes"]
         },
-        _write_parts(call.out, plans),
+        target.write_parts(call.out, plans),
     )
 
 
@@ -203,10 +203,7 @@ def _write_cases(
     """Stage cases in parallel and move each into place; what failed, and why."""
     failed: dict[str, str] = {}
     jobs = [(key, case) for key, cases in todo.items() for case in cases]
-    results = Parallel(
-        n_jobs=max(1, min(call.workers, len(jobs))), return_as="generator_unordered"
-    )(delayed(_stage)(_without_bar(call), plans[key].place(), key, case) for key, case in jobs)
-    for key, case, record in results:
+    for key, case, record in _staged(call, plans, jobs):
         done += 1
         if isinstance(record, str):
             failed[f"{key}/{case}"] = record
@@ -217,9 +214,22 @@ def _write_cases(
     return dict(sorted(failed.items()))
 
 
-def _without_bar(call: _Call) -> _Call:
-    """The call without its progress bar, which no other process can use."""
-    return replace(call, progress=None)
+def _staged(
+    call: _Call, plans: Mapping[str, target.SetFolder], jobs: Sequence[tuple[str, Found]]
+) -> Iterator[tuple[str, str, dict[str, Any] | str]]:
+    """What `_stage` gives for every job, in the order in which they end."""
+    workers = max(1, min(call.workers, len(jobs)))
+    bare = replace(call, progress=None)  # no other process can use the bar
+    results = Parallel(n_jobs=workers, return_as="generator_unordered")(
+        delayed(_stage)(bare, plans[key].place(), key, case) for key, case in jobs
+    )
+    with warnings.catch_warnings():
+        # Interrupted, joblib says how many results nobody asked for.
+        warnings.filterwarnings("ignore", message=".*tasks ", category=UserWarning)
+        try:
+            yield from results
+        finally:
+            results.close()
 
 
 def _stage(
@@ -232,19 +242,3 @@ def _stage(
         shutil.rmtree(stage, ignore_errors=True)
         return key, case.id, str(error)
     return key, case.id, record
-
-
-def _write_parts(out: Path, plans: Mapping[str, target.SetFolder]) -> Path | None:
-    """splits_final.json, where some case is said to be for validation."""
-    parts: dict[str, dict[str, list[str]]] = {p: {} for p in ("train", "val", "test")}
-    for key, plan in plans.items():
-        for case, record in sorted(plan.records.items()):
-            if any(about["folder"].startswith("labels") for about in record["files"].values()):
-                part = "test" if record["held_out"] else record["part"] or "train"
-                parts[part].setdefault(key, []).append(case)
-    path = out / "splits_final.json"
-    if not parts["val"]:
-        return None
-    train, val, test = ({k: tuple(v) for k, v in parts[p].items()} for p in parts)
-    write_splits(path, [Split(train, val, test)])
-    return path
