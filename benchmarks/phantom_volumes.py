@@ -21,8 +21,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 ENOUGH = 0.8
 ROWS: dict[str, tuple[str, list[str]]] = {
     "ResEnc U-Net (the preset)": ("abdomen-3d", []),
-    "nnFormer, about as many minutes": ("abdomen-3d-nnformer", []),
-    "nnFormer, longer": ("abdomen-3d-nnformer", ["train.steps=2000"]),
+    "nnFormer of width 48": ("abdomen-3d-nnformer", []),
 }
 
 

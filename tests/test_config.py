@@ -26,7 +26,7 @@ def test_presets_load_and_are_listed() -> None:
         assert isinstance(load_config(name), Config)
     assert load_config("swin-unet-224").train.optimizer == "sgd"
     assert load_config("swin-unet-224").train.gradient_clip is None
-    assert load_config("demo").model.options["embed_dim"] == 32
+    assert load_config("demo-swin-unet").model.options["embed_dim"] == 32
 
 
 def test_the_default_preset_says_the_defaults() -> None:
@@ -52,9 +52,11 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
 
 
 def test_another_backbone_drops_the_options_below() -> None:
-    config = load_config("demo", None, ["model.backbone=other", "model.options.width=3"])
+    config = load_config("demo-swin-unet", None, ["model.backbone=other", "model.options.width=3"])
     assert config.model.options == {"width": 3}
-    kept = load_config("demo", None, ["model.backbone=swin_unet", "model.options.window=4"])
+    kept = load_config(
+        "demo-swin-unet", None, ["model.backbone=swin_unet", "model.options.window=4"]
+    )
     assert kept.model.options["embed_dim"] == 32
 
 

@@ -225,8 +225,11 @@ def test_cited_decisions_exist() -> None:
     [
         ("unpaired.nn", ["ExternalAttention", "correlation"]),
         ("unpaired.losses", ["mcr", "icr", "Objective"]),
-        ("unpaired.backbones", ["BACKBONES", "SwinUnet"]),
-        ("unpaired.models", ["Segmenter", "Semantics", "Joint", "VARIANTS", "fold"]),
+        ("unpaired.backbones", ["BACKBONES", "SwinUnet", "NNFormer", "ResEncUnet", "Foreign"]),
+        (
+            "unpaired.models",
+            ["Segmenter", "Semantics", "Joint", "VARIANTS", "fold", "attach", "detach"],
+        ),
         ("unpaired.metrics", ["dice", "asd", "hd95", "nsd"]),
         ("unpaired", ["Predictor"]),
     ],
