@@ -10,7 +10,7 @@ from unpaired.data.dicom.scan import holds_dicom
 from unpaired.data.dicom.series import read_series
 from unpaired.data.formats.meta_image import looks_like_meta_image, read_meta_image
 from unpaired.data.formats.mgh import looks_like_mgh, read_mgh
-from unpaired.data.formats.nrrd import MAGIC, read_nrrd
+from unpaired.data.formats.nrrd import read_nrrd
 from unpaired.data.geometry import Volume
 from unpaired.data.nifti_read import MAX_VOXELS, as_label, read_volume
 from unpaired.data.paths import shown
@@ -69,7 +69,7 @@ def format_of(path: Path) -> Format:
             head = inflate.inflate_head(head, HEAD_BYTES)
     except (OSError, ValueError):
         return "nifti"
-    if MAGIC.match(head):
+    if head.startswith(b"NRRD0"):
         return "nrrd"
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"

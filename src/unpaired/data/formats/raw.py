@@ -71,7 +71,13 @@ def beside(path: Path, name: str) -> Path:
             f"{shown(path)} keeps its voxels in {shown(name)!r}; only a file beside the header is "
             "read. Put both into one folder, or save the image as one file."
         )
-    return path.with_name(name)
+    there = path.with_name(name)
+    if not there.is_file():
+        raise DataError(
+            f"{shown(path)} keeps its voxels in {shown(name)}, which is not beside it; put both "
+            "into one folder."
+        )
+    return there
 
 
 def voxels(
