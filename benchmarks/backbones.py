@@ -17,7 +17,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from _report import interleave, record
-from eam import saved_bytes
 from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
@@ -25,7 +24,7 @@ from unpaired.models import fold, gains_form
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 CLASSES = ("background", "spleen", "right kidney", "left kidney", "liver")
-PICTURE, VOLUME = (256, 256), (32, 128, 128)
+PICTURE, VOLUME = (256, 256), (32, 96, 96)
 ROWS: dict[str, tuple[str, tuple[int, ...], list[str]]] = {
     "Swin-Unet": ("swin_unet", PICTURE, []),
     "ResEnc U-Net, 2D": ("resenc_unet", PICTURE, []),
@@ -72,6 +71,22 @@ def step_of(config: Config, plan: Plan) -> tuple[nn.Module, Callable[[], None]]:
     return joint, step
 
 
+def saved_bytes(step: Callable[[], None], network: nn.Module) -> int:
+    """What a step keeps for its backward pass, parameters not counted."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
 def gigaflops(network: nn.Module, plan: Plan) -> float:
     """Of one forward pass of the folded network for one image."""
     image = torch.randn(1, next(iter(input_channels(plan).values())), *plan.patch)
@@ -92,10 +107,10 @@ def row(name: str) -> dict[str, object]:
         "with bf16": lambda: whole(torch.bfloat16), "without bf16": lambda: plain(torch.bfloat16),
     }  # fmt: skip
     kept = {
-        n: saved_bytes(step, list(net.parameters())) / 2**20
+        n: saved_bytes(step, net) / 2**20
         for n, net, step in (("with", joint, whole), ("without", bare, plain))
     }
-    seconds = interleave(jobs, 3)
+    seconds = interleave(jobs, 2)
     millions = {
         "training": sum(p.numel() for p in joint.parameters()) / 1e6,
         "test": sum(p.numel() for p in folded.parameters()) / 1e6,
