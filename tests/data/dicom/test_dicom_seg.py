@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from dicom_files import STUDY, pydicom, turned, voxels, write_enhanced, write_series
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is an extra")
@@ -146,7 +147,7 @@ def test_patient_and_study_are_the_series_own(tmp_path):
     # A series with a segmentation beside it is still read as before.
     write_segmentation(tmp_path / "s.dcm", labels, volume, CLASSES)
     again = read_series(tmp_path)
-    assert np.array_equal(again.array, volume.array) and "2 SEG objects" in again.notes[0]
+    assert np.array_equal(again.array, volume.array) and "(2 SEG)" in again.notes[0]
 
 
 def test_segments_carry_names_colours_and_codes(tmp_path):

@@ -153,7 +153,7 @@ def usable(series: Series) -> tuple[list[Header], list[str]]:
         odd = [one for one in headers if word in one.kind]
         if odd and len(odd) < len(headers):
             headers = [one for one in headers if word not in one.kind]
-            notes.append(f"{len(odd)} {word.lower()} images of the series are left out")
+            notes.append(f"{word.lower()} images of the series are left out ({len(odd)})")
     return headers, notes
 
 
@@ -183,11 +183,14 @@ def _by_number(series: Series) -> tuple[int, str]:
 
 
 def _passed_over(others: Counter[str], strangers: Sequence[Path]) -> list[str]:
-    notes = [f"{n} {kind} objects are no image and not read" for kind, n in sorted(others.items())]
+    notes = []
+    if others:
+        what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+        notes.append(f"DICOM objects that are no image are not read ({what})")
     if strangers:
         some = ", ".join(shown(path.name) for path in strangers[:3])
         more = ", ..." if len(strangers) > 3 else ""
-        notes.append(f"{len(strangers)} files are not DICOM and not read ({some}{more})")
+        notes.append(f"files that are not DICOM are not read ({len(strangers)}: {some}{more})")
     return notes
 
 

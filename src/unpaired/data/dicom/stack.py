@@ -136,7 +136,7 @@ def _refuse_same_place(frames: Sequence[Frame], depths: np.ndarray, name: str) -
         )
     copy = ", one a copy of the other" if one.instance == other.instance else ""
     raise DataError(
-        f"{name}: {len(close)} slices lie where another one lies, such as {one.name} and "
+        f"{name}: slices lie where another one lies ({len(close)}), such as {one.name} and "
         f"{other.name} at {depths[k]:.2f} mm (slice {k}){copy}; remove the doubles."
     )
 
@@ -164,8 +164,8 @@ def _gaps(frames: Sequence[Frame], depths: np.ndarray) -> list[str]:
         k = int(np.flatnonzero(missing)[0])
         count = int((whole[missing] - 1).sum())
         faults.append(
-            f"{count} slices are missing, the first after slice {k} ({frames[k].name}): the next, "
-            f"{frames[k + 1].name}, lies {gaps[k]:.2f} mm on instead of {usual:.2f} mm"
+            f"slices are missing ({count}), the first after slice {k} ({frames[k].name}): the "
+            f"next, {frames[k + 1].name}, lies {gaps[k]:.2f} mm on instead of {usual:.2f} mm"
         )
     rest = gaps[~missing]
     worst = int(np.abs(np.where(missing, usual, gaps) - usual).argmax())
