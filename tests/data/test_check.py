@@ -301,6 +301,6 @@ def test_real_data(shared):
     assert [f.kind for f in torso] == ["cases", "cases", "patients", "edge", "edge"]
     odd = check_path(shared("data/odd"))
     errors = [f.case for f in odd if f.severity == "error"]
-    assert errors == ["example4d.nii.gz", "functional.nii", "test.mgz"]
+    assert errors == ["dicom", "example4d.nii.gz", "functional.nii", "test.mgz"]
     assert check_path(shared("data/odd/pir")) == []
     assert not [f for f in check_path(shared("data/sts") / "mr") if f.severity == "error"]

@@ -18,7 +18,7 @@ from unpaired.data.checks.layout import opened
 from unpaired.data.checks.naming import naming
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS, is_series_folder, series_folders_in
+from unpaired.data.read import ENDINGS, is_series_folder
 from unpaired.data.sources import nnunet
 from unpaired.errors import DataError, ResourceError
 
@@ -131,9 +131,8 @@ def examine_path(path: Path, progress: Progress | None = None, workers: int = 0)
         if roots:
             chosen = roots[:1] if roots[0] == path else roots
             return examine_roots({root.name: root for root in chosen}, progress, workers)
-        images = [f for f in sorted(path.rglob("*")) if f.name.endswith(ENDINGS)]
-        images = [f for f in images if not f.name.startswith(".")]
-        images = images or [f for f in series_folders_in(path) if is_series_folder(f)]
+        inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
+        images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
     except OSError as error:
         raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
     if not images:

@@ -14,13 +14,13 @@ from unpaired.data.volume import Volume
 from unpaired.data.write import Names, Writing, write_labels
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble
-from unpaired.engine.images import Image, case_of, grid_of, volumes_of
+from unpaired.engine.images import Image, grid_of, volumes_of
 from unpaired.engine.label_files import colours, recipe_mark, write_label_files
 from unpaired.engine.members import Member, load_members
 from unpaired.engine.memory import told_for
 from unpaired.engine.outcome import Outcome
 from unpaired.engine.probability_file import SCALE, encode, probability_file
-from unpaired.engine.targets import refuse_unwritable, targets_of
+from unpaired.engine.targets import case_of_target, refuse_unwritable, targets_of
 from unpaired.errors import UsageError
 
 _EXPORT = 1  # part of a prediction's mark: raise it when the same inputs give other labels
@@ -184,9 +184,9 @@ class Predictor:
         volumes = volumes_of(paths, reading=reading)
         refuse_unwritable(targets, volumes[0])
         mark = self.mark(name, largest_component, reading)
-        grid, first = grid_of(volumes[0], mark), targets[0]
+        grid, first, case = grid_of(volumes[0], mark), targets[0], case_of_target(targets[0])
         if probabilities:
-            beside = first.with_name(f"{case_of(first)}_probabilities.nii")
+            beside = first.with_name(f"{case}_probabilities.nii")
             with probability_file(beside, len(self.classes), grid) as scores:
                 scores[0] = SCALE
                 found = self._segment(volumes, name, largest, scores, encode)
@@ -196,7 +196,7 @@ class Predictor:
         for target in targets:
             notes += write_labels(target, found.labels, grid, told, writing)
         if label_files:
-            write_label_files(first.parent, self.classes, f"{case_of(first)}_")
+            write_label_files(first.parent, self.classes, f"{case}_")
         return replace(found, notes=tuple(notes), files=tuple(targets))
 
     def modality(self, name: str | None) -> str:

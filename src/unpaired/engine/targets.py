@@ -9,7 +9,7 @@ from unpaired.data.paths import shown
 from unpaired.data.read import format_of
 from unpaired.data.volume import Volume
 from unpaired.data.write import FORMATS, LABEL_ENDINGS, Writing
-from unpaired.engine.images import case_of_channel
+from unpaired.engine.images import case_of, case_of_channel
 from unpaired.errors import UsageError
 
 
@@ -44,7 +44,14 @@ def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Pat
 
 def case_targets(out: Path, case: str, image: Path, writing: Writing) -> tuple[Path, ...]:
     """The label files of a case in a folder, the first the one to evaluate."""
-    return tuple(out / f"{case}{FORMATS[name]}" for name in writing.formats_for(format_of(image)))
+    asked = writing.formats_for(format_of(image))
+    return tuple(out / f"{case}{ending}" for name, ending in FORMATS.items() if name in asked)
+
+
+def case_of_target(target: Path) -> str:
+    """The case that a label file is named after."""
+    case = case_of(target)
+    return case.removesuffix("_seg") if target.name.endswith(FORMATS["dicom-seg"]) else case
 
 
 def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
