@@ -138,6 +138,10 @@ def affine_of(layout: Layout, name: str) -> tuple[np.ndarray, list[str]]:
     notes: list[str] = []
     if sform is None and qform is None:
         notes.append("no orientation is stored (sform, qform code 0): left and right are a guess")
+        pixdim = np.asarray(header["pixdim"][1:4], np.float64)
+        if pixdim.min() < 0:
+            text = " x ".join(f"{value:.4g}" for value in pixdim)
+            notes.append(f"the spacing {text} mm is negative, taken as positive")
     chosen = next((a for a in (sform, qform) if a is not None), None)
     affine = np.asarray(_base_affine(layout) if chosen is None else chosen, np.float64)
     notes += check_affine(affine, name)

@@ -21,10 +21,11 @@ def outside_body(image: Volume, label: Volume, labels: Mapping[str, int]) -> Ite
     steps = tuple(max(1, n // _SIDE) for n in image.array.shape)
     some = tuple(slice(None, None, step) for step in steps)
     parts = label.array[some]
-    if not parts.any():
+    seen = image.array[some]
+    if not parts.any() or seen.min() == seen.max():
         return
     turn = canonical_orientation(image.affine)
-    inside = turn.undo(body(turn.apply(image.array[some])))
+    inside = turn.undo(body(turn.apply(seen)))
     outside: list[tuple[float, str, Index]] = []
     for name, value in labels.items():
         own = parts == value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from unpaired.data.checks.facts import Facts
-from unpaired.data.checks.finding import Finding, Remark, some
+from unpaired.data.checks.finding import Finding, Remark, plural, some
 
 # A median of fewer scans says nothing about a third.
 FEW = 3
@@ -71,7 +71,8 @@ def _types(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
     wide = Counter(name for fact in facts for name, _ in fact.stored if name in _WIDE)
     for name, count in wide.items():
         files = [file for fact in facts for kind, file in fact.stored if kind == name]
-        what = f"{count} image files hold {name} voxels ({some([f.name for f in files], 3)})"
+        some_files = some([file.name for file in files], 3)
+        what = f"{plural(count, 'image file')} of {name} voxels ({some_files})"
         size = np.dtype(name).itemsize
         mend = "nothing; int16 or float32 would take a half or a quarter of the room"
         yield Remark("voxel-type", "note", what, mend, f"{size} bytes a voxel").about(

@@ -15,9 +15,10 @@ Index = tuple[int, int, int]
 
 _RANK = {"error": 0, "warning": 1, "note": 2}
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
-_QUANTITY = re.compile(
-    rf"({_NUMBER}(?: x {_NUMBER})*) (mm|voxels|%|bytes|degrees|slices|cases|patients|axes)"
-)
+_UNIT = "mm|voxels?|%|bytes|degrees|slices?|cases?|patients?|axes"
+_QUANTITY = re.compile(rf"({_NUMBER}(?: (?:x|of) {_NUMBER})*) ({_UNIT})")
+# Faults of a file as a whole, whose measure is its size.
+_WHOLE_FILE = re.compile("compressed data|is empty|web page|LFS pointer|not a NIfTI|no DICOM")
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,35 @@ class Remark:
 def quantity(what: str) -> str:
     """The first quantity a sentence names: "lies up to 3 mm off" -> "3 mm"."""
     match = _QUANTITY.search(what)
-    return f"{match[1]} {match[2]}" if match else ""
+    if match is None:
+        return ""
+    unit = match[2][:-1] if match[1] == "1" and match[2].endswith("s") else match[2]
+    return f"{match[1]} {unit}"
 
 
 def from_error(
     error: UnpairedError, modality: str, case: str, path: Path | None, kind: str = "file"
 ) -> Finding:
     """An error as a finding; its message ends in how to mend it."""
-    text = str(error).rstrip(".")
+    text = " ".join(str(error).split()).rstrip(".")
     if path is not None:
         rest = text.removeprefix(shown(path))
         text = rest.lstrip(":, ") if rest[:1] in (":", ",", " ") else text
+        text = text.replace(f"{shown(path)}/", "")  # files in a folder
     what, cut, mend = text.rpartition("; ")
     if not cut:
         what, cut, mend = text.rpartition(". ")
     if not cut:
-        what, mend = text, "see the message"
-    return Remark(kind, "error", what, mend).about(modality, case, path)
+        what, mend = text, "correct the file"
+    amount = _size(path) if path is not None and _WHOLE_FILE.search(what) else ""
+    return Remark(kind, "error", what, mend, amount).about(modality, case, path)
+
+
+def _size(path: Path) -> str:
+    try:
+        return f"{path.stat().st_size} bytes" if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:

@@ -8,7 +8,7 @@ from unpaired.data.checks.finding import Remark
 from unpaired.data.geometry import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20
-_TINY = 0.005
+_TINY, _PADDING = 0.005, 0.1
 _CT_MEND = "export with rescale slope and intercept, or name the channel by its true modality"
 
 
@@ -47,18 +47,12 @@ def not_hounsfield(values: np.ndarray, low: float, high: float) -> str:
 
     Air is -1000, fat -100, soft tissue 0 to 100, metal a few thousand.
     """
-    shifted, tissue = _share(values, 964.0, 1124.0), _share(values, -60.0, 100.0)
-    if shifted > 0.1 and shifted > 3 * tissue:
-        return (
-            f"{100 * shifted:.0f} % of the voxels are near 1024, where soft tissue lies when the "
-            "rescale intercept (-1024) was forgotten"
-        )
     cold = _share(values, -np.inf, -50.0)
     if cold < _TINY:
-        return (
-            f"only {100 * cold:.2g} % of the voxels are below -50 (lowest {low:g}), so there is "
-            "neither air nor fat, as in an MR"
-        )
+        text = f"only {100 * cold:.2g} % of the voxels are below -50 (lowest {low:g})"
+        if _share(values, 850.0, 1200.0) > 0.5 * _share(values, 200.0, np.inf) > 0.05:
+            return f"{text} and most are near 1024, as if the intercept (-1024) was forgotten"
+        return f"{text}, so there is neither air nor fat, as in an MR"
     if high < 50:
         return f"no value is above {high:g}, so there is no soft tissue"
     bulk = float(np.percentile(values, 99))
@@ -109,9 +103,9 @@ def lost_slices(image: Volume) -> Iterator[Remark]:
         axis, image,
     )  # fmt: skip
     yield from _slices("same-slice", "equal the slice before", np.array(twins, int), axis, image)
-    yield from _slices(
-        "blank-end", "at the ends hold one value only", np.flatnonzero(blank & ~whole), axis, image
-    )
+    ends = np.flatnonzero(blank & ~whole)
+    if len(ends) > _PADDING * len(blank):
+        yield from _slices("blank-end", "at the ends hold one value only", ends, axis, image)
 
 
 def _slices(kind: str, words: str, which: np.ndarray, axis: int, image: Volume) -> Iterator[Remark]:

@@ -3,14 +3,15 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.data.checks import layout_manifest
 from unpaired.data.checks.finding import Finding, Remark, from_error, some
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.sources import nnunet, open_dataset
+from unpaired.data.sources import manifest, nnunet, open_dataset
 from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
 from unpaired.errors import DataError, UnpairedError
 
@@ -32,14 +33,18 @@ def opened(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
         return open_dataset(modality, root), list(passed_over(modality, root))
     except UnpairedError as error:
         first = from_error(error, modality, "", root, "layout")
-    if not (root / "imagesTr").is_dir():
-        return None, [first]
+    found: list[Finding] = []
     try:
-        salvage = _Salvage(modality, root)
-        dataset = salvage.dataset()
+        if manifest.looks_like(root):
+            dataset = layout_manifest.salvage(modality, root, found)
+        elif (root / "imagesTr").is_dir():
+            dataset = _Salvage(modality, root, found).dataset()
+        else:
+            return None, [first]
     except (DataError, OSError):
         return None, [first]
-    return dataset, [*(salvage.found or [first]), *passed_over(modality, root)]
+    kept = dataset if dataset.cases else None
+    return kept, [*(found or [first]), *passed_over(modality, root)]
 
 
 def passed_over(modality: str, root: Path) -> Iterator[Finding]:
@@ -60,11 +65,11 @@ def passed_over(modality: str, root: Path) -> Iterator[Finding]:
 
 @dataclass
 class _Salvage:
-    """One nnU-Net folder, case by case; faults are collected in `found`."""
+    """One nnU-Net folder, case by case; faults are added to `found`."""
 
     modality: str
     root: Path
-    found: list[Finding] = field(default_factory=list)
+    found: list[Finding]
 
     def dataset(self) -> Dataset:
         channels, labels, patients = self._about()

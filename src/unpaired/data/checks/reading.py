@@ -19,6 +19,7 @@ _NOTES: tuple[tuple[str, str, Severity, str], ...] = (
     ),
     ("qform and sform differ", "two-geometries", "note", _FIX),
     ("the qform cannot be used", "two-geometries", "note", _FIX),
+    ("is negative, taken", "pixdim", "warning", "write the geometry with the program that made it"),
     ("pixdim .* disagrees", "pixdim", "note", _FIX),
     ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
     ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
