@@ -723,7 +723,7 @@ def series(root: Path, edit=None, **more) -> Made:
     "error",
     "file",
     "the first after slice 7",
-    "1 slice",
+    "mm",
 )
 def _(root):
     made = series(root)

@@ -65,7 +65,8 @@ def _weighed(remark: Remark) -> Remark:
     match = re.search(r"up to ([\d.e+-]+) mm", remark.what)
     if match is None or float(match[1]) <= _QFORM_WARNING_MM:
         return remark
-    return Remark(remark.kind, "warning", remark.what, remark.mend)
+    mend = "see which is right; `--fix-headers OUT` mends it where image and label decide"
+    return Remark(remark.kind, "warning", remark.what, mend)
 
 
 def _out_of_memory(path: Path) -> Remark:
