@@ -63,11 +63,21 @@ def test_what_itk_writes_is_read(tmp_path, name, packed, dtype):
     assert volume.array.flags.writeable and volume.array.dtype.isnative
 
 
-@pytest.mark.parametrize("space", ["RAS", "LPS", "LAS"])
+SPACES = {
+    "RAS": (1, 1, 1),
+    "right-anterior-superior": (1, 1, 1),
+    "LPS": (-1, -1, 1),
+    "left-posterior-superior": (-1, -1, 1),
+    "LAS": (-1, 1, 1),
+    "Left-Anterior-Superior": (-1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("encoding", ["raw", "gzip"])
 @pytest.mark.parametrize("dtype", [">i2", "<f4", "u1"])
 def test_what_pynrrd_writes_is_read(tmp_path, space, encoding, dtype):
-    signs = np.array([1 if letter in "RAS" else -1 for letter in space])
+    signs = np.array(SPACES[space])
     header = {
         "space": space,
         "space directions": (signs[:, None] * AFFINE[:3, :3]).T,
@@ -240,10 +250,24 @@ def test_huge_headers_are_refused_before_memory_is_taken(tmp_path):
             spoiled = gzip.compress(plain) if path.suffix == ".mgz" else plain
         assert spoiled != data
         path.write_bytes(spoiled)
-        with pytest.raises(DataError, match="promises 60000 x 60000 x 60000 voxels"):
+        with pytest.raises(DataError, match="60000 x 60000 x 60000 voxels, more than 2147483648"):
             read_image(path)
         with pytest.raises(DataError, match="too short for them"):
             read_image(path, max_voxels=1 << 50)
+
+
+def test_whole_streams_with_too_few_voxels_are_refused(tmp_path):
+    for path in files(tmp_path):
+        data = path.read_bytes()
+        data = data.replace(b"DimSize = 6 5 4", b"DimSize = 6 5 5")
+        data = data.replace(b"sizes: 6 5 4", b"sizes: 6 5 5")
+        if path.suffix == ".mgz":
+            plain = gzip.decompress(data)[: 284 + 240]
+            data = gzip.compress(plain[:4] + np.array((6, 5, 5), ">i4").tobytes() + plain[16:])
+        if path.suffix != ".mgh":
+            path.write_bytes(data)
+            with pytest.raises(DataError, match=r"promises 300 bytes|too short"):
+                read_image(path)
 
 
 def test_decompression_bombs_are_stopped(tmp_path):

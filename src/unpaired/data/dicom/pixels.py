@@ -71,8 +71,7 @@ def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
             raise DataError(f"{shown(path)} changed while it was read; try again.")
         expected = count * size[0] * size[1] * bits // 8
         _refuse_impossible(path, facts, expected)
-        planes = np.asarray(facts.pixel_array).reshape(count, *size)
-        return _used_bits(planes, bits - int(facts.get("BitsStored") or bits))
+        return np.asarray(facts.pixel_array).reshape(count, *size)
 
 
 def _refuse_impossible(path: Path, facts: Any, expected: int) -> None:
@@ -116,13 +115,6 @@ def _need_decoder(path: Path, syntax: Any) -> None:
         f"{shown(path)} is compressed as {syntax.name}, and no decoder for it is installed; "
         f"{mend} the series to uncompressed DICOM."
     )
-
-
-def _used_bits(planes: np.ndarray, unused: int) -> np.ndarray:
-    """Drop what old files keep in unused high bits, and extend the sign over them."""
-    if unused <= 0 or planes.dtype.kind not in "iu":
-        return planes
-    return np.right_shift(np.left_shift(planes, unused), unused)
 
 
 def _rescale(stored: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
