@@ -8,7 +8,7 @@ import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Preset, parse_data
 from unpaired.cli.progress import Progress
-from unpaired.cli.show import say, say_json, say_table
+from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -49,28 +49,104 @@ def command(
 
     With --preset or --config also says what a training with these settings needs.
     """
-    if (path is None) == (not data):
-        raise UsageError("give either --data NAME=FOLDER (once per modality) or one PATH.")
-    roots = {} if path is not None else parse_data(data)
+    roots = _roots(path, data)
     _there(path, splits)
+    if fix_headers is not None:
+        from unpaired.data.checks.mend import check_out
 
-    from unpaired.data.check import examine_path, examine_roots
+        check_out([path] if path is not None else roots.values(), fix_headers)
+    done = _examine(path, roots, splits, folds, workers)
+    findings = _findings(done, workers, preset, config)
+    if html is not None:
+        from unpaired.report.check_page import write_check_page
 
-    with Progress("check") as progress:
-        if path is not None:
-            done = examine_path(path, progress, workers)
-        else:
-            done = examine_roots(roots, progress, workers, splits, folds)
-    findings = [*done.findings, *_needs(done, workers)]
+        write_check_page(html, done, findings)
     if as_json:
         say_json(findings)
     elif findings:
         say_table(COLUMNS, [[str(getattr(f, c)) for c in COLUMNS] for f in findings])
+    if fix_headers is not None:
+        _fix(done, fix_headers, quiet=as_json)
     errors = sum(f.severity == "error" for f in findings)
     if not as_json:
-        say(f"{errors} errors, {len(findings) - errors} other findings.")
+        page = f" The page is {html}." if html is not None else ""
+        say(f"{errors} errors, {len(findings) - errors} other findings.{page}")
     if errors:
         raise typer.Exit(DataError.exit_code)
+
+
+def _roots(path: Path | None, data: list[str] | None) -> dict[str, Path]:
+    if (path is None) == (not data):
+        raise UsageError("give either --data NAME=FOLDER (once per modality) or one PATH.")
+    return {} if path is not None else parse_data(data)
+
+
+def _examine(
+    path: Path | None,
+    roots: dict[str, Path],
+    splits: Path | None,
+    folds: int | None,
+    workers: int,
+) -> "Examined":
+    from unpaired.data.check import examine_path, examine_roots
+
+    if path is not None and (splits is not None or folds is not None):
+        raise UsageError("--splits and --folds need --data NAME=FOLDER, once per modality.")
+    with Progress("check") as progress:
+        if path is not None:
+            return examine_path(path, progress, workers)
+        return examine_roots(roots, progress, workers, splits, folds)
+
+
+def _findings(
+    done: "Examined", workers: int, preset: str | None, config: Path | None
+) -> list["Finding"]:
+    """What was found, and what preparing and training take."""
+    from unpaired.data.checks.finding import worst_first
+
+    findings = [*done.findings, *_needs(done, workers)]
+    if preset is not None or config is not None:
+        findings += _training(done, preset, config)
+    return worst_first(findings)
+
+
+def _fix(done: "Examined", out: Path, quiet: bool) -> None:
+    """Mended copies; the list is in OUT as well."""
+    from unpaired.data.checks.mend import LIST, mend_headers
+
+    listed = mend_headers(done.datasets, out)
+    if quiet:
+        return
+    rows = [
+        [one.modality, one.case, "; ".join(one.done), "; ".join(one.left), one.copy or one.file]
+        for one in listed
+    ]
+    if rows:
+        say_table(["modality", "case", "mended", "left as it is", "file"], rows)
+    copies = sum(bool(one.copy) for one in listed)
+    say(f"Mended copies: {copies}, in {out}; the list is {out / LIST}.")
+
+
+def _training(done: "Examined", preset: str | None, config: Path | None) -> list["Finding"]:
+    """What a training with these settings takes; nothing where the data do not allow one."""
+    from unpaired.config import load_config
+    from unpaired.data.checks.needs import patch_findings, training_finding
+    from unpaired.engine.needs import training_needs
+
+    settings = load_config(preset, config, [])
+    bad = {
+        m: {f.case for f in done.facts if f.modality == m and not f.shape} for m in done.datasets
+    }
+    try:
+        plan, ahead = training_needs(settings, done.datasets, bad)
+    except DataError as error:
+        note(f"what a training needs cannot be said: {error}")
+        return []
+    told = training_finding(
+        ahead.memory_bytes, ahead.memory_available_bytes, ahead.seconds_per_step,
+        settings.train.steps, ahead.device,
+    )  # fmt: skip
+    return [told, *patch_findings(done.facts, plan.spacing_mm, plan.slice_axis, plan.patch)]
 
 
 def _there(*paths: Path | None) -> None:
@@ -91,4 +167,5 @@ def _needs(done: "Examined", workers: int) -> Sequence["Finding"]:
     found = needs(done.datasets, done.facts)
     if found is None:
         return []
-    return [needs_finding(found, workers, psutil.virtual_memory().available, None)]
+    memory, disk = psutil.virtual_memory().available, psutil.disk_usage(".").free
+    return [needs_finding(found, workers, memory, disk)]

@@ -1,23 +1,18 @@
 """The report: one HTML file that needs nothing else, and its pictures as PNG beside it."""
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 from unpaired.engine.evaluation_files import shown_value, summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
 from unpaired.report.curves import consistency_curves, loss_curves, validation_curves
+from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture, class_colours
 from unpaired.report.heatmaps import correlation_maps, embedding_map
-from unpaired.report.markup import Markup, folded, join, note, section, tag
+from unpaired.report.markup import Markup, folded, note, section, tag
 from unpaired.report.overlays import overlays
 from unpaired.report.run import Run, open_run
-
-NOT_A_DEVICE = (
-    "Research software, not a medical device: not for diagnosis, treatment or any other clinical "
-    "decision."
-)
 
 
 class Page:
@@ -71,17 +66,8 @@ def build_page(page: Page) -> str:
         page.part(_facts, "configuration"),
     ]
     head = page.part(_header, "header")
-    body = join([head, _missing(page), tag("main", *parts), _footer()])
-    style = resources.files("unpaired.report").joinpath("style.css").read_text(encoding="utf-8")
-    # The policy makes the promise checkable: no script, nothing from elsewhere.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{tag('title', f'Report: {page.run.root.resolve().name}')}"
-        f"<style>{style}</style></head><body>{body}</body></html>\n"
-    )
+    title = f"Report: {page.run.root.resolve().name}"
+    return document(title, head, _missing(page), tag("main", *parts), footer())
 
 
 def _header(page: Page) -> Markup:
@@ -209,7 +195,3 @@ def _facts(page: Page) -> Markup:
     if run.config:
         content.append(folded("Whole configuration", tables.config_list(run)))
     return section("How it was made", *content, anchor="facts") if content else Markup("")
-
-
-def _footer() -> Markup:
-    return tag("footer", tag("p", NOT_A_DEVICE))

@@ -7,10 +7,10 @@ from scipy import ndimage
 
 from unpaired.data.checks.finding import Index, Remark
 from unpaired.data.geometry import Volume, canonical_orientation
-from unpaired.metrics import largest_component
 
 # Fewer voxels along an axis show no body.
 _SMALLEST, _SIDE = 16, 96
+_PIECE = 0.1
 OUTSIDE_SHARE = 0.1
 
 
@@ -53,7 +53,11 @@ def body(image: np.ndarray) -> np.ndarray:
     """
     low, high = (float(p) for p in np.percentile(image, (0.5, 99)))
     bright = image > low + 0.1 * (high - low)
-    core = largest_component(np.ascontiguousarray(ndimage.binary_opening(bright)))
+    pieces, _ = ndimage.label(ndimage.binary_opening(bright))
+    sizes = np.bincount(pieces.ravel(), minlength=2)
+    sizes[0] = 0
+    # Not the largest piece only: a lost slice, or two legs, part a body.
+    core = (sizes >= _PIECE * sizes.max())[pieces] & (pieces > 0)
     closed = ndimage.binary_closing(core, iterations=2) | core
     filled = np.stack([ndimage.binary_fill_holes(plane) for plane in closed])
     return np.asarray(ndimage.binary_dilation(filled, iterations=2))

@@ -34,10 +34,11 @@ def table(dataset: Dataset, facts: Sequence[Facts]) -> list[tuple[str, int, int,
     labelled = [fact for fact in facts if fact.voxels is not None]
     rows = []
     for name, value in dataset.labels.items():
-        sizes = [_millilitres(fact, value) for fact in labelled if value in (fact.voxels or {})]
+        own = [fact for fact in labelled if value in (fact.voxels or {})]
+        sizes = [_millilitres(fact, value) for fact in own if fact.spacing_mm]
         if value:
             median = float(np.median(sizes)) if sizes else float("nan")
-            rows.append((name, len(sizes), len(labelled), median))
+            rows.append((name, len(own), len(labelled), median))
     return rows
 
 

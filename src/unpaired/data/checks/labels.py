@@ -13,6 +13,8 @@ from unpaired.data.volume import Volume
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.
 FRAGMENT_SHARE = 0.02
+# Fewer voxels than this close to their organ are the pencil's, not worth a line.
+FEW_PERCENT = 0.1
 # From here to the organ a fragment is no frayed edge any more.
 FAR_MM = 20.0
 _EDGE_AXIS = 5
@@ -60,6 +62,8 @@ def fragments(
         f"loose pieces beside their organ: {', '.join(part[1] for part in lost)}; "
         f"the farthest {worst[2]:.0f} mm away"
     )
+    if worst[2] <= FAR_MM and share < FEW_PERCENT:
+        return
     mend = "look at them; remove what is no organ"
     severity: Severity = "warning" if worst[2] > FAR_MM else "note"
     amount = f"{plural(total, 'voxel')}, {share:.2g} %"

@@ -1,7 +1,7 @@
 """Mended copies of files whose header is at fault: elsewhere, never in place, with a list."""
 
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def mend_headers(datasets: Mapping[str, Dataset], out: Path) -> list[Mended]:
         UsageError: `out` is not empty, or inside a data set.
         ResourceError: a copy cannot be written.
     """
-    _check_out(datasets, out)
+    check_out([dataset.root for dataset in datasets.values()], out)
     listed = [
         one
         for modality, dataset in datasets.items()
@@ -75,11 +75,15 @@ def mend_headers(datasets: Mapping[str, Dataset], out: Path) -> list[Mended]:
     return listed
 
 
-def _check_out(datasets: Mapping[str, Dataset], out: Path) -> None:
+def check_out(roots: Iterable[Path], out: Path) -> None:
+    """Refuse a folder where copies could be taken for originals.
+
+    Raises:
+        UsageError: `out` is not empty, or inside a data set.
+    """
     place = out.resolve()
-    for dataset in datasets.values():
-        root = dataset.root.resolve()
-        if root == place or root in place.parents:
+    for root in roots:
+        if root.resolve() in (place, *place.parents):
             raise UsageError(f"{shown(out)} lies in the data set {shown(root)}; choose another.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{shown(out)} is not an empty folder; choose another.")
