@@ -3,32 +3,10 @@
 from pathlib import Path
 
 import pytest
-from bad_inputs import INPUTS, Bad, Made
+from bad_inputs import INPUTS, Bad
+from said import look
 
-from unpaired.data.check import examine_path, examine_roots
 from unpaired.data.paths import shown
-
-
-def look(made: Made, monkeypatch):
-    """What the check finds, and how many cases it read."""
-    if made.deny is not None:
-        refuse(made.deny, monkeypatch)
-    if made.path is not None:
-        return examine_path(made.path)
-    return examine_roots(made.roots, splits=made.splits, folds=made.folds)
-
-
-def refuse(file: Path, monkeypatch) -> None:
-    """Root may read anything: act a file without permission."""
-    for name in ("read_bytes", "open"):
-        real = getattr(Path, name)
-
-        def denied(self, *args, real=real, **more):
-            if self == file:
-                raise PermissionError(13, "Permission denied")
-            return real(self, *args, **more)
-
-        monkeypatch.setattr(Path, name, denied)
 
 
 def snapshot(root: Path):
@@ -38,11 +16,10 @@ def snapshot(root: Path):
 
 
 @pytest.mark.parametrize("one", INPUTS, ids=[one.id for one in INPUTS])
-def test_input(tmp_path, monkeypatch, one: Bad):
+def test_input(tmp_path, one: Bad):
     made = one.build(tmp_path)
     before = snapshot(tmp_path)
-    done = look(made, monkeypatch)
-    monkeypatch.undo()
+    done = look(made)
     assert snapshot(tmp_path) == before
     assert all(f.mend and f.kind and f.kind != "fault" for f in done.findings), done.findings
     if not one.severity:

@@ -14,6 +14,8 @@ from unpaired.data.dataset import Dataset
 _BYTES_FILE, _BYTES_TARGET = 12, 20
 _BASE_BYTES = 250 << 20
 _VOXELS_A_SECOND = 4e7
+# The patch is the median image's size, so that half of the images are a little smaller.
+_MUCH_SMALLER = 0.9
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,13 @@ def patch_findings(
     for fact in known:
         extent = np.multiply(fact.spacing_mm or (), fact.shape or ())[order] / spacing_mm
         share = float((extent[-len(patch) :] / patch).min())
-        if share < 0.995:
+        if share < _MUCH_SMALLER:
             small.setdefault(fact.modality, []).append((share, fact))
     found = []
     for modality, own in small.items():
         share, worst = min(own, key=lambda pair: pair[0])
         what = (
-            f"the patch of {size} voxels is larger than {plural(len(own), 'image')}; "
+            f"the patch of {size} voxels is much larger than {plural(len(own), 'image')}; "
             f"{worst.case} has {100 * share:.0f} % of a side"
         )
         mend = "nothing; they are padded, or give data.patch"
