@@ -70,7 +70,10 @@ class SetFolder:
         except OSError as error:
             raise _unwritable(self._work, error) from error
         for file in sorted(self._work.glob("*.json")):
-            self.records[file.stem] = read_json(file)
+            if file.name.startswith("."):  # half-written when the process was killed
+                file.unlink(missing_ok=True)
+            else:
+                self.records[file.stem] = read_json(file)
 
     def place(self) -> Place:
         """What a process that stages cases needs."""
