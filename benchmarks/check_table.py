@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from bad_inputs import INPUTS, Bad  # noqa: E402
-from said import sentence  # noqa: E402
+from data.bad_inputs import INPUTS, Bad  # noqa: E402
+from data.said import sentence  # noqa: E402
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 PEERS = {

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from nifti_files import dataset, patch, save
-from small_sets import straight
+
+from data.nifti_files import dataset, patch, save
+from data.small_sets import straight
 
 SHAPE = (24, 20, 17)
 LABELS = {"background": 0, "liver": 1, "spleen": 2}

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from bad_inputs import Bad, Made
-
+from data.bad_inputs import Bad, Made
 from unpaired.data.check import Examined, Finding, examine_path, examine_roots
 from unpaired.data.paths import shown
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nifti_files import dataset
 
+from data.nifti_files import dataset
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.data.prepared import PreparedCase, class_slices
 

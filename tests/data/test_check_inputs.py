@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from bad_inputs import INPUTS, Bad
-from said import look
 
+from data.bad_inputs import INPUTS, Bad
+from data.said import look
 from unpaired.data.paths import shown
 
 

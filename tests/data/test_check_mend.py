@@ -6,9 +6,9 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from bad_inputs import GRID, INPUTS, ct, image_of, label_of, moved, mr, organs, scan
-from nifti_files import patch, save
 
+from data.bad_inputs import GRID, INPUTS, ct, image_of, label_of, moved, mr, organs, scan
+from data.nifti_files import patch, save
 from unpaired.data.check import examine_roots
 from unpaired.data.checks.mend import mend_headers
 from unpaired.data.sources import open_dataset

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from bad_inputs import INPUTS
-from said import rows, sentence
+
+from data.bad_inputs import INPUTS
+from data.said import rows, sentence
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "check.md"
 
