@@ -39,6 +39,8 @@ class Level:
 LEVELS: dict[str, Level] = {
     "easy": Level(4, 1, 0.5, 0.5, 0, 0.6, 0.15, 0.02, 0, 8, 0.5),
     "std": Level(8, 2, 1, 1, 0, 1, 0.5, 0.05, 0.3, 22, 1),
+    # Of the experiments: between standard and hard.
+    "benchmark": Level(9, 2.5, 1.2, 1.2, 0.2, 1.3, 0.55, 0.065, 0.4, 26, 1.3),
     # Geometry is held back: a stronger warp gives absurd kidneys.
     "hard": Level(9, 2.5, 1.5, 1.4, 0.35, 1.6, 0.6, 0.09, 0.6, 30, 1.6),
 }
