@@ -1,22 +1,58 @@
 """Names and numbers -> objects: the one assembly file."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from unpaired.backbones import BACKBONES, Backbone
 from unpaired.config import Config
+from unpaired.config.schema import LossConfig, ModelConfig
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
-from unpaired.losses import Objective
+from unpaired.losses import Objective, Prediction, Terms
 from unpaired.losses.segmentation import Sync, identity
-from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics
+from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics, share_embeddings
 
 DECIDED = {"self", "image_size", "in_channels", "classes"}
 """Constructor arguments that the plan decides, not the configuration."""
+
+
+class Criterion(Protocol):
+    """What a training minimises."""
+
+    def __call__(self, outputs: Mapping[str, Prediction], labels: Mapping[str, Tensor]) -> Terms:
+        """The terms of a step, from the outputs [B Z *space] and labels [B *space] by modality."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the network and the objective of one `model.name` are made.
+
+    Attributes:
+        backbone: the class of its network; `model.options` are the arguments of its constructor.
+        segmenter: from the built backbone, the channels by modality, and the settings, what is
+            kept at test time.
+        joint: with what only training needs beside it.
+        objective: what is minimised.
+    """
+
+    backbone: Callable[[ModelConfig], type[Backbone]]
+    segmenter: Callable[[Backbone, Mapping[str, int], ModelConfig], Segmenter]
+    joint: Callable[[Segmenter, Config, Plan], Joint]
+    objective: Callable[[LossConfig, Plan, Sync], Criterion]
+
+
+def method_of(config: Config) -> Method:
+    """The registered method that `model.name` names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return _named(MODELS, config.model.name, "model.name")
 
 
 def backbone_class(name: str) -> type[Backbone]:
@@ -25,17 +61,12 @@ def backbone_class(name: str) -> type[Backbone]:
     Raises:
         UsageError: there is none.
     """
-    if name not in BACKBONES:
-        close = get_close_matches(name, BACKBONES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        known = ", ".join(BACKBONES)
-        raise UsageError(f"model.backbone={name!r} is unknown.{hint} Known: {known}.")
-    return BACKBONES[name]
+    return _named(BACKBONES, name, "model.backbone")
 
 
 def size_step(config: Config, dims: int = 2) -> tuple[int, ...]:
     """Per axis, the step of legal image sizes of the configured backbone."""
-    kind = backbone_class(config.model.backbone)
+    kind = method_of(config).backbone(config.model)
     _check_options(kind, config.model.options)
     return kind.size_step(config.model.options, dims)
 
@@ -51,7 +82,7 @@ def build_backbone(config: Config, plan: Plan) -> Backbone:
     Raises:
         UsageError: an option is unknown or does not fit the plan.
     """
-    kind = backbone_class(config.model.backbone)
+    kind = method_of(config).backbone(config.model)
     options = dict(config.model.options)
     _check_options(kind, options)
     channels = max(input_channels(plan).values())
@@ -60,15 +91,14 @@ def build_backbone(config: Config, plan: Plan) -> Backbone:
             image_size=plan.patch, in_channels=channels, classes=len(plan.classes), **options
         )
     except (ValueError, TypeError) as error:
-        name = config.model.backbone
-        raise UsageError(f"the backbone {name} cannot be built: {error}") from error
+        raise UsageError(f"the network {config.model.network} cannot be built: {error}") from error
 
 
 def build_segmenter(config: Config, plan: Plan) -> Segmenter:
     """What is kept at test time, untrained."""
     check_modality_names(plan.modalities)
-    variant = VARIANTS[config.model.variant]
-    return Segmenter(build_backbone(config, plan), input_channels(plan), variant.private_encoders)
+    backbone = build_backbone(config, plan)
+    return method_of(config).segmenter(backbone, input_channels(plan), config.model)
 
 
 def build_joint(config: Config, plan: Plan) -> Joint:
@@ -77,7 +107,31 @@ def build_joint(config: Config, plan: Plan) -> Joint:
     Raises:
         UsageError: the number of heads does not divide a scale's width.
     """
-    segmenter = build_segmenter(config, plan)
+    return method_of(config).joint(build_segmenter(config, plan), config, plan)
+
+
+def build_objective(config: Config, plan: Plan, sync: Sync = identity) -> Criterion:
+    """The objective with the configured weights.
+
+    Raises:
+        UsageError: the class weights do not match the classes.
+    """
+    loss = config.loss
+    if loss.class_weights is not None and len(loss.class_weights) != len(plan.classes):
+        raise UsageError(
+            f"loss.class_weights has {len(loss.class_weights)} values, but there are "
+            f"{len(plan.classes)} classes: {', '.join(plan.classes)}"
+        )
+    return method_of(config).objective(loss, plan, sync)
+
+
+def _consistency_segmenter(
+    backbone: Backbone, channels: Mapping[str, int], model: ModelConfig
+) -> Segmenter:
+    return Segmenter(backbone, channels, VARIANTS[model.variant].private_encoders)
+
+
+def _consistency_joint(segmenter: Segmenter, config: Config, plan: Plan) -> Joint:
     variant, loss, levels = VARIANTS[config.model.variant], config.loss, segmenter.backbone.levels
     several = len(plan.modalities) > 1
     predict, correlate = loss.alpha > 0, loss.gamma > 0 and several
@@ -98,21 +152,12 @@ def build_joint(config: Config, plan: Plan) -> Joint:
             )
             for m in plan.modalities
         }
+    if config.model.shared_embeddings:
+        share_embeddings(list(semantics.values()))
     return Joint(segmenter, semantics, scaling)
 
 
-def build_objective(config: Config, plan: Plan, sync: Sync = identity) -> Objective:
-    """The objective with the configured weights.
-
-    Raises:
-        UsageError: the class weights do not match the classes.
-    """
-    loss = config.loss
-    if loss.class_weights is not None and len(loss.class_weights) != len(plan.classes):
-        raise UsageError(
-            f"loss.class_weights has {len(loss.class_weights)} values, but there are "
-            f"{len(plan.classes)} classes: {', '.join(plan.classes)}"
-        )
+def _consistency_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Objective:
     return Objective(
         alpha=loss.alpha,
         beta=loss.beta,
@@ -128,6 +173,17 @@ def build_objective(config: Config, plan: Plan, sync: Sync = identity) -> Object
     )
 
 
+MODELS: dict[str, Method] = {
+    "consistency": Method(
+        lambda model: backbone_class(model.backbone),
+        _consistency_segmenter,
+        _consistency_joint,
+        _consistency_objective,
+    ),
+}
+"""Methods by `model.name`: the paper's, and the comparators (docs/comparators.md)."""
+
+
 def check_modality_names(names: Mapping[str, Any]) -> None:
     """Raise UsageError for a name that cannot be a module's."""
     for name in names:
@@ -136,6 +192,14 @@ def check_modality_names(names: Mapping[str, Any]) -> None:
                 f"the modality name {name!r} cannot be used; choose letters, digits and "
                 "underscores that do not form a reserved word, for example t1 or cbct"
             )
+
+
+def _named[Entry](table: Mapping[str, Entry], name: str, key: str) -> Entry:
+    if name not in table:
+        close = get_close_matches(name, table, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"{key}={name!r} is unknown.{hint} Known: {', '.join(table)}.")
+    return table[name]
 
 
 def _check_options(kind: type[Backbone], options: Mapping[str, Any]) -> None:

@@ -228,7 +228,7 @@ def test_an_exported_model_serves_as_a_file(
     config = toy_config("train.steps=1", "train.learning_rate=1e-12", "train.warmup_steps=0",
                         f"model.pretrained={exported}")  # fmt: skip
     train(config, data, tmp_path / "second")
-    before, after = (weights(tmp_path / n / "checkpoints/best.pt") for n in ("first", "second"))
+    before, after = (weights(tmp_path / n / "checkpoints/kept.pt") for n in ("first", "second"))
     name = "segmenter.backbone.decoder.classify.weight"
     torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-9)
     assert read_json(tmp_path / "second/pretrained.json")["percent"] == 100

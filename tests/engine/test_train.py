@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_equals_unbroken(
     assert not (tmp_path / "broken/model").exists()
     train(config, data, tmp_path / "broken")
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
-    for name in ("last.pt", "best.pt"):
+    for name in ("last.pt", "kept.pt"):
         broken, whole = (weights(tmp_path / n / "checkpoints" / name) for n in ("broken", "whole"))
         assert same(broken, whole)
     broken_state, whole_state = (
@@ -243,7 +243,7 @@ def test_start_from_a_run_with_a_modality_added(data: dict[str, Path], tmp_path:
     config = toy_config("train.steps=1", "train.learning_rate=1e-12", "train.warmup_steps=0",
                         f"train.init_from={tmp_path / 'first'}")  # fmt: skip
     train(config, {**data, "c": extra}, tmp_path / "second")
-    before = weights(tmp_path / "first/checkpoints/best.pt")
+    before = weights(tmp_path / "first/checkpoints/kept.pt")
     after = weights(tmp_path / "second/checkpoints/last.pt")
     assert before.keys() < after.keys()
     for name, value in before.items():
@@ -259,7 +259,7 @@ def test_start_from_a_run_on_one_modality(data: dict[str, Path], tmp_path: Path)
     config = toy_config("train.steps=1", "train.learning_rate=1e-12",
                         f"train.init_from={tmp_path / 'one'}")  # fmt: skip
     train(config, data, tmp_path / "two")
-    before, after = (weights(tmp_path / n / "checkpoints/best.pt") for n in ("one", "two"))
+    before, after = (weights(tmp_path / n / "checkpoints/kept.pt") for n in ("one", "two"))
     torch.testing.assert_close(
         after["segmenter.backbone.decoder.classify.weight"],
         before["segmenter.backbone.decoder.classify.weight"],
@@ -289,7 +289,7 @@ def test_weights_that_do_not_fit_name_the_layers(data: dict[str, Path], tmp_path
     wide = toy_config("model.options.embed_dim=16", f"train.init_from={tmp_path / 'first'}")
     with pytest.raises(UsageError, match=r"of another shape: .*segmenter\."):
         train(wide, data, tmp_path / "second")
-    with pytest.raises(UsageError, match=r"holds no checkpoints/best\.pt"):
+    with pytest.raises(UsageError, match=r"holds no checkpoints/kept\.pt"):
         train(toy_config(f"train.init_from={tmp_path}"), data, tmp_path / "third")
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 import oracles
 from small_joint import CLASSES, shake, small_joint, small_step
-from unpaired.losses import Objective
-from unpaired.models import Joint, Scaling
+from unpaired.losses import Objective, mcr
+from unpaired.models import Joint, Scaling, share_embeddings
 from unpaired.models.segmenter import Stem
 
 
@@ -225,3 +225,25 @@ def test_permuting_the_classes_of_embeddings_and_kernels_permutes_the_correlatio
 def test_unknown_modality_is_refused_by_name() -> None:
     with pytest.raises(KeyError, match="'pet' is not one of this network's modalities"):
         small_joint("V2").segmenter(torch.zeros(1, 3, 32, 32).double(), "pet")
+
+
+def test_shared_embeddings_are_one_parameter_and_make_the_gains_alike() -> None:
+    joint = small_joint("V3")
+    shake(joint)
+    before = sum(p.numel() for p in joint.parameters())
+    apart = joint.gains("a"), joint.gains("b")
+    share_embeddings([joint.semantics["a"], joint.semantics["b"]])  # type: ignore[list-item]
+    after = sum(p.numel() for p in joint.parameters())
+    q = joint.semantics["a"].embeddings
+    assert before - after == q.numel()  # type: ignore[operator]
+    together = joint.gains("a"), joint.gains("b")
+    assert all(torch.equal(together[0][name], together[1][name]) for name in together[0])
+    assert not all(torch.equal(apart[0][name], apart[1][name]) for name in apart[0])
+    images, _ = small_step()
+    outputs = joint(images)
+    assert mcr({m: out.embeddings for m, out in outputs.items()}).item() < 1e-12
+    sum(out.auxiliary[0].sum() for out in outputs.values()).backward()
+    alone = joint.semantics["a"].embeddings.grad.clone()
+    joint.zero_grad()
+    joint({"a": images["a"]})["a"].auxiliary[0].sum().backward()
+    assert not torch.allclose(alone, joint.semantics["a"].embeddings.grad)

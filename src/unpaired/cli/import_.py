@@ -56,7 +56,9 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Cases at a time.
 Cases = Annotated[
     str | None, typer.Option("--cases", metavar="ct=12,mr=12", help="How many (phantom).")
 ]
-Level = Annotated[str | None, typer.Option("--level", help="easy, std, benchmark or hard (phantom).")]
+Level = Annotated[
+    str | None, typer.Option("--level", help="easy, std, benchmark or hard (phantom).")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Random seed (phantom).")]
 
 

@@ -75,7 +75,8 @@ def one_run(
 
         result = train(config, data, run, steps_only, prepared)
     if _leads():
-        say(f"Stopped at step {result.step} ({result.stopped}), best score {result.score:.3f}.")
+        how = f"step {result.step} ({result.stopped})"
+        say(f"Stopped at {how}, validation score {result.score:.3f}.")
         say(f"The run is in {run}; look at it with: unpaired report {run}")
     return result
 

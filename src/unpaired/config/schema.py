@@ -101,8 +101,10 @@ class ModalityConfig(Section):
 class ModelConfig(Section):
     """The network."""
 
+    name: str = "consistency"
+    """Method: consistency (the paper's), or a comparator: ummkd, valindria."""
     backbone: str = "swin_unet"
-    """Name of the backbone."""
+    """Name of the backbone; a comparator has its own network."""
     variant: Literal["V1", "V2", "V3"] = "V3"
     """V1: an encoder per modality; V2: all shared; V3: all shared, channels scaled per modality."""
     scaling_at_test: bool = True
@@ -112,9 +114,16 @@ class ModelConfig(Section):
     maps: Literal["raw", "scaled"] = "raw"
     """Semantic-aware maps as written in the paper (raw), or divided by the root of the width."""
     options: dict[str, Option] = Field(default_factory=dict)
-    """Arguments of the backbone's constructor, such as embed_dim or window."""
+    """Arguments of the network's constructor, such as embed_dim or window."""
     pretrained: str | None = None
     """Weights file to start the backbone from."""
+    shared_embeddings: bool = False
+    """One set of class embeddings for all modalities: the control for what separate sets give."""
+
+    @property
+    def network(self) -> str:
+        """What the network is called: its backbone's name, or the comparator's."""
+        return self.backbone if self.name == "consistency" else self.name
 
 
 class LossConfig(Section):
@@ -175,8 +184,11 @@ class TrainConfig(Section):
     """Steps between validations; none: one pass over the longest modality."""
     foreground: Fraction = 0.33
     """Share of samples drawn from slices that hold a chosen class."""
+    keep: Literal["auto", "last", "best"] = "auto"
+    """Weights that become the model: the last, or the best by the smoothed validation score;
+    auto: the last, or with early_stop the best."""
     early_stop: Size | None = None
-    """Stop after so many epochs without gain; none: never."""
+    """Stop after so many epochs without gain of the smoothed score; none: never."""
     max_minutes: Positive | None = None
     """Stop, resumable, after so many minutes; none: never."""
     log_every: Size = 10

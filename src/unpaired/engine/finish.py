@@ -20,8 +20,8 @@ from unpaired.models import Joint, gains_form
 
 
 def export(config: Config, setup: Setup, folder: RunFolder) -> None:
-    """From the best checkpoint: the model without its semantics, and the semantics' matrices."""
-    path = folder.best if folder.best.exists() else folder.last
+    """From the kept weights: the model without its semantics, and the semantics' matrices."""
+    path = folder.kept if folder.kept.exists() else folder.last
     state = load_checkpoint(path)
     joint = build_joint(config, setup.plan)
     load_matching(joint, state["model"], path)

@@ -58,8 +58,9 @@ class RunFolder:
         return self.root / "checkpoints" / "last.pt"
 
     @property
-    def best(self) -> Path:
-        return self.root / "checkpoints" / "best.pt"
+    def kept(self) -> Path:
+        """Weights of the model that the run yields: the last, or the best on validation."""
+        return self.root / "checkpoints" / "kept.pt"
 
     @property
     def model(self) -> Path:

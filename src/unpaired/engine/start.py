@@ -32,9 +32,9 @@ def source_plan(config: Config) -> Plan | None:
     if config.train.init_from is None:
         return None
     source = RunFolder(Path(config.train.init_from))
-    if not source.best.is_file():
+    if not source.kept.is_file():
         raise UsageError(
-            f"train.init_from={config.train.init_from} holds no checkpoints/best.pt; give the "
+            f"train.init_from={config.train.init_from} holds no checkpoints/kept.pt; give the "
             "folder of a run that has validated at least once."
         )
     return Plan.read(source.plan)
@@ -69,7 +69,7 @@ def fill_from_run(joint: Joint, run: str) -> None:
     Raises:
         UsageError: the networks do not match; the message names the layers.
     """
-    path = RunFolder(Path(run)).best
+    path = RunFolder(Path(run)).kept
     state = load_checkpoint(path)["model"]
     own = joint.state_dict()
     known = {m for m in joint.segmenter.modalities if f"segmenter.stems.{m}.0.weight" in state}

@@ -22,7 +22,7 @@ class TrainResult:
     run: Path
     step: int
     score: float
-    """Best validation score; nan without validation cases."""
+    """Validation score of the weights that are kept; nan without validation cases."""
     stopped: str
     """"steps", "early_stop" or "max_minutes"."""
 
@@ -69,4 +69,4 @@ def _run(
     group.barrier()
     if group.any(stop.asked):
         raise Interrupted(f"stopped after the training in {folder.root} had ended; it is whole.")
-    return TrainResult(folder.root, trainer.step, trainer.best, stopped)
+    return TrainResult(folder.root, trainer.step, trainer.kept_score, stopped)

@@ -20,6 +20,7 @@ from unpaired.data.sampling import Batch, PatchSampler
 from unpaired.engine import finish, start
 from unpaired.engine.batch_file import save_batches
 from unpaired.engine.checkpoint import load_checkpoint, save_checkpoint
+from unpaired.engine.choice import Choice
 from unpaired.engine.device import autocast, autocast_dtype, find_device
 from unpaired.engine.distributed import Group
 from unpaired.engine.log import RunLog, read_log, write_metrics
@@ -66,13 +67,19 @@ class Trainer:
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
-        self.step, self.best, self.best_epoch, self.seconds = 0, float("nan"), 0, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.choice = Choice(config.train)
         if folder.last.exists():
             self._resume()
         self.log = RunLog(folder.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
         if group.world > 1:
             self.network = DistributedDataParallel(self.joint)
+
+    @property
+    def kept_score(self) -> float:
+        """Validation score of the weights that are kept."""
+        return self.choice.kept_score
 
     @property
     def epoch_steps(self) -> int:
@@ -206,25 +213,25 @@ class Trainer:
             )
             write_metrics(self.folder.metrics, read_log(self.folder.log))
         score = self.group.from_lead(score)
-        if math.isnan(score) or math.isnan(self.best) or score > self.best:
-            self.best, self.best_epoch = score, epoch
-            if self.group.leads:
-                save_checkpoint(
-                    self.folder.best,
-                    {"model": self.joint.state_dict(), "step": self.step, "score": score},
-                )
+        if self.choice.better(score, epoch):
+            self._keep()
 
     def _gave_up(self) -> bool:
         patience = self.config.train.early_stop
         epoch = self.step // self.epoch_steps
-        return patience is not None and epoch - self.best_epoch >= patience
+        return patience is not None and epoch - self.choice.best_epoch >= patience
 
     def _out_of_time(self) -> bool:
         limit = self.config.train.max_minutes
         return limit is not None and self.seconds >= 60 * limit
 
     def _save(self) -> None:
-        """Everything that the next step depends on; data and randomness depend on the step only."""
+        """Everything that the next step depends on; data and randomness depend on the step only.
+
+        What is kept is written first: a kill in between then costs steps, not the model.
+        """
+        if self.choice.keeps_last:
+            self._keep()
         if self.group.leads:
             save_checkpoint(
                 self.folder.last,
@@ -233,13 +240,18 @@ class Trainer:
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": self.scaler.state_dict(),
                     "step": self.step,
-                    "best": self.best,
-                    "best_epoch": self.best_epoch,
+                    "choice": self.choice.state(),
                     "seconds": self.seconds,
                     "plan": self.plan.model_dump_json(),
                 },
             )
         self.group.barrier()
+
+    def _keep(self) -> None:
+        """These weights become the model, unless later ones do."""
+        if self.group.leads:
+            state = {"step": self.step, "score": self.choice.score}
+            save_checkpoint(self.folder.kept, {"model": self.joint.state_dict(), **state})
 
     def _resume(self) -> None:
         state: dict[str, Any] = load_checkpoint(self.folder.last)
@@ -252,8 +264,8 @@ class Trainer:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.step, self.best = state["step"], state["best"]
-            self.best_epoch, self.seconds = state["best_epoch"], state["seconds"]
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.choice.restore(state["choice"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(
                 f"{self.folder.last} is not a whole checkpoint of this network ({error}). Restore "

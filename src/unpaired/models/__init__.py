@@ -4,7 +4,7 @@ from unpaired.models.attach import attach, detach
 from unpaired.models.fold import fold, gains_form
 from unpaired.models.joint import VARIANTS, Joint, Output, Variant
 from unpaired.models.segmenter import Segmenter
-from unpaired.models.semantics import Scaling, Semantics
+from unpaired.models.semantics import Scaling, Semantics, share_embeddings
 
 __all__ = [
     "VARIANTS",
@@ -18,4 +18,5 @@ __all__ = [
     "detach",
     "fold",
     "gains_form",
+    "share_embeddings",
 ]

@@ -52,6 +52,15 @@ class Semantics(nn.Module):
         return found
 
 
+def share_embeddings(parts: Sequence[Semantics]) -> None:
+    """Give all modalities one set of class embeddings, that of the first.
+
+    The control for separate sets: L_mcr is then 0 by construction, and gains are alike.
+    """
+    for part in parts[1:]:
+        part.embeddings = parts[0].embeddings
+
+
 class Scaling(nn.Module):
     """Eq. 13: Omega = w1 Q;  Phi = 1 + Omega W per branch. Shared by the modalities.
 
