@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -19,8 +19,10 @@ from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics, shar
 
 DECIDED = {"self", "image_size", "in_channels", "classes"}
 """Constructor arguments that the plan decides, not the configuration."""
+Entry = TypeVar("Entry")
 
 
+@runtime_checkable
 class Criterion(Protocol):
     """What a training minimises."""
 
@@ -194,7 +196,7 @@ def check_modality_names(names: Mapping[str, Any]) -> None:
             )
 
 
-def _named[Entry](table: Mapping[str, Entry], name: str, key: str) -> Entry:
+def _named(table: Mapping[str, Entry], name: str, key: str) -> Entry:
     if name not in table:
         close = get_close_matches(name, table, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -14,6 +14,8 @@ from unpaired.config.schema import Config
 from unpaired.errors import UsageError
 
 Table = dict[str, Any]
+NETWORK = {"name": "consistency", "backbone": "swin_unet"}
+"""Keys of the table `model` that say which network `options` belong to, and their defaults."""
 
 
 def load_config(
@@ -24,7 +26,7 @@ def load_config(
 ) -> Config:
     """The configuration of a run: preset, then the file, then `key=value` overrides on top.
 
-    A layer that names another backbone drops the backbone options of the layers below.
+    A layer that names another method or backbone drops the network's options below it.
 
     Args:
         of_minutes: where the preset has a size for demonstrations, lay it over the preset.
@@ -90,7 +92,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            if "backbone" in value and value["backbone"] != old.get("backbone", "swin_unet"):
+            if any(k in value and value[k] != old.get(k, v) for k, v in NETWORK.items()):
                 old = {k: v for k, v in old.items() if k != "options"}
             value = _merge(old, value)
         merged[key] = value
