@@ -1,9 +1,12 @@
 """Reading .nii.gz: ours (one-shot inflate, CRC and length checked) against nibabel.
 
-Goal: 1.5x on a CT of 512 x 512 x 150 int16, 5x on an MR of 256 x 256 x 36, bit-identical.
+Goal: 1.5x on a CT of 512 x 512 x 150 int16, 5x on an MR of 256 x 256 x 36, bit-identical. The 5x
+is not reached: "inflating alone" is the bare decoder on bytes in memory, a floor under every reader
+of these files that keeps to one core.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +14,10 @@ import numpy as np
 from scipy import ndimage
 
 from _report import interleave, record
+from unpaired.data import inflate
 from unpaired.data.volume import read_volume
+
+PIECE = 1 << 16
 
 
 def scan(shape: tuple[int, int, int], background: int, seed: int = 0) -> np.ndarray:
@@ -23,6 +29,20 @@ def scan(shape: tuple[int, int, int], background: int, seed: int = 0) -> np.ndar
     x, y, _ = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j, 0:1]
     body = (x / 0.8) ** 2 + (y / 0.6) ** 2 < 1
     return np.where(body, tissue, background).astype(np.int16)
+
+
+def inflating(path: Path) -> Callable[[], object]:
+    """The decoder with its CRC and nothing else: no file, no header, what comes out is dropped."""
+    data = memoryview(path.read_bytes())
+
+    def job() -> None:
+        stream, start = inflate.decompressor(), 0
+        while not stream.eof:
+            piece = data[start : start + PIECE] if stream.needs_input else b""
+            start += len(piece)
+            stream.decompress(piece, 16 * PIECE)
+
+    return job
 
 
 SCANS = {
@@ -46,14 +66,18 @@ def run() -> dict[str, float]:
             seconds = interleave(
                 {
                     "nibabel": lambda path=path: np.asanyarray(nib.load(path).dataobj),
+                    "get_fdata": lambda path=path: nib.load(path).get_fdata(),
                     "ours": lambda path=path: read_volume(path),
+                    "inflating alone": inflating(path),
                 },
                 rounds,
             )
             ratios[name] = seconds["nibabel"] / seconds["ours"]
-            row = {"scan": name, "nibabel ms": 1e3 * seconds["nibabel"]}
-            rows.append(row | {"ours ms": 1e3 * seconds["ours"], "ratio": ratios[name]})
-            print(f"{name}: nibabel / ours = {ratios[name]:.2f}")
+            times = {f"{job} ms": 1e3 * spent for job, spent in seconds.items()}
+            bound = seconds["nibabel"] / seconds["inflating alone"]
+            parts = {"nibabel / ours": ratios[name], "nibabel / inflating": bound}
+            rows.append({"scan": name, **times, **parts})
+            print(f"{name}: nibabel / ours = {ratios[name]:.2f}, at most {bound:.2f}")
     record("read_nifti", rows, ("nibabel", "isal", "numpy"))
     return ratios
 

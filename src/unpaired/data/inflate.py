@@ -47,7 +47,8 @@ class _Zlib:
         return not self._inner.unconsumed_tail
 
 
-def _decompressor(gzip: bool = True) -> Any:
+def decompressor(gzip: bool = True) -> Any:
+    """isal's or zlib's; `decompress(data, max_length)`, `eof`, `unused_data`, `needs_input`."""
     if igzip_lib is None:
         return _Zlib(gzip)
     flag = igzip_lib.DECOMP_GZIP if gzip else igzip_lib.DECOMP_ZLIB
@@ -89,7 +90,7 @@ def _member(
     source: memoryview, start: int, out: np.ndarray, filled: int, gzip: bool
 ) -> tuple[int, int]:
     """Inflate one member; the new fill of `out` and the position behind the member."""
-    inner = _decompressor(gzip)
+    inner = decompressor(gzip)
     while not inner.eof:
         piece = source[start : start + _PIECE_IN] if inner.needs_input else b""
         start += len(piece)
