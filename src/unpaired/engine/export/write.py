@@ -55,7 +55,7 @@ def export(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write the model of a run (of its best checkpoint) to the folder `out`, whole or not at all.
+    """Write the model of a run (its kept weights) to the folder `out`, whole or not at all.
 
     One format lies in `out` itself, several in `out`/<format>. The folded form has a folder per
     modality in there. Every folder holds a model card and the preprocessing as JSON.
