@@ -71,6 +71,8 @@ def say_plan(plan: Any) -> None:
     for name, part in plan.modalities.items():
         clips = ", ".join(f"{clip.kind} {clip.low:g} to {clip.high:g}" for clip in part.clip)
         rows.append([name, clips, plan.reasons.get(f"modalities.{name}", "")])
+        if said := plan.reasons.get(f"split.{name}"):
+            rows.append([f"cases of {name}", "", said])
     say_table(["plan", "choice", "why"], rows)
 
 

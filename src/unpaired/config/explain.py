@@ -82,13 +82,15 @@ def _line(path: list[str], problem: Any) -> str:
 
 
 def _alternative(path: list[str]) -> str:
-    """A near name in the same table first, then the same name in another table."""
+    """The very name in another table first, then a near name in the same one, then elsewhere."""
     *parents, name = path
     siblings = _siblings(parents)
+    elsewhere = {full.split(".")[1]: full for full in leaves()}
+    if name in elsewhere:
+        return f" Did you mean {elsewhere[name]}?"
     hint = near(name, siblings)
     if hint:
         return hint.replace("mean ", "mean " + "".join(f"{p}." for p in parents), 1)
-    elsewhere = {full.split(".")[1]: full for full in leaves()}
     close = difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.6)
     if close:
         return f" Did you mean {elsewhere[close[0]]}?"

@@ -55,6 +55,12 @@ class DataConfig(Section):
     """File splits_final.json to use instead of a random split."""
     fold: Annotated[int, Field(ge=0)] = 0
     """Entry of the splits file to train on."""
+    cases: dict[str, Size] = Field(default_factory=dict)
+    """Modality = number of cases to draw, by split_seed, before the split; the others: all."""
+    few_shot: dict[str, Size] = Field(default_factory=dict)
+    """Modality = number of training cases to keep, drawn at random; the other parts stay."""
+    few_shot_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the few-shot draw."""
     interpolation: Literal[0, 1, 3] = 3
     """Spline order for images: 0 nearest, 1 linear, 3 cubic."""
     workers: Annotated[int, Field(ge=0)] = 2

@@ -1,18 +1,33 @@
 """Training, validation and test parts by patient: random, in folds, few-shot, or from a file."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from unpaired.data.split_file import Cases, HasPatient, Ids, Split, read_splits, write_splits
 from unpaired.errors import DataError, UsageError
 
-__all__ = ["Split", "few_shot", "k_folds", "random_split", "read_splits", "write_splits"]
+__all__ = [
+    "Split",
+    "draw_cases",
+    "few_shot",
+    "k_folds",
+    "random_split",
+    "read_splits",
+    "write_splits",
+]
+
+One = TypeVar("One", bound=HasPatient)
+Shares = tuple[float, float, float]
+# The random stream of `draw_cases`; that of a split is its number of parts.
+_DRAW = 1 << 16
 
 
 def random_split(
-    cases: Cases, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), seed: int = 0
+    cases: Cases, fractions: Shares | Mapping[str, Shares] = (0.7, 0.1, 0.2), seed: int = 0
 ) -> Split:
     """Draw parts by patient; every modality's counts follow `fractions` by largest remainder.
 
@@ -20,23 +35,44 @@ def random_split(
     impossible, the nearest are taken. From 3 patients on every part with a fraction has a case;
     2 patients go to training and test, a single one to training.
 
+    Args:
+        fractions: of training, validation and test; for all modalities, or for each its own.
+
     Raises:
         UsageError: fractions that are negative, without training, or do not add up to 1.
         DataError: a case id appears twice in a modality.
     """
-    if min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UsageError(
-            f"data.split is {list(fractions)}; give fractions for training, validation and test "
-            "that add up to 1, training above 0."
-        )
+    each = fractions if isinstance(fractions, Mapping) else dict.fromkeys(cases, fractions)
     targets, reasons = {}, {}
     for modality, found in cases.items():
+        _check_shares(each[modality])
         _check_ids(modality, found)
         patients = len({case.patient for case in found})
-        targets[modality] = _counts(len(found), patients, fractions)
-        reasons[modality] = _reason(targets[modality], patients, fractions)
+        targets[modality] = _counts(len(found), patients, each[modality])
+        reasons[modality] = _reason(targets[modality], patients, each[modality])
     train, val, test = _assign(cases, targets, 3, seed)
     return Split(train, val, test, reasons)
+
+
+def draw_cases(found: Sequence[One], modality: str, count: int, seed: int = 0) -> list[One]:
+    """`count` of a modality's cases at random, whole patients as far as the number allows.
+
+    The draw is a function of the patients' names, the modality's and the seed, not of the order
+    of `found`; it shares no random numbers with the split of that seed.
+
+    Raises:
+        UsageError: there are fewer cases.
+    """
+    if not 0 < count <= len(found):
+        raise UsageError(
+            f"data.cases asks for {count} cases of {modality}, but {len(found)} can be drawn "
+            "(labelled, and not held out for testing). Ask for fewer."
+        )
+    names = sorted({case.patient for case in found})
+    rng = np.random.default_rng([seed, zlib.crc32(modality.encode()), _DRAW])
+    place = {names[i]: n for n, i in enumerate(rng.permutation(len(names)))}
+    drawn = sorted(found, key=lambda case: (place[case.patient], case.id))[:count]
+    return sorted(drawn, key=lambda case: case.id)
 
 
 def k_folds(cases: Cases, k: int, seed: int = 0, test: Ids | None = None) -> list[Split]:
@@ -85,10 +121,21 @@ def few_shot(split: Split, modality: str, count: int, seed: int = 0) -> Split:
     """
     known = split.train.get(modality, ())
     if not 0 < count <= len(known):
-        raise UsageError(f"cannot draw {count} of the {len(known)} training cases of {modality!r}.")
+        raise UsageError(
+            f"cannot draw {count} of the {len(known)} training cases of {modality!r} "
+            "(data.few_shot). Ask for at least 1, and no more than there are."
+        )
     drawn = np.random.default_rng([seed, count]).choice(len(known), count, replace=False)
     kept = tuple(known[i] for i in sorted(drawn))
     return replace(split, train={**split.train, modality: kept})
+
+
+def _check_shares(fractions: Shares) -> None:
+    if min(fractions) < 0 or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(
+            f"data.split is {list(fractions)}; give fractions for training, validation and test "
+            "that add up to 1, training above 0."
+        )
 
 
 def _check_ids(modality: str, found: Sequence[HasPatient]) -> None:

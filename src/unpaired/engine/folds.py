@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unpaired.config import Config
-from unpaired.data.dataset import Case
 from unpaired.data.sources import open_dataset
 from unpaired.data.split import k_folds, random_split, write_splits
+from unpaired.engine.draw import check_names, free_cases, shares
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 
@@ -23,7 +23,9 @@ def fold_configs(
         UsageError: `out`, or the given file, holds another number of folds.
         DataError: too few patients for the folds.
     """
+    check_names(config.data, data)
     path = out / "splits_final.json"
+    drawn: dict[str, object] = {"cases": {}}  # the file holds what was drawn
     if config.data.splits is not None:
         path = Path(config.data.splits)
         _check_number(path, folds)
@@ -31,7 +33,9 @@ def fold_configs(
         _draw(config, data, path, folds)
     return {
         f"fold_{i}": config.model_copy(
-            update={"data": config.data.model_copy(update={"splits": str(path), "fold": i})}
+            update={
+                "data": config.data.model_copy(update={**drawn, "splits": str(path), "fold": i})
+            }
         )
         for i in range(folds)
     }
@@ -52,7 +56,14 @@ def _draw(config: Config, data: Mapping[str, Path], path: Path, folds: int) -> N
     """Write the splits; drawn again from the same data they must be the same."""
     datasets = {m: open_dataset(m, root) for m, root in data.items()}
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
-    splits = k_folds(cases, folds, config.data.split_seed, _test_part(config, cases))
+    free, fixed = free_cases(config.data, cases)
+    test = dict(fixed.test)
+    parts = shares(config.data, cases)
+    if any(part[2] for part in parts.values()):
+        drawn = random_split(free, parts, config.data.split_seed).test
+        test = {m: (*drawn.get(m, ()), *held) for m, held in test.items()}
+    kept = {m: [*free[m], *(c for c in cases[m] if c.id in set(fixed.test[m]))] for m in cases}
+    splits = k_folds(kept, folds, config.data.split_seed, test)
     before = path.read_bytes() if path.exists() else None
     draft = path.with_name(".splits_new.json")
     write_splits(draft, splits)
@@ -63,14 +74,3 @@ def _draw(config: Config, data: Mapping[str, Path], path: Path, folds: int) -> N
             "data and data.split, or another --out."
         )
     draft.replace(path)
-
-
-def _test_part(config: Config, cases: Mapping[str, list[Case]]) -> dict[str, tuple[str, ...]]:
-    """What no fold learns from: held-out patients, in every modality, and the drawn test part."""
-    patients = {c.patient for found in cases.values() for c in found if c.held_out}
-    free = {m: [c for c in found if c.patient not in patients] for m, found in cases.items()}
-    held = {m: [c.id for c in found if c.patient in patients] for m, found in cases.items()}
-    drawn: dict[str, tuple[str, ...]] = {}
-    if config.data.split[2]:
-        drawn = random_split(free, config.data.split, config.data.split_seed).test
-    return {m: (*drawn.get(m, ()), *held[m]) for m in cases}

@@ -16,7 +16,9 @@ from unpaired.data.dataset import Case, Dataset, class_names, value_table
 from unpaired.data.plan import Plan, make_plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
 from unpaired.data.sources import open_dataset
-from unpaired.data.split import Split, random_split, read_splits, write_splits
+from unpaired.data.split import Split, read_splits, write_splits
+from unpaired.data.split_file import PARTS
+from unpaired.engine.draw import check_names, make_split
 from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
@@ -70,6 +72,7 @@ def make_setup(
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     _check_modalities(config, data)
+    check_names(config.data, data)
     if folder.last.exists():
         check_same_config(config_from_toml(folder.config), config, folder)
     datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
@@ -81,17 +84,23 @@ def make_setup(
     split = _split(config, labelled, folder)
     plan = _plan(config, datasets, split, folder, source)
     cache = (prepared or folder.prepared) / cache_key(plan)
-    kept = {
-        m: Dataset(d.modality, d.root, d.channel_names, d.labels, tuple(labelled[m]))
-        for m, d in datasets.items()
-    }
+    kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
     record = _data_record(kept, plan, cache)
     if folder.last.exists():
         _check_same_data(read_json(folder.data), record, folder)
     with _alone(cache):
-        prepare(kept, plan, cache, config.data.workers, progress)
+        prepare(_used(kept, split), plan, cache, config.data.workers, progress)
     write_json(folder.data, record)
     folder.write_environment()
+
+
+def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
+    """The data sets without the cases that are in no part of the split."""
+    ids = {m: {i for part in PARTS for i in split.part(part).get(m, ())} for m in datasets}
+    return {
+        m: replace(d, cases=tuple(c for c in d.cases if c.id in ids[m]))
+        for m, d in datasets.items()
+    }
 
 
 def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
@@ -179,34 +188,12 @@ def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
 
 
 def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -> Split:
-    """The run's own split once it has one; else the given file's fold, or a random split."""
+    """The run's own split once it has one; else as configured."""
     if folder.splits.exists():
         return read_splits(folder.splits, cases)[0]
-    if config.data.splits is None:
-        split = _draw(config, cases)
-    else:
-        folds = read_splits(Path(config.data.splits), cases)
-        if config.data.fold >= len(folds):
-            raise UsageError(
-                f"data.fold={config.data.fold}, but {config.data.splits} holds {len(folds)} folds, "
-                "counted from 0."
-            )
-        split = folds[config.data.fold]
-    for m in cases:
-        if not split.train.get(m):
-            raise DataError(f"the split leaves no training case of {m}.")
+    split = make_split(config.data, cases)
     write_splits(folder.splits, [split])
     return split
-
-
-def _draw(config: Config, cases: Mapping[str, list[Case]]) -> Split:
-    """A random split; cases that their data set holds out, and their patients, are for testing."""
-    held = {c.patient for found in cases.values() for c in found if c.held_out}
-    free = {m: [c for c in found if c.patient not in held] for m, found in cases.items()}
-    split = random_split(free, config.data.split, config.data.split_seed)
-    kept = {m: tuple(c.id for c in found if c.patient in held) for m, found in cases.items()}
-    test = {m: (*split.test.get(m, ()), *kept[m]) for m in cases}
-    return replace(split, test=test)
 
 
 def _plan(
@@ -229,7 +216,8 @@ def _plan(
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
-    plan = plan.model_copy(update={"reasons": {**plan.reasons, "mirror": why}})
+    parts = {f"split.{m}": text for m, text in split.reasons.items()}
+    plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
     plan.write(folder.plan)
     return plan
 
