@@ -38,7 +38,7 @@ def nested_size(padded: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
     between = float(means.var(ddof=1)) / len(means)
     inside = int(sizes.sum()) - len(sizes)
     if not inside:
-        return between, len(means) - 1
+        return between, float(len(means) - 1)
     squares = float((((padded - means[:, None]) * used) ** 2).sum())
     within = squares / inside / int(sizes.sum())
-    return (between, len(means) - 1) if between > within else (within, inside)
+    return (between, len(means) - 1.0) if between > within else (within, float(inside))
