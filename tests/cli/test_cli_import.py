@@ -13,6 +13,7 @@ from data.sources.chaos_files import write_chaos
 from data.sources.importing import tree
 from unpaired.cli.app import run
 from unpaired.data.phantom import write_phantom
+from unpaired.data.sources.imports import IMPORTS
 
 Output = pytest.CaptureFixture[str]
 
@@ -92,18 +93,34 @@ WRITERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "decathlon": (partial(mini.write_decathlon, channels=("T2", "ADC")), ("t2",)),
     "bids": (mini.write_bids, ("t1w",)),
     "manifest": (mini.write_manifest, ("mr",)),
+    "nnunet": (mini.write_nnunet, ("t1",)),
 }
+
+
+# The nnU-Net miniature's last case holds `ignore`, and is left out for it.
+LEFT_OUT = {"nnunet"}
+
+
+def test_every_layout_is_there() -> None:
+    assert set(WRITERS) == set(IMPORTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
-def test_from_the_archive_to_a_trained_network(tmp_path: Path, name: str) -> None:
-    """Import, check and train (which prepares), as a user would type it."""
+def test_from_the_archive_through_one_epoch(tmp_path: Path, name: str) -> None:
+    """Import, check, prepare and train for one pass, as a user would type it."""
     write, keys = WRITERS[name]
-    archive, out, made = write(tmp_path / "in"), str(tmp_path / "run"), tmp_path / "sets"
-    assert run(["import", name, str(archive), str(made), "--workers", "1"]) == 0
+    archive, cache, made = write(tmp_path / "in"), tmp_path / "cache", tmp_path / "sets"
+    code = run(["import", name, str(archive), str(made), "--workers", "1"])
+    assert code == (3 if name in LEFT_OUT else 0)
     data = [f"--data={key}={made / key}" for key in keys]
     assert run(["check", *data]) == 0
-    settings = ["--config", str(write_settings(tmp_path / "toy.toml")), "train.steps=2"]
-    more = ["data.split=[0.5,0,0.5]", "data.workers=0"]
-    assert run(["train", *data, *settings, *more, "--out", out]) == 0
+    settings = ["--config", str(write_settings(tmp_path / "toy.toml")), "data.split=[0.5,0,0.5]"]
+    settings += ["train.batch_size=8", "train.steps=6", "train.steps_per_epoch=none"]
+    assert run(["prepare", *data, *settings, "--out", str(cache)]) == 0
+    assert all(any(key in file.parts for file in cache.rglob("*.npy")) for key in keys)
+    assert run(["train", *data, *settings, f"--prepared={cache}", f"--out={tmp_path / 'run'}"]) == 0
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    epochs = [line["epoch"] for line in log if line["kind"] == "step"]
+    assert epochs[0] < 1 <= epochs[-1]
+    assert (tmp_path / "run" / "metrics.csv").is_file()

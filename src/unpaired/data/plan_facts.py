@@ -9,7 +9,7 @@ import numpy as np
 
 from unpaired.data import inflate, nifti_header
 from unpaired.data.dataset import Case, Dataset
-from unpaired.data.read import read_image, read_label_image
+from unpaired.data.read import format_of, read_image, read_label_image
 from unpaired.data.volume import canonical_orientation
 from unpaired.errors import DataError
 
@@ -33,11 +33,14 @@ class Geometry:
 
 
 def read_geometry(path: Path) -> Geometry:
-    """The grid of a NIfTI file, from its header alone.
+    """The grid of an image; of a NIfTI file from its header alone.
 
     Raises:
         DataError: the file cannot be opened, or its header is damaged.
     """
+    if format_of(path) != "nifti":
+        image = read_image(path)
+        return _geometry(image.affine, image.array.shape)
     try:
         with path.open("rb") as file:
             data = file.read(_HEAD)
@@ -47,9 +50,13 @@ def read_geometry(path: Path) -> Geometry:
         raise DataError(f"cannot read {path}: {error}. Mend or remove the file.") from error
     layout = nifti_header.parse(data[: nifti_header.HEAD_BYTES], str(path))
     affine, _ = nifti_header.affine_of(layout, str(path))
+    return _geometry(affine, layout.shape)
+
+
+def _geometry(affine: np.ndarray, shape: Sequence[int]) -> Geometry:
     turn = canonical_orientation(affine)
     spacing_mm = turn.spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-    a, b, c = (layout.shape[axis] for axis in turn.axes)
+    a, b, c = (shape[axis] for axis in turn.axes)
     return Geometry(spacing_mm, (a, b, c))
 
 

@@ -31,7 +31,7 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.read import read_image, read_label_image
+from unpaired.data.read import files_of, read_image, read_label_image
 from unpaired.errors import DataError, ResourceError, UnpairedError
 
 __all__ = [
@@ -238,8 +238,7 @@ def _sources(case: Case) -> list[dict[str, Any]]:
     found = []
     named = (*case.images, *([case.label] if case.label else []))
     # Of a DICOM series every file counts.
-    inside = [sorted(f for f in p.rglob("*") if f.is_file()) if p.is_dir() else [p] for p in named]
-    for path in (file for files in inside for file in files):
+    for path in (file for one in named for file in files_of(one)):
         try:
             stat = path.stat()
         except OSError as error:

@@ -85,6 +85,11 @@ def is_series_folder(path: Path) -> bool:
     return path.is_dir() and not images_in(path) and holds_dicom(path)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file itself; of a folder with a DICOM series all files in it, sorted."""
+    return tuple(sorted(f for f in path.rglob("*") if f.is_file())) if path.is_dir() else (path,)
+
+
 def images_in(folder: Path) -> list[Path]:
     """The files of a folder whose names end as an image's does, sorted; hidden ones left out."""
     return sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS) and p.name[0] != ".")

@@ -10,7 +10,8 @@ from joblib import Parallel, delayed
 
 from unpaired.data.paths import shown
 from unpaired.data.preprocess import to_classes
-from unpaired.data.volume import SAME_GRID_MM, Volume, read_label, same_grid
+from unpaired.data.read import read_label_image
+from unpaired.data.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.errors import DataError, ResourceError
 from unpaired.metrics import score
 
@@ -148,7 +149,7 @@ def evaluate_case(
     Raises:
         DataError: a file is at fault, the grids differ, or a value has no meaning.
     """
-    prediction, truth = read_label(pair.prediction), read_label(pair.truth)
+    prediction, truth = read_label_image(pair.prediction), read_label_image(pair.truth)
     _need_same_grid(prediction, truth, pair)
     # Files hold the first axis fastest; turned round, the arrays are read in memory order.
     found = score(

@@ -7,8 +7,7 @@ import numpy as np
 
 from unpaired.data.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
 from unpaired.data.paths import shown
-from unpaired.data.sources.nnunet import ENDINGS
-from unpaired.data.volume import read_label
+from unpaired.data.read import ENDINGS, read_label_image
 from unpaired.engine.evaluate_cases import Evaluation, Progress, Tolerance, evaluate_pairs
 from unpaired.errors import DataError
 from unpaired.files import read_json
@@ -126,7 +125,7 @@ def _names_of_values(paths: Iterable[Path]) -> dict[str, int]:
     values: set[int] = set()
     for path in paths:
         try:
-            values.update(np.unique(read_label(path).array).tolist())
+            values.update(np.unique(read_label_image(path).array).tolist())
         except DataError:
             continue
     return {f"label {value}": value for value in sorted(values - {0})}

@@ -162,6 +162,31 @@ def write_bids(root, kinds=("T1w",)):
     return root
 
 
+NNUNET = {"liver": 1, "spleen": 2, "right kidney": 3, "left kidney": 4}
+
+
+def write_nnunet(root, ending=".nii.gz"):
+    """Dataset042_Toy with a region, an ignore label that one case holds, and two channels."""
+    base = root / "Dataset042_Toy"
+    for number, name in enumerate(("toy_001", "toy_002", "toy_003", "toy_004")):
+        matrix = grid(number, TURNS[number])
+        label = organs(matrix, NNUNET)
+        if number == 3:
+            label[0, 0, :] = 5
+        for channel in (0, 1):
+            array = image(matrix, offset=10 * channel)
+            save(base / "imagesTr" / f"{name}_{channel:04d}{ending}", array, matrix)
+        save(base / "labelsTr" / f"{name}{ending}", label, matrix)
+    about = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "liver": [1], "spleen": 2, "kidneys": [3, 4], "ignore": 5},
+        "numTraining": 4,
+        "file_ending": ending,
+    }
+    (base / "dataset.json").write_text(json.dumps(about))
+    return root
+
+
 def spoil(path):
     """Cut a file short, as a broken download is."""
     path.write_bytes(path.read_bytes()[:-40])

@@ -258,6 +258,15 @@ def test_bids_kinds_are_chosen_by_the_name_of_the_modality(tmp_path):
         open_dataset("mr", archive)
 
 
+def test_a_single_kind_of_bids_can_be_named(tmp_path):
+    outcome, _ = imported("bids", mini.write_bids(tmp_path / "a"), tmp_path / "x",
+                          Options(modality="mr"))  # fmt: skip
+    assert outcome.folders == {"mr": tmp_path / "x" / "mr"}
+    two = mini.write_bids(tmp_path / "b", ("T1w", "T2w"))
+    with pytest.raises(UsageError, match="kinds T1w, T2w"):
+        imported("bids", two, tmp_path / "y", Options(modality="mr"))
+
+
 def test_bids_tables(tmp_path):
     archive = mini.write_bids(tmp_path / "in")
     derived = archive / "derivatives" / "manual"

@@ -12,7 +12,13 @@ from unpaired.data.checks.finding import Finding, Remark, from_error, some
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
 from unpaired.data.sources import manifest, nnunet, open_dataset
-from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
+from unpaired.data.sources.dataset_json import (
+    channels_of,
+    check_ending,
+    labels_of,
+    patients_of,
+    read_about,
+)
 from unpaired.errors import DataError, UnpairedError
 
 _TRAIN, _TEST = "Tr", "Ts"
@@ -103,6 +109,10 @@ class _Salvage:
             self._error(error, file)
             return channels, labels, patients
         try:
+            check_ending(about, nnunet.ENDINGS, file)
+        except DataError as error:
+            self._error(error, file)
+        try:
             channels = channels_of(about, file)
         except DataError as error:
             self._error(error, file)
@@ -123,10 +133,9 @@ class _Salvage:
         if not folder.is_dir():
             return found
         for child in sorted(folder.iterdir()):
-            ending = next((e for e in nnunet.ENDINGS if child.name.endswith(e)), None)
-            if ending is None or child.name.startswith("."):
+            stem = nnunet.stem_of(child)
+            if stem is None:
                 continue
-            stem = child.name.removesuffix(ending)
             if stem in found:
                 what = f"{shown(found[stem].name)} lies beside {shown(child.name)}"
                 case = re.sub(r"_\d{4}$", "", stem)
@@ -140,7 +149,7 @@ class _Salvage:
             match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
             if match is None:
                 what = "the name does not end in the channel's number"
-                mend = f"rename it to {shown(stem)}_0000.nii.gz"
+                mend = f"rename it to {shown(stem)}_0000{shown(file.name.removeprefix(stem))}"
                 self._say("channel-name", shown(stem), what, mend, "1 file", file)
             else:
                 parts[match[1]][int(match[2])] = file

@@ -6,7 +6,7 @@ from unpaired.data.checks.finding import Finding, Remark, from_error
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
 from unpaired.data.sources.dataset_json import channels_of, labels_of, read_about
-from unpaired.data.sources.manifest import Row, read_rows
+from unpaired.data.sources.manifest import Row, is_image, place, read_rows
 from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError
 
@@ -65,7 +65,7 @@ def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list
         amount = f"{len(images)} of {channels} channels"
         faults.append(Remark("channels", "error", what, "separate several by |", amount))
     for file in (*images, *([path.parent / row["label"]] if row["label"] else [])):
-        if not file.is_file():
+        if not is_image(file):
             what = f"it names {shown(file)}, which is not there"
             faults.append(Remark("no-file", "error", what, "correct the line", "1 file"))
     if row["split"] in ("train", "val") and not row["label"]:
@@ -75,4 +75,4 @@ def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list
 
 
 def _images(row: Row, path: Path) -> list[Path]:
-    return [path.parent / Path(cell.strip()).expanduser() for cell in row["image"].split("|")]
+    return [place(path, cell) for cell in row["image"].split("|")]

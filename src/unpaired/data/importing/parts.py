@@ -1,4 +1,4 @@
-"""Images and labels as archives hold them: NIfTI, a channel of a 4D file, one mask an organ."""
+"""Images and labels as archives hold them: files, a channel of a 4D file, one mask an organ."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,27 +9,28 @@ import numpy as np
 
 from unpaired.data.geometry import SAME_GRID_MM, Volume, check_affine, same_grid
 from unpaired.data.importing.found import ReadLabel
-from unpaired.data.nifti_read import MAX_VOXELS, read_label, read_volume
+from unpaired.data.nifti_read import MAX_VOXELS, read_label
 from unpaired.data.paths import shown
+from unpaired.data.read import files_of, format_of, read_image, read_label_image
 from unpaired.errors import DataError
 
 
 @dataclass(frozen=True)
-class NiftiImage:
-    """A NIfTI file as it is."""
+class ImageFile:
+    """An image of any format; NIfTI stays as it is. A folder is a DICOM series."""
 
     path: Path
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.path,)
+        return files_of(self.path)
 
     @property
     def verbatim(self) -> Path | None:
-        return self.path
+        return self.path if format_of(self.path) == "nifti" else None
 
     def read(self) -> Volume:
-        return read_volume(self.path)
+        return read_image(self.path)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class NiftiChannel:
 
 
 @dataclass(frozen=True)
-class NiftiLabel:
-    """A NIfTI label; `merge` says which values become which others."""
+class LabelFile:
+    """A label of any format; `merge` says which values become which others."""
 
     path: Path
     merge: Mapping[int, int] = field(default_factory=dict)
@@ -86,10 +87,10 @@ class NiftiLabel:
 
     @property
     def verbatim(self) -> Path | None:
-        return self.path
+        return self.path if format_of(self.path) == "nifti" else None
 
     def read(self, image: Volume) -> ReadLabel:
-        volume = read_label(self.path)
+        volume = read_label_image(self.path)
         array, notes = volume.array, []
         for old, new in self.merge.items():
             hit = array == old

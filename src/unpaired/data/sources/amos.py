@@ -9,7 +9,7 @@ from pathlib import Path
 from unpaired.data.importing.found import Found, FoundSet, Options, Part, Source
 from unpaired.data.importing.locate import first, matching, need
 from unpaired.data.importing.names import plain_name
-from unpaired.data.importing.parts import NiftiImage, NiftiLabel
+from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.sources.dataset_json import labels_of, read_about
 
 LAST_CT = 500
@@ -48,9 +48,9 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             if name not in truth and end != "Ts":
                 dropped.append(f"{name}: no label in labels{end}")
                 continue
-            label = NiftiLabel(truth[name]) if name in truth else None
+            label = LabelFile(truth[name]) if name in truth else None
             key = "ct" if int(re.sub(r"\D", "", name)) <= LAST_CT else "mr"
-            found = Found(name, name, (NiftiImage(path),), label, part, held_out=end == "Ts")
+            found = Found(name, name, (ImageFile(path),), label, part, held_out=end == "Ts")
             cases[key].append(found)
         dropped += [f"{n}: a label without an image" for n in sorted(truth.keys() - images.keys())]
     channels = {"ct": "CT", "mr": "MR"}

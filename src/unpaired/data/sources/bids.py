@@ -16,7 +16,7 @@ from unpaired.data.paths import shown
 from unpaired.data.sources.decathlon import set_key
 from unpaired.data.sources.manifest import as_found
 from unpaired.data.sources.nnunet import check_ids
-from unpaired.errors import DataError
+from unpaired.errors import DataError, UsageError
 
 COMMON = {
     "background": 0, "gray matter": 1, "white matter": 2, "cerebrospinal fluid": 3, "bone": 4,
@@ -193,10 +193,18 @@ def _looks_like(root: Path) -> bool:
 
 
 def _find(root: Path, options: Options) -> list[FoundSet]:
-    """One set an image suffix."""
+    """One set an image suffix, which BIDS has in place of a modality."""
     base = need(root, looks_like, _WANTED)
     pairs = _pairs(base)
-    return [as_found(_dataset(set_key(s), base, s, pairs[s]), {}) for s in sorted(pairs)]
+    if options.modality and len(pairs) > 1:
+        raise UsageError(
+            f"{shown(base)} holds images of the kinds {', '.join(sorted(pairs))}, each of which "
+            "becomes a folder; leave --modality out."
+        )
+    return [
+        as_found(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})
+        for s in sorted(pairs)
+    ]
 
 
 SOURCE = Source(
@@ -204,4 +212,5 @@ SOURCE = Source(
     reference="https://bids-specification.readthedocs.io/en/stable/derivatives/imaging.html",
     looks_like=_looks_like,
     find=_find,
+    one_set=True,
 )

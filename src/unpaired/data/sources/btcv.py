@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unpaired.data.importing.found import Found, FoundSet, Options, Source
 from unpaired.data.importing.locate import first, matching, need
-from unpaired.data.importing.parts import NiftiImage, NiftiLabel
+from unpaired.data.importing.parts import ImageFile, LabelFile
 
 LABELS = {
     "background": 0,
@@ -46,14 +46,14 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
     images = matching(training / "img", r"img(\d{4})")
     labels = matching(training / "label", r"label(\d{4})")
     cases = [
-        Found(f"btcv_{n}", f"btcv_{n}", (NiftiImage(images[n]),), NiftiLabel(labels[n]))
+        Found(f"btcv_{n}", f"btcv_{n}", (ImageFile(images[n]),), LabelFile(labels[n]))
         for n in sorted(images.keys() & labels.keys())
     ]
     dropped = [f"img{n}: no label{n} beside it" for n in sorted(images.keys() - labels.keys())]
     dropped += [f"label{n}: no img{n} beside it" for n in sorted(labels.keys() - images.keys())]
     testing = first(root, _testing)
     for n, path in sorted(matching(testing / "img", r"img(\d{4})").items()) if testing else ():
-        cases.append(Found(f"btcv_{n}", f"btcv_{n}", (NiftiImage(path),), None, held_out=True))
+        cases.append(Found(f"btcv_{n}", f"btcv_{n}", (ImageFile(path),), None, held_out=True))
     return [FoundSet("ct", ("CT",), LABELS, tuple(cases), dropped=tuple(dropped))]
 
 

@@ -1,6 +1,7 @@
 """dataset.json as nnU-Net (version 1 and 2) and the Decathlon write it."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,20 @@ def without_regions(
         plain[name] = min(value)
         merge |= {one: min(value) for one in value if one != min(value)}
     return {**about, "labels": plain}, merge, ignore
+
+
+def check_ending(about: dict[str, Any], known: Sequence[str], file: Path) -> None:
+    """Refuse a `file_ending` of images that are not read.
+
+    Raises:
+        DataError: such as ".png"; without the key, or with a known one, nothing.
+    """
+    ending = about.get("file_ending", known[0])
+    if ending not in known:
+        raise DataError(
+            f"{shown(file)}: files that end in {ending!r} are not read; save the images as one of "
+            f"{', '.join(known)} and say so in file_ending."
+        )
 
 
 def patients_of(about: dict[str, Any], file: Path) -> dict[str, str]:

@@ -11,12 +11,13 @@ from typing import Any
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.importing.found import Found, FoundSet, Options, Source
 from unpaired.data.importing.locate import first, need
-from unpaired.data.importing.parts import NiftiChannel, NiftiImage, NiftiLabel
-from unpaired.data.paths import shown
+from unpaired.data.importing.parts import ImageFile, LabelFile, NiftiChannel
+from unpaired.data.paths import is_file, shown
 from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
-from unpaired.data.sources.nnunet import ENDINGS, check_ids
+from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError
 
+_ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'
 
 
@@ -35,7 +36,7 @@ def looks_like(root: Path) -> bool:
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
         return False
     image = listed[0].get("image")
-    return isinstance(image, str) and (root / image).is_file()
+    return isinstance(image, str) and is_file(root / image)
 
 
 def open_decathlon(modality: str, root: Path) -> Dataset:
@@ -75,7 +76,7 @@ def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | N
         image = entry.get("image") if isinstance(entry, dict) else entry
         if not isinstance(image, str):
             raise DataError(f'{file}: "test" must list images.')
-        if (root / image).is_file():  # the Decathlon keeps some test scans to itself
+        if is_file(root / image):  # the Decathlon keeps some test scans to itself
             found.append((_name(image, file), _there(root, image), None))
     check_ids([name for name, _, _ in found], root)
     names = [name for name, _, _ in found]
@@ -94,7 +95,7 @@ def _entries(about: dict[str, Any], key: str, file: str) -> list[Any]:
 
 def _name(image: str, file: str) -> str:
     last = image.replace("\\", "/").rpartition("/")[2]
-    ending = next((e for e in ENDINGS if last.endswith(e)), None)
+    ending = next((e for e in _ENDINGS if last.endswith(e)), None)
     if ending is None:
         raise DataError(f"{file}: {shown(image)} is no .nii or .nii.gz file.")
     return last.removesuffix(ending)
@@ -102,7 +103,7 @@ def _name(image: str, file: str) -> str:
 
 def _there(root: Path, name: str) -> Path:
     path = root / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
+    if Path(name).is_absolute() or ".." in Path(name).parts or not is_file(path):
         raise DataError(
             f"{shown(root / 'dataset.json')} names {shown(name)}, which is not in that folder; "
             "correct the entry or add the file."
@@ -121,10 +122,10 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
     channels, labels = channels_of(about, file), labels_of(about, file)
     cases = []
     for name, image, label in _listed(about, base):
-        images: tuple[NiftiImage | NiftiChannel, ...] = (NiftiImage(image),)
+        images: tuple[ImageFile | NiftiChannel, ...] = (ImageFile(image),)
         if len(channels) > 1:
             images = tuple(NiftiChannel(image, number) for number in range(len(channels)))
-        truth = None if label is None else NiftiLabel(label)
+        truth = None if label is None else LabelFile(label)
         cases.append(Found(name, name, images, truth, held_out=label is None))
     key = options.modality or set_key(channels[0])
     return [FoundSet(key, channels, labels, tuple(cases))]

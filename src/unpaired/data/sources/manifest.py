@@ -11,8 +11,9 @@ from typing import Any
 from unpaired.data.dataset import Case, Dataset, did_you_mean
 from unpaired.data.importing.found import Found, FoundSet, Options, Part, Source
 from unpaired.data.importing.locate import listed
-from unpaired.data.importing.parts import NiftiImage, NiftiLabel
+from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.paths import shown
+from unpaired.data.read import is_series_folder
 from unpaired.data.sources.dataset_json import channels_of, labels_of, read_about
 from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError
@@ -149,10 +150,26 @@ def _about(path: Path, modality: str) -> dict[str, Any]:
 
 
 def _file(manifest: Path, cell: str) -> Path:
-    path = manifest.parent / Path(cell.strip()).expanduser()
-    if not path.is_file():
+    path = place(manifest, cell)
+    if not is_image(path):
         raise DataError(f"{shown(manifest)} names {shown(cell)}, which is not there; correct it.")
     return path
+
+
+def place(manifest: Path, cell: str) -> Path:
+    """Where the file of a cell lies: beside the manifest, or where an absolute path says."""
+    try:
+        return manifest.parent / Path(cell.strip()).expanduser()
+    except RuntimeError:  # the home of a user who is not there: a name like any other
+        return manifest.parent / cell.strip()
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file, or a folder with a DICOM series, is there."""
+    try:
+        return path.is_file() or is_series_folder(path)
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _manifests(root: Path) -> list[Path]:
@@ -185,8 +202,8 @@ def as_found(opened: Dataset, parts: dict[str, Part | None]) -> FoundSet:
         Found(
             case.id,
             case.patient,
-            tuple(NiftiImage(path) for path in case.images),
-            None if case.label is None else NiftiLabel(case.label),
+            tuple(ImageFile(path) for path in case.images),
+            None if case.label is None else LabelFile(case.label),
             parts.get(case.id),
             case.held_out,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unpaired.data.importing.found import Found, FoundSet, Options, Source
 from unpaired.data.importing.locate import folders, listed, without_ending
-from unpaired.data.importing.parts import NiftiImage, NiftiLabel
+from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
 
@@ -63,8 +63,8 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             if "label" not in kinds and part == "train":
                 lonely.append(f"{name}: a training image without a label")
                 continue
-            label = NiftiLabel(kinds["label"], STRAY) if "label" in kinds else None
-            image = (NiftiImage(kinds["image"]),)
+            label = LabelFile(kinds["label"], STRAY) if "label" in kinds else None
+            image = (ImageFile(kinds["image"]),)
             cases.append(Found(name, f"mmwhs_{name}", image, label, held_out=part == "test"))
         sets.append(
             FoundSet(key, (channel,), LABELS, tuple(cases), ("421 became 420",), tuple(lonely))

@@ -1,6 +1,7 @@
 """The nnU-Net raw layout: imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz, dataset.json.
 
-Read from nnU-Net's documentation (dataset_format.md); dataset.json of versions 1 and 2.
+Other image formats count as well, and a folder <case>_0000 with a DICOM series. Read from nnU-Net's
+documentation (dataset_format.md); dataset.json of versions 1 and 2.
 """
 
 import re
@@ -11,10 +12,16 @@ from typing import Any
 
 from unpaired.data.dataset import Case, Dataset, did_you_mean
 from unpaired.data.paths import shown
-from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
+from unpaired.data.read import ENDINGS, is_series_folder
+from unpaired.data.sources.dataset_json import (
+    channels_of,
+    check_ending,
+    labels_of,
+    patients_of,
+    read_about,
+)
 from unpaired.errors import DataError
 
-ENDINGS = (".nii.gz", ".nii")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
 }
@@ -42,6 +49,7 @@ def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
         DataError: as `open_nnunet`.
     """
     file = root / "dataset.json"
+    check_ending(about, ENDINGS, file)
     channels, labels = channels_of(about, file), labels_of(about, file)
     images = _images(root / "imagesTr", len(channels))
     if not images:
@@ -75,7 +83,7 @@ def need_folder(root: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Name without ending -> file, for the NIfTI files of `folder`; hidden files are skipped."""
+    """Name without ending -> file, for the images of `folder`; hidden files are skipped."""
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -84,10 +92,9 @@ def _files(folder: Path) -> dict[str, Path]:
     except OSError as error:
         raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
     for child in children:
-        ending = next((e for e in ENDINGS if child.name.endswith(e)), None)
-        if ending is None or child.name.startswith("."):
+        stem = stem_of(child)
+        if stem is None:
             continue
-        stem = child.name.removesuffix(ending)
         if stem in found:
             raise DataError(
                 f"{shown(found[stem])} lies beside {shown(child)}; one case, two files: "
@@ -95,6 +102,16 @@ def _files(folder: Path) -> dict[str, Path]:
             )
         found[stem] = child
     return found
+
+
+def stem_of(child: Path) -> str | None:
+    """The name without its ending, of a folder with a DICOM series as it is; None: no image."""
+    if child.name.startswith("."):
+        return None
+    ending = next((e for e in ENDINGS if child.name.endswith(e)), None)
+    if ending is None:
+        return child.name if is_series_folder(child) else None
+    return child.name.removesuffix(ending)
 
 
 def _images(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:

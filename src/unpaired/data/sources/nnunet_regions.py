@@ -9,7 +9,7 @@ from pathlib import Path
 from unpaired.data.geometry import Volume
 from unpaired.data.importing.found import FoundSet, Label, Options, ReadLabel, Source
 from unpaired.data.importing.locate import first, need
-from unpaired.data.importing.parts import NiftiLabel
+from unpaired.data.importing.parts import LabelFile
 from unpaired.data.paths import shown
 from unpaired.data.sources import decathlon, nnunet
 from unpaired.data.sources.dataset_json import read_about, without_regions
@@ -24,7 +24,7 @@ _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
 class DenseLabel:
     """A label that must not hold nnU-Net's `ignore`: a voxel nobody looked at is no background."""
 
-    inner: NiftiLabel
+    inner: LabelFile
     ignore: int
 
     @property
@@ -65,8 +65,8 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
     cases = []
     for case in found.cases:
         label: Label | None = None
-        if isinstance(case.label, NiftiLabel):
-            plain = NiftiLabel(case.label.path, merge)
+        if isinstance(case.label, LabelFile):
+            plain = LabelFile(case.label.path, merge)
             label = plain if ignore is None else DenseLabel(plain, ignore)
         cases.append(replace(case, label=label))
     said = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))

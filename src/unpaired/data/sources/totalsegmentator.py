@@ -10,7 +10,7 @@ from unpaired.data.dataset import did_you_mean
 from unpaired.data.importing.found import Found, FoundSet, Options, Part, Source
 from unpaired.data.importing.locate import folders, listed, need, without_ending
 from unpaired.data.importing.names import plain_name
-from unpaired.data.importing.parts import MaskLabel, NiftiImage
+from unpaired.data.importing.parts import ImageFile, MaskLabel
 from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
 
@@ -47,7 +47,7 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             Found(
                 subject.name,
                 f"totalsegmentator_{key}_{subject.name}",
-                (NiftiImage(subject / file),),
+                (ImageFile(subject / file),),
                 MaskLabel(tuple((values[o], _mask(subject, organs[o])) for o in organs)),
                 parts.get(subject.name),
             )
