@@ -25,6 +25,11 @@ class Section(BaseModel):
     def _clear(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        for name, field in cls.model_fields.items():
+            parts = values.get(name)
+            parts = parts if isinstance(parts, list | tuple) else [parts]
+            if field.annotation is not bool and any(isinstance(part, bool) for part in parts):
+                raise ValueError(f"{name} is no switch; true and false do not fit")
         empty = {n for n, f in cls.model_fields.items() if NoneType in get_args(f.annotation)}
         return {k: None if v == "none" and k in empty else v for k, v in values.items()}
 
