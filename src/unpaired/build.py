@@ -13,9 +13,18 @@ from unpaired.config import Config
 from unpaired.config.schema import LossConfig, ModelConfig
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
-from unpaired.losses import Objective, Prediction, Terms
+from unpaired.losses import Distillation, Objective, Prediction, Terms
 from unpaired.losses.segmentation import Sync, identity
-from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics, share_embeddings
+from unpaired.models import (
+    VARIANTS,
+    DualStream,
+    Joint,
+    Scaling,
+    Segmenter,
+    Semantics,
+    UmmkdNet,
+    share_embeddings,
+)
 
 DECIDED = {"self", "image_size", "in_channels", "classes"}
 """Constructor arguments that the plan decides, not the configuration."""
@@ -175,12 +184,52 @@ def _consistency_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Objectiv
     )
 
 
+def _ummkd_segmenter(
+    backbone: Backbone, channels: Mapping[str, int], model: ModelConfig
+) -> Segmenter:
+    _from_scratch(model)
+    return Segmenter(backbone, channels, private_encoders=True, fixed_stems=True)
+
+
+def _ummkd_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Distillation:
+    return Distillation(loss.ce, loss.dice, loss.distill, loss.distill_tau, sync)
+
+
+def _valindria_segmenter(
+    backbone: Backbone, channels: Mapping[str, int], model: ModelConfig
+) -> Segmenter:
+    _from_scratch(model)
+    assert isinstance(backbone, DualStream)
+    return Segmenter(backbone, channels, bool(backbone.own), fixed_stems=True)
+
+
+def _valindria_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Objective:
+    plain = loss.model_copy(update={"alpha": 0.0, "beta": 0.0, "gamma": 0.0})
+    return _consistency_objective(plain, plan, sync)
+
+
+def _plain_joint(segmenter: Segmenter, config: Config, plan: Plan) -> Joint:
+    return Joint(segmenter, {})
+
+
+def _from_scratch(model: ModelConfig) -> None:
+    if model.pretrained is not None:
+        raise UsageError(
+            f"model.pretrained fills a backbone, and model.name={model.name} has a network of its "
+            "own. Leave it out; train.init_from starts from another run of the same kind."
+        )
+
+
 MODELS: dict[str, Method] = {
     "consistency": Method(
         lambda model: backbone_class(model.backbone),
         _consistency_segmenter,
         _consistency_joint,
         _consistency_objective,
+    ),
+    "ummkd": Method(lambda model: UmmkdNet, _ummkd_segmenter, _plain_joint, _ummkd_objective),
+    "valindria": Method(
+        lambda model: DualStream, _valindria_segmenter, _plain_joint, _valindria_objective
     ),
 }
 """Methods by `model.name`: the paper's, and the comparators (docs/comparators.md)."""

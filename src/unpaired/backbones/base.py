@@ -33,8 +33,9 @@ class Backbone(nn.Module):
 
     A subclass sets the attributes below, has two children `encoder` and `decoder`, called as
     `decoder(encoder(image, gains), gains)`, and calls `name_branches()` at the end of `__init__`.
-    One that is not cut in two so overrides `take_encoder`, `put_encoder` and `forward`
-    (`backbones/foreign.py`).
+    One that is not cut in two so, or where another part than the encoder may be private to a
+    modality, overrides `take_private`, `put_private` and `forward` (`backbones/foreign`,
+    `models/ummkd.py`).
     """
 
     dims: int
@@ -76,17 +77,19 @@ class Backbone(nn.Module):
                 found.update(module.branch_ends())
         return found
 
-    def take_encoder(self) -> nn.Module:
-        """Take the encoder out; until one is put back, `forward` needs one (V1).
+    def take_private(self) -> nn.Module:
+        """Take out what a modality may have of its own, here the encoder (V1).
+
+        Until one is put back, `forward` needs one.
 
         Nothing may hold parameters that nothing trains.
         """
         taken, self.encoder = self.encoder, nn.Identity()
         return taken
 
-    def put_encoder(self, encoder: nn.Module) -> None:
-        """Put an encoder, as `take_encoder` gives it, in its place."""
-        self.encoder = encoder
+    def put_private(self, private: nn.Module) -> None:
+        """Put a modality's own part, as `take_private` gives it, in its place."""
+        self.encoder = private
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise ValueError where an input of spatial `size` does not fit."""
@@ -100,8 +103,8 @@ class Backbone(nn.Module):
         self,
         image: Float[Tensor, "B K *space"],
         gains: Gains | None = None,
-        encoder: nn.Module | None = None,
+        private: nn.Module | None = None,
     ) -> Decoded:
-        """Segment a batch; `encoder` replaces the backbone's own (private encoders, V1)."""
+        """Segment a batch; `private` replaces the backbone's own part (the encoder in V1)."""
         self.check_size(image.shape[2:])
-        return self.decoder((encoder or self.encoder)(image, gains), gains)
+        return self.decoder((private or self.encoder)(image, gains), gains)

@@ -160,6 +160,10 @@ class LossConfig(Section):
     """Compare at the map's size (label brought down) or at full size (logits brought up)."""
     mask_absent: bool = False
     """Leave classes absent from a slice out of the correlation consistency."""
+    distill: NotNegative = 0.5
+    """Weight of the distillation between modalities (comparator ummkd only)."""
+    distill_tau: Positive = 2.0
+    """Temperature of that distillation."""
 
 
 class TrainConfig(Section):

@@ -140,11 +140,11 @@ def _networks(segmenter: Segmenter) -> Iterator[tuple[str | None, dict[str, Tens
         yield None, backbone.state_dict()
         return
     for modality, encoder in segmenter.encoders.items():
-        backbone.put_encoder(encoder)
+        backbone.put_private(encoder)
         try:
             yield modality, backbone.state_dict()
         finally:
-            backbone.take_encoder()
+            backbone.take_private()
 
 
 def _row(part: str, entries: list[Entry], note: bool = True) -> list[str]:

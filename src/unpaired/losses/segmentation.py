@@ -40,6 +40,15 @@ def dice_loss(
     sync: Sync = identity,
 ) -> Float[Tensor, ""]:
     """1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), mean over the classes, sums over the batch."""
+    overlap, square, truth = dice_sums(logits, label, sync)
+    ratio = (2 * overlap + EPSILON) / (square + truth + EPSILON)
+    return 1 - (ratio if background else ratio[1:]).mean()
+
+
+def dice_sums(
+    logits: Float[Tensor, "B Z *space"], label: Int64[Tensor, "B *space"], sync: Sync = identity
+) -> Float[Tensor, "3 Z"]:
+    """Per class sum p y, sum p^2 and sum y (= sum y^2), over the batch of all processes."""
     classes = logits.shape[1]
     p = logits.softmax(1)
     flat = label.flatten()
@@ -47,9 +56,7 @@ def dice_loss(
     overlap = p.new_zeros(classes).index_add(0, flat, hit)
     square = p.square().flatten(2).sum((0, 2))
     truth = torch.bincount(flat, minlength=classes).to(p.dtype)
-    overlap, square, truth = sync(torch.stack([overlap, square, truth]))
-    ratio = (2 * overlap + EPSILON) / (square + truth + EPSILON)
-    return 1 - (ratio if background else ratio[1:]).mean()
+    return sync(torch.stack([overlap, square, truth]))
 
 
 def segmentation_loss(

@@ -47,7 +47,7 @@ def fold(segmenter: Segmenter | Folded, modality: str) -> Backbone:
         return plain
     backbone = deepcopy(segmenter.backbone)
     if modality in segmenter.encoders:
-        backbone.put_encoder(deepcopy(segmenter.encoders[modality]))
+        backbone.put_private(deepcopy(segmenter.encoders[modality]))
     gains = segmenter.stored_gains(modality)
     if gains is not None:
         _fold_gains(backbone, gains)

@@ -39,19 +39,26 @@ class Segmenter(nn.Module):
     Args:
         backbone: the shared network.
         channels: modality -> its number of input channels K_m.
-        private_encoders: one encoder per modality, alike at the start (variant V1).
+        private_encoders: one encoder per modality, alike at the start (variant V1); or whatever
+            else the backbone's `take_private` gives.
+        fixed_stems: the stems stay the identity (channels that a modality lacks are 0).
     """
 
     def __init__(
-        self, backbone: Backbone, channels: Mapping[str, int], private_encoders: bool = False
+        self,
+        backbone: Backbone,
+        channels: Mapping[str, int],
+        private_encoders: bool = False,
+        fixed_stems: bool = False,
     ) -> None:
         super().__init__()
         self.modalities = tuple(channels)
         k, dims, bias = backbone.in_channels, backbone.dims, not backbone.pads_input
         self.stems = nn.ModuleDict({m: Stem(n, k, dims, bias) for m, n in channels.items()})
+        self.stems.requires_grad_(not fixed_stems)
         self.encoders = nn.ModuleDict()
         if private_encoders:
-            taken = backbone.take_encoder()
+            taken = backbone.take_private()
             self.encoders.update({m: deepcopy(taken) for m in channels})
         self.backbone = backbone
         self.branches = backbone.branches if not private_encoders else {}
@@ -83,10 +90,10 @@ class Segmenter(nn.Module):
             raise KeyError(
                 f"{modality!r} is not one of this network's modalities {self.modalities}"
             )
-        encoder = dict(self.encoders.items()).get(modality)
+        private = dict(self.encoders.items()).get(modality)
         if gains is None:
             gains = self.stored_gains(modality)
-        return self.backbone(self.stems[modality](image), gains, encoder)
+        return self.backbone(self.stems[modality](image), gains, private)
 
 
 class GainTable(nn.Module):

@@ -20,6 +20,11 @@ INSTANCE_NORM: dict[int, Any] = {
     2: nn.InstanceNorm2d,
     3: nn.InstanceNorm3d,
 }
+BATCH_NORM: dict[int, Any] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
 AVERAGE_POOL: dict[int, Any] = {
     1: nn.AvgPool1d,
     2: nn.AvgPool2d,

@@ -81,7 +81,7 @@ class Foreign(Backbone):
         """Module path of each residual branch's last layer -> width D, as declared."""
         return {f"network.{path}": width for path, (width, _) in self.ends.items()}
 
-    def take_encoder(self) -> nn.Module:
+    def take_private(self) -> nn.Module:
         if not self.parts:
             raise UsageError(
                 "private encoders (V1) need to know the network's encoder: name its modules, "
@@ -92,20 +92,20 @@ class Foreign(Backbone):
             self.network.get_submodule(parent).add_module(name, nn.Identity())
         return taken
 
-    def put_encoder(self, encoder: nn.Module) -> None:
+    def put_private(self, private: nn.Module) -> None:
         for parent, name, part, inner in self.places:
-            module = encoder.get_submodule(f"{part}.{inner}".rstrip("."))
+            module = private.get_submodule(f"{part}.{inner}".rstrip("."))
             self.network.get_submodule(parent).add_module(name, module)
 
     @contextmanager
-    def _with(self, encoder: nn.Module | None) -> Iterator[None]:
+    def _with(self, private: nn.Module | None) -> Iterator[None]:
         """The network with this encoder in it for a while."""
-        if encoder is None:
+        if private is None:
             yield
             return
         parents = [(self.network.get_submodule(parent), name) for parent, name, *_ in self.places]
         before = [parent.get_submodule(name) for parent, name in parents]
-        self.put_encoder(encoder)
+        self.put_private(private)
         try:
             yield
         finally:
@@ -116,7 +116,7 @@ class Foreign(Backbone):
         self,
         image: Float[Tensor, "B K *space"],
         gains: Gains | None = None,
-        encoder: nn.Module | None = None,
+        private: nn.Module | None = None,
     ) -> Decoded:
         """Segment a batch with the network as it is.
 
@@ -126,7 +126,7 @@ class Foreign(Backbone):
         """
         self.check_size(image.shape[2:])
         first = not self.checked and not torch.compiler.is_compiling()
-        with self._with(encoder), OnePass(self.network) as run:
+        with self._with(private), OnePass(self.network) as run:
             for path, (_, axis) in self.ends.items():
                 if gains is not None:
                     layer = self.network.get_submodule(path)

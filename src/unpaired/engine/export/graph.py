@@ -117,7 +117,7 @@ def make_graph(subject: Subject) -> nn.Module:
     """The graph's module, a copy.
 
     Raises:
-        UsageError: the network has an encoder per modality, between which no graph can choose.
+        UsageError: modalities have parts of their own, between which no graph can choose.
     """
     check_graph(subject)
     network = deepcopy(subject.network)
@@ -129,8 +129,8 @@ def check_graph(subject: Subject) -> None:
     """Raise UsageError where no single graph serves all modalities."""
     if isinstance(subject.network, Segmenter) and len(subject.network.encoders):
         raise UsageError(
-            "this network has an encoder per modality (model.variant=V1), so pt2 and onnx cannot "
-            "hold it in one graph. Give --form folded, or --format safetensors."
+            "every modality has a part of this network of its own, so pt2 and onnx cannot hold it "
+            "in one graph. Give --form folded, or --format safetensors."
         )
 
 
