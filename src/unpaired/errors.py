@@ -1,10 +1,22 @@
 """Errors a user can act on. Each says what came, which file, and how to mend it."""
 
+import re
+
+_LONG = re.compile(r"\S{700,}")  # longer than any file's name
+
 
 class UnpairedError(Exception):
-    """Base of every error of this package; `exit_code` is what the command line returns."""
+    """Base of every error of this package; `exit_code` is what the command line returns.
+
+    What a damaged file says may be quoted in the message: control characters, which a terminal
+    would obey, are written as escapes, and endless words are shortened.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        safe = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+        super().__init__(_LONG.sub(lambda w: f"{w[0][:300]}...{w[0][-300:]}", "".join(safe)))
 
 
 class UsageError(UnpairedError):

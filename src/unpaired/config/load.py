@@ -100,7 +100,21 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
 
 
 def _check(settings: Table, source: str) -> Config:
+    endless = _endless(settings)
+    if endless is not None:
+        raise UsageError(f"{source}:\n  {endless}: the number does not fit 64 bits.")
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
         raise UsageError(f"{source}:\n" + "\n".join(explain(error))) from error
+
+
+def _endless(value: Any, key: str = "") -> str | None:
+    """The key of a whole number beyond TOML's 64 bits, which could not even be printed."""
+    if isinstance(value, int):
+        return key if abs(value) >= 1 << 63 else None
+    if isinstance(value, Mapping):
+        items = [(f"{key}.{name}" if key else str(name), one) for name, one in value.items()]
+    else:
+        items = [(key, one) for one in value] if isinstance(value, list | tuple) else []
+    return next((found for name, one in items if (found := _endless(one, name)) is not None), None)

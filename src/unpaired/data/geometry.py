@@ -15,6 +15,8 @@ from unpaired.errors import DataError
 
 SAME_GRID_MM = 1e-3
 SPACING_RANGE_MM = (0.01, 100.0)
+# Further off a header's 32-bit numbers do not tell voxels apart.
+ORIGIN_MM = 1e5
 # The cosine between two voxel axes: below, rounding; above, a note; far above, a tilted gantry.
 SHEAR_NOTE, SHEAR_REFUSED = 1e-3, 0.02
 # The axes of the prepared arrays: index grows to Superior, Posterior, Left.
@@ -129,24 +131,32 @@ def corner_offset(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
     """The largest distance in mm between the corner voxels' centres under two affines."""
     corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
     difference = a - b
-    moved = difference[:3, :3] @ corners + difference[:3, 3:]
-    return float(np.linalg.norm(moved, axis=0).max())
+    with np.errstate(all="ignore"):  # a damaged header may hold 1e300: infinitely far
+        moved = difference[:3, :3] @ corners + difference[:3, 3:]
+        return float(np.nan_to_num(np.linalg.norm(moved, axis=0), nan=np.inf).max())
 
 
 def check_affine(affine: np.ndarray, name: str) -> list[str]:
     """Notes on a usable affine.
 
     Raises:
-        DataError: not finite, singular, spacing outside `SPACING_RANGE_MM`, or sheared axes.
+        DataError: not finite, singular, spacing outside `SPACING_RANGE_MM`, an origin beyond
+            `ORIGIN_MM`, or sheared axes.
     """
     if not np.isfinite(affine).all():
         raise DataError(f"{name}: the affine holds NaN or infinity; write the geometry again.")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not ((spacing >= low) & (spacing <= high)).all():
         raise DataError(
             f"{name}: the spacing is {_numbers(spacing)} mm, outside {low:g} to {high:g} mm; "
             "correct pixdim or the affine (are its units millimetres?)."
+        )
+    if np.abs(affine[:3, 3]).max() > ORIGIN_MM:
+        raise DataError(
+            f"{name}: the first voxel lies at {_numbers(affine[:3, 3])} mm, more than "
+            f"{ORIGIN_MM:g} mm away; the header is damaged, write the geometry again."
         )
     unit = affine[:3, :3] / spacing
     cosine = np.abs(unit.T @ unit - np.eye(3)).max()

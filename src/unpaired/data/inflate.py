@@ -1,4 +1,4 @@
-"""Gzip (and zlib) inflate into one buffer of known size, with checksum and length checked.
+"""Gzip (and zlib) inflate into one buffer of bounded size, with checksum and length checked.
 
 isal (about 3x the standard library) when it can be imported, else zlib. A small piece at a time
 keeps the working set in the processor's cache and lets a decompression bomb be stopped.
@@ -18,6 +18,8 @@ except ImportError:  # isal has no wheel for this machine
 MAGIC = b"\x1f\x8b"
 # Deflate cannot shrink further than this (RFC 1951: 258 bytes in at least 2 bits).
 MAX_RATIO = 1032
+# Memory that is taken before a byte came out: scans shrink to a half, labels to a hundredth.
+_TRUSTED_RATIO = 8
 _PIECE_IN, _PIECE_OUT = 1 << 16, 1 << 20
 
 
@@ -77,19 +79,22 @@ def inflate(data: bytes | memoryview, limit: int, *, gzip: bool = True) -> tuple
     Raises:
         InflateError: a wrong CRC or length, a stream that is cut short, more than `limit` bytes.
     """
-    out = np.empty(limit, np.uint8)
     source = memoryview(data)
+    # The trailer's size is right for one honest member; promises alone take no memory.
+    told = int.from_bytes(source[-4:], "little") if gzip else 0
+    first = max(min(told, _TRUSTED_RATIO * len(source)), _PIECE_OUT)
+    out = np.empty(min(limit, first), np.uint8)
     filled = start = 0
     while True:
-        filled, start = _member(source, start, out, filled, gzip)
+        out, filled, start = _member(source, start, out, filled, limit, gzip)
         if not gzip or source[start : start + 2] != MAGIC:
             return out[:filled], any(source[start:])
 
 
 def _member(
-    source: memoryview, start: int, out: np.ndarray, filled: int, gzip: bool
-) -> tuple[int, int]:
-    """Inflate one member; the new fill of `out` and the position behind the member."""
+    source: memoryview, start: int, out: np.ndarray, filled: int, limit: int, gzip: bool
+) -> tuple[np.ndarray, int, int]:
+    """Inflate one member; `out`, larger if need be, its new fill, the place behind the member."""
     inner = decompressor(gzip)
     while not inner.eof:
         piece = source[start : start + _PIECE_IN] if inner.needs_input else b""
@@ -100,8 +105,16 @@ def _member(
             raise InflateError(f"the compressed data is damaged ({error})") from error
         if not got and not inner.eof and inner.needs_input and start >= len(source):
             raise InflateError("the compressed data ends too early")
-        if filled + len(got) > len(out):
+        if filled + len(got) > limit:
             raise InflateError("there is more data than the header promises")
+        if filled + len(got) > len(out):
+            out = _larger(out, filled, min(limit, 2 * len(out)))
         out[filled : filled + len(got)] = np.frombuffer(got, np.uint8)
         filled += len(got)
-    return filled, start - len(inner.unused_data)
+    return out, filled, start - len(inner.unused_data)
+
+
+def _larger(out: np.ndarray, filled: int, length: int) -> np.ndarray:
+    grown = np.empty(length, np.uint8)
+    grown[:filled] = out[:filled]
+    return grown

@@ -145,18 +145,20 @@ def _voxels(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.nd
         return raw
     wide = raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2)
     scaled: np.ndarray = raw.astype(np.float64 if wide else np.float32)
-    np.multiply(scaled, slope, out=scaled)
-    return np.add(scaled, inter, out=scaled)
+    with np.errstate(all="ignore"):  # what is not finite is refused by the caller
+        np.multiply(scaled, slope, out=scaled)
+        return np.add(scaled, inter, out=scaled)
 
 
 def refuse_not_finite(array: np.ndarray, name: str) -> None:
-    """Raise DataError if a voxel is NaN or infinite."""
+    """Raise DataError if a voxel is NaN or infinite, or would be as a 32-bit number."""
     # One sum needs no mask, and is finite only if every voxel is.
     if array.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum(dtype=np.float64)
     if np.isfinite(total):
+        _refuse_beyond(array, name)
         return
     bad = ~np.isfinite(array)
     count = int(bad.sum())
@@ -165,4 +167,17 @@ def refuse_not_finite(array: np.ndarray, name: str) -> None:
         raise DataError(
             f"{name}: {count} of {array.size} voxels are NaN or infinite, the first at {first}; "
             "replace them by the background's value."
+        )
+    _refuse_beyond(array, name)
+
+
+def _refuse_beyond(array: np.ndarray, name: str) -> None:
+    """Networks see 32-bit numbers, in which 1e300 is infinite."""
+    if array.dtype.itemsize <= 4:
+        return
+    low, high = float(array.min()), float(array.max())
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        raise DataError(
+            f"{name}: voxels reach from {low:.3g} to {high:.3g}, beyond 32-bit numbers; the file is "
+            "damaged, or its values must be scaled down."
         )

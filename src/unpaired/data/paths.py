@@ -11,6 +11,14 @@ def shown(path: Path | str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
+def is_file(path: Path) -> bool:
+    """Whether an ordinary file is there; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:  # such as a name of 300 characters
+        return False
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The whole file, or a `DataError` naming it and what to do.
 

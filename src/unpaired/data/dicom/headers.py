@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.dicom.library import damage_named, library
+from unpaired.data.dicom.library import damage_named, library, read_dataset
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
 
@@ -116,9 +116,7 @@ def read_header(path: Path, head: bytes) -> Header | None:
         )
     pydicom = library("pydicom")
     with damage_named(path, "read the header"):
-        facts = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True
-        )
+        facts = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         for element in facts.iterall():  # decode all now, so that damage shows here
             _ = element.value
         kind = facts.get("SOPClassUID")
@@ -139,8 +137,8 @@ def read_header(path: Path, head: bytes) -> Header | None:
 def object_name(path: Path) -> str:
     """What a DICOM file is that is no image, such as "RTDOSE"."""
     with damage_named(path, "read the header"):
-        facts = library("pydicom").dcmread(
-            path, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"], force=True
+        facts = read_dataset(
+            path, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"]
         )
         return str(facts.get("Modality") or facts.SOPClassUID.name)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.data.dicom.headers import Frame
-from unpaired.data.dicom.library import damage_named, library
+from unpaired.data.dicom.library import damage_named, library, read_dataset
 from unpaired.data.inflate import MAX_RATIO
 from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
@@ -60,7 +60,7 @@ def _by_file(frames: Sequence[Frame]) -> Mapping[Path, dict[int, int]]:
 def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
     """All stored planes of a file [n row column]."""
     with damage_named(path, "read the voxels"):
-        facts = library("pydicom").dcmread(path, force=True)
+        facts = read_dataset(path)
         if "PixelData" not in facts:
             raise DataError(f"{shown(path)} ends before its voxels, or has none; copy it again.")
         count = int(facts.get("NumberOfFrames") or 1)

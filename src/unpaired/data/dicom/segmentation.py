@@ -10,7 +10,7 @@ import numpy as np
 
 from unpaired import __version__
 from unpaired.data.dicom.codes import Code, SegmentCode, code_of
-from unpaired.data.dicom.library import damage_named, library
+from unpaired.data.dicom.library import Bounded, damage_named, library
 from unpaired.data.dicom.series import DicomSource
 from unpaired.data.dicom.stack import slice_affine
 from unpaired.data.geometry import Volume
@@ -145,7 +145,8 @@ def read_mark(path: Path) -> str:
         DataError: not a DICOM file.
     """
     with damage_named(path, "read the header"):
-        found = library("pydicom").dcmread(path, stop_before_pixels=True)
+        with Bounded(path) as file:
+            found = library("pydicom").dcmread(file, stop_before_pixels=True)
         return str(found.get("ContentDescription") or "")
 
 

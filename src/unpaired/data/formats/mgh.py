@@ -19,7 +19,7 @@ _START = 284
 _TYPES = {0: "u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _SCAN = 20  # bytes of scan parameters behind the voxels
 _COMMAND_TAG = 3
-_TAGS_LIMIT = 1 << 24
+_TAGS_LIMIT = 1 << 22
 
 
 def looks_like_mgh(head: bytes) -> bool:

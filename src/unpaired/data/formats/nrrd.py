@@ -45,6 +45,7 @@ _SPACES = {
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
 }
+_VECTOR = r"none|\([^()]*\)"
 _GEOMETRY = ("space", "space directions", "space origin")
 
 
@@ -65,7 +66,9 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     body = memoryview(data)[start:] if where is None else memoryview(b"")
     if where is not None:
         body = memoryview(load(beside(path, where), max_voxels))
-    if any(int(fields.get(key, "0") or 0) != 0 for key in ("line skip", "byte skip")):
+    if any(
+        fields.get(key, "0") != "0" for key in ("line skip", "byte skip", "lineskip", "byteskip")
+    ):
         raise DataError(f"{name}: skipped bytes before the voxels are not read; save it again.")
     shape = [sizes[axis] for axis in spatial]
     array = voxels(body, packing, shape, dtype, name, max_voxels)
@@ -170,8 +173,10 @@ def _affine(
             f"{name}: the space {shown(space)!r} does not say where left and right are; save it "
             "as left-posterior-superior."
         )
-    vectors = re.findall(r"none|\([^)]*\)", _need(fields, "space directions", name).lower())
-    if len(vectors) != axes or any(vectors[axis] == "none" for axis in spatial):
+    told = _need(fields, "space directions", name).lower()
+    vectors = re.findall(_VECTOR, told)
+    whole_list = re.fullmatch(rf"\s*(({_VECTOR})\s*)*", told)
+    if not whole_list or len(vectors) != axes or any(vectors[axis] == "none" for axis in spatial):
         raise DataError(f"{name}: the header is damaged (space directions).")
     for column, axis in enumerate(spatial):
         affine[:3, column] = _vector(vectors[axis], "space directions", name)
@@ -184,4 +189,5 @@ def _affine(
 
 
 def _vector(text: str, key: str, name: str) -> np.ndarray:
-    return numbers(text.strip().strip("()").replace(",", " "), 3, key, name)
+    plain = re.fullmatch(r"\(([^(),]*),([^(),]*),([^(),]*)\)", text.strip())
+    return numbers(" ".join(plain.groups()) if plain else "", 3, key, name)

@@ -10,7 +10,7 @@ import numpy as np
 from unpaired.data import inflate
 from unpaired.data.geometry import SAME_GRID_MM, Volume, corner_offset
 from unpaired.data.nifti_read import MAX_VOXELS
-from unpaired.data.paths import read_bytes, shown
+from unpaired.data.paths import is_file, read_bytes, shown
 from unpaired.errors import DataError
 
 Packing = Literal["raw", "gzip", "zlib"]
@@ -72,7 +72,7 @@ def beside(path: Path, name: str) -> Path:
             "read. Put both into one folder, or save the image as one file."
         )
     there = path.with_name(name)
-    if not there.is_file():
+    if not is_file(there):
         raise DataError(
             f"{shown(path)} keeps its voxels in {shown(name)}, which is not beside it; put both "
             "into one folder."
