@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_inputs import GRID, cases, ct, image_of, label_of, moved, mr, organs, scan
+from data.bad_inputs import (
+    GRID,
+    cases,
+    ct,
+    image_of,
+    label_of,
+    moved,
+    mr,
+    organs,
+    scan,
+    split_file,
+)
 from data.nifti_files import save
 from unpaired.data.check import Finding, examine_roots
 from unpaired.report.check_page import write_check_page
@@ -34,9 +45,10 @@ def test_self_contained_and_worst_first(tmp_path):
     assert "default-src 'none'" in text
     assert text.index("Is empty.") < text.index("7.5 mm off") < text.index("The label is empty.")
     assert text.count("<tr>") >= len(done.findings)
-    # c0's image cannot be read, and the patients' note is about no case
-    with_picture = [f for f in done.findings if f.case in ("c1", "c2")]
-    assert text.count("data:image/png") == len(with_picture) == 2
+    # c0's image cannot be read, so its label stands alone; the patients' note is about no case
+    with_picture = [f for f in done.findings if f.case]
+    assert text.count("data:image/png") == len(with_picture) == 3
+    assert text.count("Label alone: axial slice") == 1
     assert "4 of 4" in text  # labels that hold the liver
     assert "not a medical device" in text
 
@@ -50,6 +62,38 @@ def test_what_a_user_names_is_escaped(tmp_path):
     assert "<b>x" not in text
     assert "<i>liver" not in text
     assert "&lt;i&gt;liver" in text
+
+
+def test_an_image_that_cannot_be_read_leaves_its_label(tmp_path):
+    base = ct(tmp_path)
+    done = examine_roots({"ct": base})
+    case = done.datasets["ct"].cases[1]
+    finding = Finding("ct", "c1", "error", "x", "y", "", at=(0, 0, 8))
+    whole = open_scan(case, done.datasets["ct"], "", all_classes(done.datasets))
+    image_of(base).write_bytes(b"")
+    alone = open_scan(case, done.datasets["ct"], "", all_classes(done.datasets))
+    for mine, theirs in zip(outlines(alone, finding), outlines(whole, finding), strict=True):
+        assert mine.any()
+        np.testing.assert_allclose(middle(mine), middle(theirs), atol=0.01)
+    label_of(base).write_bytes(b"")
+    assert open_scan(case, done.datasets["ct"], "", all_classes(done.datasets)) is None
+
+
+def test_coverage_of_every_part(tmp_path):
+    made = cases()
+    made["c1"][1][made["c1"][1] == 2] = 0
+    file = split_file(tmp_path, {"train": ["c0", "c2"], "val": ["c1"], "test": ["ct/c3"]},
+                      {"train": ["c0", "c1"], "val": ["c2", "nobody"]})  # fmt: skip
+    done = examine_roots({"ct": ct(tmp_path, made)}, splits=file)
+    page = tmp_path / "page.html"
+    write_check_page(page, done, done.findings)
+    text = page.read_text(encoding="utf-8").partition('id="classes"')[2]
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", text)
+    assert heads[3:8] == ["Fold 0, train", "Fold 0, val", "Fold 0, test", "Fold 1, train",
+                          "Fold 1, val"]  # fmt: skip
+    cells = re.findall(r"\d of \d", text)
+    assert cells[:6] == ["4 of 4", "2 of 2", "1 of 1", "1 of 1", "2 of 2", "1 of 1"]  # liver
+    assert cells[6:12] == ["3 of 4", "2 of 2", "0 of 1", "1 of 1", "1 of 2", "1 of 1"]  # spleen
 
 
 def test_nothing_found(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -38,11 +38,13 @@ class Examined:
         datasets: as far as they could be opened.
         facts: one a case.
         findings: worst first.
+        folds: of the file of splits, (modality, case) -> "train", "val" or "test" of each fold.
     """
 
     datasets: dict[str, Dataset]
     facts: tuple[Facts, ...]
     findings: list[Finding]
+    folds: tuple[Mapping[tuple[str, str], str], ...] = ()
 
 
 def check(
@@ -96,7 +98,8 @@ def examine(
         found += split_checks.splits(datasets, facts, splits)
     if folds is not None:
         found += split_checks.folds(datasets, folds)
-    return Examined(dict(datasets), tuple(facts), worst_first(found))
+    parts = () if splits is None else tuple(split_checks.parts(datasets, splits))
+    return Examined(dict(datasets), tuple(facts), worst_first(found), parts)
 
 
 def examine_roots(
@@ -114,7 +117,7 @@ def examine_roots(
         if dataset is not None:
             datasets[modality] = dataset
     done = examine(datasets, progress, workers, splits, folds)
-    return Examined(done.datasets, done.facts, worst_first([*found, *done.findings]))
+    return replace(done, findings=worst_first([*found, *done.findings]))
 
 
 def examine_path(path: Path, progress: Progress | None = None, workers: int = 0) -> Examined:

@@ -1,13 +1,14 @@
 """The table of `unpaired check` as a page: worst first, a picture beside each finding."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unpaired.data.check import Examined, Finding
+from unpaired.data.check import Examined, Facts, Finding
 from unpaired.data.checks.coverage import table as coverage_table
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
+from unpaired.data.split_file import PARTS
 from unpaired.files import write_text
 from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture, class_colours
@@ -123,17 +124,37 @@ def _coverage(done: Examined) -> list[Markup]:
     parts = []
     for modality, dataset in done.datasets.items():
         facts = [fact for fact in done.facts if fact.modality == dataset.modality]
+        split = _coverage_by_part(modality, dataset, facts, done.folds)
         rows = [
-            [name, number(f"{cases} of {of}"), number(_millilitres(size))]
+            [name, number(f"{cases} of {of}"), number(_millilitres(size)), *split.get(name, ())]
             for name, cases, of, size in coverage_table(dataset, facts)
         ]
         if rows:
-            head = ("Class", "Labels that hold it", "Median size")
+            head = ("Class", "Labels that hold it", "Median size", *split.get("", ()))
             parts += [
                 tag("h3", modality),
                 table(head, rows, f"classes of {modality}", "numbers narrow"),
             ]
     return [section("Classes", *parts, anchor="classes")] if parts else []
+
+
+def _coverage_by_part(
+    modality: str,
+    dataset: Dataset,
+    facts: Sequence[Facts],
+    folds: Sequence[Mapping[tuple[str, str], str]],
+) -> dict[str, list[object]]:
+    """Class -> its cells, one a part of each fold; "" -> the heads of these columns."""
+    cells: dict[str, list[object]] = defaultdict(list)
+    for fold, parts in enumerate(folds):
+        for part in PARTS:
+            own = [fact for fact in facts if parts.get((modality, fact.case)) == part]
+            if not own:
+                continue
+            cells[""].append(part if len(folds) == 1 else f"Fold {fold}, {part}")
+            for name, cases, of, _ in coverage_table(dataset, own):
+                cells[name].append(number(f"{cases} of {of}"))
+    return cells
 
 
 def _millilitres(size: float) -> str:

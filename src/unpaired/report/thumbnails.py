@@ -1,7 +1,8 @@
 """A small picture of a finding: the slice that shows it, the label outlined, the spot circled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,12 +32,14 @@ class Scan:
     Attributes:
         values: label value -> index in `classes`.
         classes: background, the classes of all data sets, last one for values without a name.
+        blind: the image cannot be read; the label stands on black.
     """
 
     image: Volume
     label: Volume | None
     values: Mapping[int, int]
     classes: Sequence[str]
+    blind: bool = False
 
     def indices(self, array: np.ndarray) -> np.ndarray:
         """Label values -> index in `classes`."""
@@ -55,18 +58,25 @@ def all_classes(datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def open_scan(case: Case, dataset: Dataset, file: str, classes: Sequence[str]) -> Scan | None:
-    """The case's image (the channel that the finding is about) and label; None: not readable."""
+    """The case's image (the channel that the finding is about) and label, or the one of them that
+    can be read; None: neither."""
     images = [path for path in case.images if shown(path) == file] or list(case.images)
+    image = _readable(read_image, images[0])
+    label = None if case.label is None else _readable(read_label_image, case.label)
+    values = {v: classes.index(canonical_name(n)) for n, v in dataset.labels.items() if v}
+    if image is not None:
+        return Scan(image, label, values, classes)
+    if label is None:
+        return None
+    black = Volume(np.broadcast_to(np.float32(0), label.array.shape), label.affine)
+    return Scan(black, label, values, classes, blind=True)
+
+
+def _readable(reader: Callable[[Path], Volume], path: Path) -> Volume | None:
     try:
-        image = read_image(images[0])
+        return reader(path)
     except (UnpairedError, OSError, MemoryError):
         return None
-    try:
-        label = read_label_image(case.label) if case.label is not None else None
-    except (UnpairedError, OSError, MemoryError):
-        label = None
-    values = {v: classes.index(canonical_name(n)) for n, v in dataset.labels.items() if v}
-    return Scan(image, label, values, classes)
 
 
 def thumbnail(scan: Scan, finding: Finding) -> tuple[bytes, str]:
@@ -94,6 +104,8 @@ def thumbnail(scan: Scan, finding: Finding) -> tuple[bytes, str]:
     )  # fmt: skip
     plane = {"S": "axial", "P": "coronal", "L": "sagittal"}[axis]
     words = f"{plane} slice, file index {index} of {image.array.shape[along]}"
+    if scan.blind:
+        words = f"label alone: {words}"
     return _draw(shown, scan.classes, spot), words
 
 

@@ -37,6 +37,32 @@ def splits(
     yield from leaks
 
 
+def parts(datasets: Mapping[str, Dataset], file: Path) -> list[dict[Key, str]]:
+    """(modality, case) -> part of every fold; what the file says of no case is left out."""
+    known = {(m, c.id): c for m, dataset in datasets.items() for c in dataset.cases}
+    try:
+        entries = read_json(file)
+    except UnpairedError:
+        return []
+    return [
+        _parts_of(entry, known)
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
+    ]
+
+
+def _parts_of(entry: Mapping[str, Any], known: Mapping[Key, Case]) -> dict[Key, str]:
+    """Of a case in two parts, the first."""
+    found: dict[Key, str] = {}
+    for part in PARTS:
+        named = entry.get(part, [])
+        for text in named if isinstance(named, list) else []:
+            key = _key(text, known)
+            if key is not None:
+                found.setdefault(key, part)
+    return found
+
+
 def folds(datasets: Mapping[str, Dataset], count: int) -> Iterator[Finding]:
     """Whether there are patients enough for so many folds."""
     for modality, dataset in datasets.items():
