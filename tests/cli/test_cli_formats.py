@@ -1,8 +1,10 @@
 """DICOM and the other formats on the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from unpaired.data.read import read_image, read_label_image
 from unpaired.data.write import FORMATS
 from unpaired.engine.model_file import save_model
 
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -77,6 +80,68 @@ def test_options_reach_the_reader(
     assert "another series is not read" in capsys.readouterr().err
     assert run(["predict", scan, *call, "--format", "png"]) == 2
     assert "there is no format 'png'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A model on a grid so coarse that real scans are predicted in seconds."""
+    from engine.tiny_model import tiny_config, tiny_plan, tiny_segmenter
+
+    folder = tmp_path_factory.mktemp("coarse")
+    plan = tiny_plan(("background", "liver", "right kidney"), spacing_mm=(8.0, 6.0, 6.0))
+    save_model(tiny_segmenter(tiny_config(), plan), tiny_config(), plan, folder, {"steps": 3})
+    return ["--model", str(folder), "--device", "cpu"]
+
+
+def test_the_real_tilted_head_is_refused_with_the_reason(
+    shared: Callable[[str], Path], coarse: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    head, out = str(shared("data/dicom/ct_head_tilt_uneven_gaps")), tmp_path / "out"
+    assert run(["predict", head, *coarse, "--modality", "ct", "--out", str(out)]) == 3
+    said = capsys.readouterr().err
+    assert "tilted by 18.5 degrees" in said
+    assert "uneven, 1.08 to 7.00 mm" in said
+    assert not out.exists() or not any(out.iterdir())
+    assert run(["check", head]) == 3
+    assert run(["predict", head, *coarse, "--modality", "ct", "--out", str(out),
+                "--resample-slices"]) == 0  # fmt: skip
+    assert "linearly between neighbours" in capsys.readouterr().err
+    assert {p.name for p in out.glob("*_*")} >= {"ct_head_tilt_uneven_gaps_seg.dcm"}
+
+
+@pytest.mark.parametrize(("name", "modality"), [("ct_abdomen", "ct"), ("mr_abdomen_t2", "mr")])
+def test_real_abdomens_come_back_on_the_right_slices(
+    shared: Callable[[str], Path], coarse: list[str], tmp_path: Path, name: str, modality: str
+) -> None:
+    """NIfTI by nibabel and DICOM-SEG by highdicom agree, slice by slice, at the places that the
+    original headers give."""
+    highdicom = pytest.importorskip("highdicom", reason="highdicom is an extra")
+    folder = shared(f"data/dicom/{name}")
+    call = [*coarse, "--modality", modality, "--out", str(tmp_path)]
+    assert run(["predict", str(folder), *call]) == 0
+    found = nib.load(tmp_path / f"{name}.nii.gz")
+    array, back = np.asarray(found.dataobj), np.linalg.inv(LPS @ found.affine)
+    values = json.loads((tmp_path / f"{name}_labels.json").read_text())
+    values = values.get("labels", values)
+    seen = highdicom.seg.segread(tmp_path / f"{name}_seg.dcm")
+    assert len(seen.SegmentSequence) == len(set(np.unique(array)) - {0}) > 0
+    for path in folder.glob("*.dcm"):
+        source = pydicom.dcmread(path, stop_before_pixels=True)
+        assert seen.PatientID == source.PatientID
+        assert seen.StudyInstanceUID == source.StudyInstanceUID
+        corner = back @ [*map(float, source.ImagePositionPatient), 1.0]
+        np.testing.assert_allclose(corner, [0, 0, round(corner[2]), 1], atol=0.01)
+        plane = array[..., round(corner[2])].T
+        for number, segment in enumerate(seen.SegmentSequence, 1):
+            mask = seen.get_pixels_by_source_instance([source.SOPInstanceUID], [number])[0, ..., 0]
+            assert np.array_equal(mask, plane == values[segment.SegmentLabel])
+
+
+def test_a_name_that_says_dicom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"abc" * 200)
+    assert run(["check", str(tmp_path / "a.dcm")]) == 3
+    assert "the header DICM is missing" in capsys.readouterr().out
 
 
 def test_check_takes_a_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

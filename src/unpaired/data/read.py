@@ -6,7 +6,7 @@ from typing import Literal
 
 from unpaired.data import inflate
 from unpaired.data.dicom.headers import HEAD_BYTES, looks_like_dicom
-from unpaired.data.dicom.scan import holds_dicom
+from unpaired.data.dicom.scan import holds_dicom, is_named_dicom
 from unpaired.data.dicom.series import read_series
 from unpaired.data.formats.meta_image import looks_like_meta_image, read_meta_image
 from unpaired.data.formats.mgh import looks_like_mgh, read_mgh
@@ -77,7 +77,7 @@ def format_of(path: Path) -> Format:
         return "mgh"
     if looks_like_meta_image(head):
         return "mha"
-    return "dicom" if looks_like_dicom(head) else "nifti"
+    return "dicom" if looks_like_dicom(head) or is_named_dicom(path) else "nifti"
 
 
 def is_series_folder(path: Path) -> bool:

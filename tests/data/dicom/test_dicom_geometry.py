@@ -236,7 +236,7 @@ def test_the_tilted_head_is_refused_with_the_reason_and_mended_on_request(shared
     [
         ("MR_truncated.dcm", "cut short: the header promises 8192 bytes of voxels, there are 8130"),
         ("badVR.dcm", "is a DICOM RTDOSE, not an image"),
-        ("no_meta.dcm", "no DICOM file, though its name says so"),
+        ("no_meta.dcm", "no whole DICOM file"),
     ],
 )
 def test_odd_files_are_refused(shared, name, words):

@@ -69,6 +69,11 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def is_named_dicom(path: Path) -> bool:
+    """Whether the name says DICOM, whatever the content is."""
+    return path.suffix.lower() in _NAMED_DICOM
+
+
 def holds_dicom(folder: Path, *, deep: bool = False) -> bool:
     """Whether a DICOM file lies directly in the folder (`deep`: or anywhere below it)."""
     return any(is_dicom(path) for path in _files(folder, deep))
@@ -90,7 +95,7 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
         except OSError as error:
             raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
         if not looks_like_dicom(head):
-            if not head or path.suffix.lower() in _NAMED_DICOM:
+            if not head or is_named_dicom(path):
                 raise DataError(f"{shown(path)} is {_no_dicom(head)}; copy it again or remove it.")
             strangers.append(path)
             continue
@@ -220,7 +225,7 @@ def _files(folder: Path, deep: bool) -> list[Path]:
 
 
 def _no_dicom(head: bytes) -> str:
-    return "no DICOM file, though its name says so" if head else "empty"
+    return "no whole DICOM file (the header DICM is missing)" if head else "empty"
 
 
 def _raise(error: OSError) -> None:
