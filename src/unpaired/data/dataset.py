@@ -53,11 +53,16 @@ def canonical_name(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def class_names(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
+def class_names(
+    datasets: Mapping[str, Dataset], wanted: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """The names every data set has, "background" first, then in the first data set's value order.
 
+    Args:
+        wanted: the classes to segment, in this order; the others are background.
+
     Raises:
-        DataError: no data set, or no foreground name is shared.
+        DataError: no data set, no foreground name is shared, or a wanted one is missing.
     """
     if not datasets:
         raise DataError("there is no data set; give at least one folder a modality.")
@@ -70,7 +75,21 @@ def class_names(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
     ]
     if not names:
         raise DataError(_none_shared(datasets))
-    return (BACKGROUND, *names)
+    return (BACKGROUND, *(names if wanted is None else _chosen(names, wanted)))
+
+
+def _chosen(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    chosen = list(dict.fromkeys(canonical_name(name) for name in wanted))
+    chosen = [name for name in chosen if name != BACKGROUND]
+    missing = [name for name in chosen if name not in names]
+    if missing or not chosen:
+        what = f"names {missing[0]!r}" if missing else "names no organ"
+        hint = did_you_mean(missing[0], names) if missing else ""
+        raise DataError(
+            f"data.classes {what}; the modalities share {', '.join(names)}.{hint} "
+            "data.classes=none takes all of these."
+        )
+    return chosen
 
 
 def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:

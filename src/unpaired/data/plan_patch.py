@@ -21,6 +21,7 @@ def choose(
     spacing: tuple[float, float, float],
     wanted: Sequence[int] | None,
     multiple: Sequence[int],
+    plane: Sequence[int] | None = None,
 ) -> tuple[Patch, str]:
     """The patch, and the reason in a sentence.
 
@@ -29,6 +30,7 @@ def choose(
         spacing: the target grid's, in mm.
         wanted: the configured patch, if any.
         multiple: what the backbone takes, one number per axis of the patch.
+        plane: rows and columns that every slice is cut to, if it is.
 
     Raises:
         UsageError: the configured patch does not fit.
@@ -38,7 +40,8 @@ def choose(
         _check(wanted, multiple)
         return _as_patch(wanted), "The patch is as configured."
     extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)] for g in found]
-    median = (np.median(extent_mm, axis=0) / spacing)[-dims:]
+    whole = np.median(extent_mm, axis=0) / spacing
+    median = (whole if plane is None else np.array([whole[0], *plane]))[-dims:]
     patch = [
         max(1, min(int(size / unit + 0.5), MAX_SIDE // unit)) * unit
         for size, unit in zip(median, multiple, strict=True)

@@ -14,6 +14,7 @@ import joblib
 import torch
 
 from unpaired.data.dataset import Case, Dataset, value_table
+from unpaired.data.frame import cut, labelled_frame, needs_label
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import (
     PreparedCase,
@@ -21,12 +22,14 @@ from unpaired.data.prepared import (
     open_prepared,
     read_case,
     record_path,
+    with_others,
     write_case,
     write_index,
 )
 from unpaired.data.preprocess import (
     PreparedImage,
     check_label_grid,
+    place,
     preprocess,
     preprocess_label,
     restore_labels,
@@ -85,6 +88,9 @@ def prepare(
 ) -> PreparedSet:
     """Prepare every case into `folder`; cases that are done and unchanged are kept.
 
+    Cases of other calls with this plan stay in the index, so that runs on different cases of the
+    same data may share the folder.
+
     Args:
         workers: processes; 0 or 1 stays in this one.
         progress: called with (cases done, cases in all, "modality/case") after each case.
@@ -107,7 +113,7 @@ def prepare(
             progress(done, len(jobs), outcome.job.name)
     _raise(failures, len(jobs))
     index = {m: [case.id for case in dataset.cases] for m, dataset in datasets.items()}
-    write_index(folder, plan, index)
+    write_index(folder, plan, with_others(folder, plan, index))
     return open_prepared(folder)
 
 
@@ -204,10 +210,15 @@ def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
     label = None if case.label is None else read_label_image(case.label)
     if label is not None:
         check_label_grid(volumes[0], label)
-    image = preprocess(volumes, case.modality, job.plan)
-    if label is None:
-        return image, None
-    return image, preprocess_label(label, image, job.table, len(job.plan.classes))
+    if label is None:  # as in prediction: the whole scan
+        return preprocess(volumes, case.modality, job.plan), None
+    where = place(volumes, case.modality, job.plan)
+    classes = preprocess_label(label, where, job.table, len(job.plan.classes))
+    recipe = job.plan.modalities[case.modality]
+    if job.plan.plane is None and not needs_label(job.plan, recipe):
+        return preprocess(volumes, case.modality, job.plan, None, where), classes
+    frame = labelled_frame(classes, where.middle, job.plan, recipe)
+    return preprocess(volumes, case.modality, job.plan, frame, where), cut(classes, frame, 0)
 
 
 def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -> bool:

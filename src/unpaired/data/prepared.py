@@ -25,6 +25,8 @@ class PreparedCase:
         scale, shift: per channel; intensity = stored * scale + shift.
         shape: (d, h, w).
         box: what was kept of the native image, canonical axes.
+        grid: its shape on the plan's grid; `shape` where no frame was cut.
+        frame: what was cut out of the grid; None where nothing was.
         slices: class -> sorted indices of the slices that hold it (empty without a label).
         record: the whole sidecar, with the provenance.
     """
@@ -41,6 +43,8 @@ class PreparedCase:
     labelled: bool
     slices: dict[int, np.ndarray] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
+    grid: tuple[int, int, int] | None = None
+    frame: Box | None = None
 
     def image(self) -> np.ndarray:
         """Memory map, int16 [K d h w]."""
@@ -122,6 +126,8 @@ def write_case(
         "spacing_mm": image.spacing_mm,
         "native_shape": image.native_shape,
         "box": image.box,
+        "grid": image.grid,
+        "frame": image.frame,
         "orientation": {"axes": turn.axes, "flips": turn.flips},
         "scale": scale,
         "shift": shift,
@@ -163,15 +169,45 @@ def read_case(folder: Path, case: str) -> PreparedCase:
             spacing_mm=tuple(record["spacing_mm"]),
             scale=tuple(record["scale"]),
             shift=tuple(record["shift"]),
-            box=tuple(tuple(span) for span in record["box"]),  # type: ignore[arg-type]
+            box=_box(record["box"]),
             labelled=record["labelled"],
             slices={int(c): np.array(z, np.int64) for c, z in record["slices"].items()},
             record=record,
+            grid=tuple(record.get("grid", record["shape"])),
+            frame=None if record.get("frame") is None else _box(record["frame"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{record_path(folder, case)} is not a record of a prepared case; prepare again."
         ) from error
+
+
+def _box(spans: Sequence[Sequence[int]]) -> Box:
+    a, b, c = ((int(start), int(stop)) for start, stop in spans)
+    return a, b, c
+
+
+def with_others(
+    folder: Path, plan: Plan, cases: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """`cases` and those of the folder's index that are whole and follow the same plan."""
+    found = {m: sorted(ids) for m, ids in cases.items()}
+    try:
+        before = _read_index(folder / "prepared.json")
+    except DataError:
+        return found
+    for m, ids in before.items():
+        if m in plan.modalities:
+            kept = [i for i in ids if i not in found.get(m, ()) and _follows(folder / m, i, plan)]
+            found[m] = sorted([*found.get(m, ()), *kept])
+    return found
+
+
+def _follows(folder: Path, case: str, plan: Plan) -> bool:
+    try:
+        return bool(read_case(folder, case).record["plan"] == plan.fingerprint(folder.name))
+    except (DataError, KeyError):
+        return False
 
 
 def write_index(folder: Path, plan: Plan, cases: Mapping[str, Sequence[str]]) -> None:

@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import torch
 
-from unpaired.data.plan import Clip, Plan
+from unpaired.data.frame import cut, frame_without_label, inside, put_back
+from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.data.resample import resample_image, resample_label
 from unpaired.data.volume import (
     SAME_GRID_MM,
@@ -24,21 +25,21 @@ _PERCENTILE_VOXELS = 1 << 22
 
 
 @dataclass(frozen=True)
-class PreparedImage:
-    """An image on the plan's grid and scale, and the way back to its file.
+class Placement:
+    """Where an image lies on the plan's grid, and the way back to its file.
 
     Attributes:
-        array: float32 [K d h w], canonical axes.
         orientation: file axes -> canonical axes.
         native_shape: the file's shape, canonical axes.
         box: what was kept of it, (start, stop) per canonical axis.
-        spacing_mm: of `array`; the plan's, up to rounding the shape to whole voxels.
+        grid: the box's shape on the plan's grid.
+        spacing_mm: of that grid; the plan's, up to rounding the shape to whole voxels.
     """
 
-    array: np.ndarray
     orientation: Orientation
     native_shape: tuple[int, int, int]
     box: Box
+    grid: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
 
     @property
@@ -47,9 +48,31 @@ class PreparedImage:
         a, b, c = (stop - start for start, stop in self.box)
         return a, b, c
 
+    @property
+    def middle(self) -> tuple[float, float, float]:
+        """The middle of the file's image, in voxels of the grid from the box's edge."""
+        a, b, c = (
+            (n / 2 - start) * size / (stop - start)
+            for n, size, (start, stop) in zip(self.native_shape, self.grid, self.box, strict=True)
+        )
+        return a, b, c
 
-def preprocess(volumes: Sequence[Volume], modality: str, plan: Plan) -> PreparedImage:
-    """Orient, crop the constant border, resample, clip, z-score.
+
+@dataclass(frozen=True)
+class PreparedImage(Placement):
+    """An image on the plan's grid and scale.
+
+    Attributes:
+        array: float32 [K d h w], canonical axes; of the grid's shape, or the frame's.
+        frame: what was cut out of the grid for training, (start, stop) per axis; None: nothing.
+    """
+
+    array: np.ndarray
+    frame: Box | None = None
+
+
+def place(volumes: Sequence[Volume], modality: str, plan: Plan) -> Placement:
+    """Find orientation, content and grid of an image.
 
     Args:
         volumes: one a channel, in the order of the plan's channel names.
@@ -59,35 +82,87 @@ def preprocess(volumes: Sequence[Volume], modality: str, plan: Plan) -> Prepared
             different grids.
     """
     _check(volumes, modality, plan)
-    recipe = plan.modalities[modality]
     turn = canonical_orientation(volumes[0].affine, plan.slice_axis)
-    turned = [turn.apply(volume.array) for volume in volumes]
-    box = content_box(turned)
+    box = content_box([turn.apply(volume.array) for volume in volumes])
     native = turn.spacing(volumes[0].spacing_mm)
     extent_mm = [(stop - start) * mm for (start, stop), mm in zip(box, native, strict=True)]
-    shape = [max(1, round(e / mm)) for e, mm in zip(extent_mm, plan.spacing_mm, strict=True)]
+    a, b, c = (max(1, round(e / mm)) for e, mm in zip(extent_mm, plan.spacing_mm, strict=True))
+    d, h, w = (e / n for e, n in zip(extent_mm, (a, b, c), strict=True))
+    shape = turn.apply(volumes[0].array).shape
+    return Placement(turn, (shape[0], shape[1], shape[2]), box, (a, b, c), (d, h, w))
+
+
+def preprocess(
+    volumes: Sequence[Volume],
+    modality: str,
+    plan: Plan,
+    frame: Box | None = None,
+    placement: Placement | None = None,
+) -> PreparedImage:
+    """Orient, crop the constant border, resample, clip, z-score; for training, cut the frame.
+
+    Clip, mean and deviation are those of the frame. Without one, as in prediction, the image stays
+    whole and they are of as much of the frame as needs no label.
+
+    Args:
+        volumes: one a channel, in the order of the plan's channel names.
+        frame: what to cut out of the grid.
+        placement: what `place` found, if it was called before.
+
+    Raises:
+        DataError: as `place`, or nothing of the image lies in the frame.
+    """
+    found = placement or place(volumes, modality, plan)
+    recipe = plan.modalities[modality]
+    span = inside(
+        frame or frame_without_label(found.grid, found.middle, plan, recipe), found.grid
+    )
     channels = []
-    for k, array in enumerate(turned):
+    for k, volume in enumerate(volumes):
         # In place from here on: one float copy of the box is all that a channel needs.
-        image = np.array(array[slices(box)], dtype=np.float32, order="C")
-        if list(image.shape) != shape:
-            image = resample_image(torch.from_numpy(image), tuple(shape), plan.order).numpy()
-        clip_(image, recipe.clip[k])
-        fixed = (recipe.mean[k], recipe.std[k]) if recipe.zscore == "dataset" else None
-        zscore_(image, fixed)
+        box = found.orientation.apply(volume.array)[slices(found.box)]
+        image = np.array(box, dtype=np.float32, order="C")
+        if image.shape != found.grid:
+            image = resample_image(torch.from_numpy(image), found.grid, plan.order).numpy()
+        counted = image if image[span].shape == image.shape else image[span].copy()
+        if frame is not None:
+            image = counted
+        _scale_(image, counted, recipe, k)
+        if frame is not None:
+            image = cut(image, _shifted(frame, span), float(image.min()))
         channels.append(image)
     out = channels[0][None] if len(channels) == 1 else np.stack(channels)
-    d, h, w = (e / n for e, n in zip(extent_mm, shape, strict=True))
-    a, b, c = turned[0].shape
-    return PreparedImage(out, turn, (a, b, c), box, (d, h, w))
+    return PreparedImage(**vars(found), array=out, frame=frame)
+
+
+def _scale_(image: np.ndarray, counted: np.ndarray, recipe: ModalityPlan, k: int) -> None:
+    """Clip and z-score one channel in place by the percentiles and moments of `counted`."""
+    fixed = (recipe.mean[k], recipe.std[k]) if recipe.zscore == "dataset" else None
+    if counted is image:
+        clip_(image, recipe.clip[k])
+        zscore_(image, fixed)
+        return
+    low, high = clip_limits(counted, recipe.clip[k])
+    np.clip(image, low, high, out=image)
+    zscore_(image, fixed or moments(counted.clip(low, high)))
+
+
+def _shifted(frame: Box, span: tuple[slice, slice, slice]) -> Box:
+    """The frame in the voxels of the part that was kept."""
+    a, b, c = (
+        (start - part.start, stop - part.start)
+        for (start, stop), part in zip(frame, span, strict=True)
+    )
+    return a, b, c
 
 
 def preprocess_label(
-    label: Volume, image: PreparedImage, table: Mapping[int, int], classes: int
+    label: Volume, image: Placement, table: Mapping[int, int], classes: int
 ) -> np.ndarray:
     """The label on the grid of `image`: uint8 [d h w] of class indices.
 
     Args:
+        image: where the image lies; its frame, if it has one, is not cut.
         table: value in the file -> class index.
 
     Raises:
@@ -95,10 +170,20 @@ def preprocess_label(
     """
     cropped = image.orientation.apply(label.array)[slices(image.box)]
     indices = to_classes(np.ascontiguousarray(cropped), table, str(label.path))
-    return resample_label(indices, image.array.shape[1:], classes).astype(np.uint8, copy=False)
+    return resample_label(indices, image.grid, classes).astype(np.uint8, copy=False)
 
 
-def restore_labels(label: np.ndarray, image: PreparedImage) -> np.ndarray:
+def restore_prepared(label: np.ndarray, image: PreparedImage, classes: int) -> np.ndarray:
+    """Labels of a prepared image, back on the file's grid and axis order; 0 outside its frame.
+
+    Args:
+        label: class indices [d h w] of `image.array`.
+    """
+    whole = label if image.frame is None else put_back(label, image.frame, image.grid)
+    return restore_labels(resample_label(whole, image.box_shape, classes), image)
+
+
+def restore_labels(label: np.ndarray, image: Placement) -> np.ndarray:
     """Put a label of the native box back into the file's grid and axis order; 0 elsewhere.
 
     Args:
@@ -149,11 +234,19 @@ def _content_span(array: np.ndarray) -> Box | None:
 
 def clip_(array: np.ndarray, clip: Clip) -> None:
     """Clip float32 `array` in place."""
+    low, high = clip_limits(array, clip)
+    np.clip(array, low, high, out=array)
+
+
+def clip_limits(array: np.ndarray, clip: Clip) -> tuple[np.float32, np.float32]:
+    """The limits in the units of `array`, float32."""
     low, high = clip.low, clip.high
+    if clip.kind == "percentile" and (low, high) == (0, 100):
+        return np.float32(-np.inf), np.float32(np.inf)
     if clip.kind == "percentile":
         step = max(1, array.size // _PERCENTILE_VOXELS)
         low, high = np.percentile(array.reshape(-1)[::step], (low, high))
-    np.clip(array, np.float32(low), np.float32(high), out=array)
+    return np.float32(low), np.float32(high)
 
 
 def zscore_(array: np.ndarray, fixed: tuple[float, float] | None = None) -> None:
@@ -162,7 +255,7 @@ def zscore_(array: np.ndarray, fixed: tuple[float, float] | None = None) -> None
     Args:
         fixed: mean and deviation to use instead of the array's own.
     """
-    mean, std = fixed or _moments(array)
+    mean, std = fixed or moments(array)
     array -= np.float32(mean)
     # Rounding leaves a deviation of about 1e-7 of the mean in a constant image.
     if std > 1e-6 * max(1.0, abs(mean)):
@@ -171,7 +264,7 @@ def zscore_(array: np.ndarray, fixed: tuple[float, float] | None = None) -> None
         array[:] = 0
 
 
-def _moments(array: np.ndarray) -> tuple[float, float]:
+def moments(array: np.ndarray) -> tuple[float, float]:
     """Mean and deviation in double precision; a plane at a time, since `std` copies the array."""
     mean = float(array.mean(dtype=np.float64))
     squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in array)
