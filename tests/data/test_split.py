@@ -212,6 +212,19 @@ def test_plain_nnunet_ids(tmp_path):
     ]
 
 
+def test_a_run_on_one_modality_takes_the_file_of_a_joint_run(tmp_path):
+    entry = {"train": ["ct/x", "mr/c"], "val": ["ct/b", "t1/z"], "test": ["ct/a", "mr/a"]}
+    for own, other in (("ct", "mr"), ("mr", "ct")):
+        (found,) = read(tmp_path, [entry], {own: PAIR[own]})
+        (both,) = read(tmp_path, [{**entry, "val": ["ct/b"]}], PAIR)
+        for part in ("train", "val", "test"):
+            assert found.part(part) == {own: both.part(part)[own]}
+            assert other not in found.part(part)
+    for slip in ("MR/c", "mr/cc", "nonsense"):
+        with pytest.raises(DataError, match=f"no case '{slip}'"):
+            read(tmp_path, [{**entry, "train": ["ct/x", slip]}], {"mr": PAIR["mr"]})
+
+
 def test_ids_that_hold_a_slash(tmp_path):
     cases = {"ct": [One("day/1", "p")]}
     assert read(tmp_path, [{"train": ["day/1"], "val": []}], cases)[0].train["ct"] == ("day/1",)

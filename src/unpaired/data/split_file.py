@@ -1,5 +1,6 @@
 """Splits in files: nnU-Net's `splits_final.json`, read and written; and what a split is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from unpaired.data.dataset import did_you_mean
 from unpaired.errors import DataError
 
 PARTS = ("train", "val", "test")
+MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Ids = dict[str, tuple[str, ...]]
 
 
@@ -54,6 +56,9 @@ def write_splits(path: Path, splits: Sequence[Split]) -> None:
 def read_splits(path: Path, cases: Cases) -> list[Split]:
     """Read `splits_final.json`, ours or nnU-Net's (plain ids, where only one modality has them).
 
+    Where ids name the modalities at hand ("modality/case"), those of other modalities are passed
+    over: so a run on one modality takes the file of a joint run, and is tested on its cases.
+
     Raises:
         DataError: another structure, unknown or ambiguous ids, a case or patient in two parts.
     """
@@ -75,9 +80,13 @@ def _read_fold(where: str, entry: Any, cases: Cases) -> Split:
     parts: dict[str, dict[str, list[str]]] = {}
     place: dict[tuple[str, str], str] = {}
     home: dict[str, tuple[str, str]] = {}
+    texts = [text for part in PARTS for text in _texts(where, part, entry.get(part, []))]
+    ours = any(text.partition("/")[0] in cases for text in texts)
     for part in PARTS:
         parts[part] = {modality: [] for modality in cases}
         for text in _texts(where, part, entry.get(part, [])):
+            if ours and _elsewhere(text, cases, owner):
+                continue
             key = _resolve(where, text, cases, owner)
             if key in place:
                 raise DataError(f"{where}: {text!r} is named twice ({place[key]}, {part}).")
@@ -97,6 +106,14 @@ def _texts(where: str, part: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise DataError(f"{where}: {part!r} must be a list of case ids.")
     return value
+
+
+def _elsewhere(text: str, cases: Cases, owner: Mapping[str, list[str]]) -> bool:
+    """Whether the id is of a modality that was not given; "MR/x" for mr is a slip, not that."""
+    modality, slash, case = text.partition("/")
+    known = {name.casefold() for name in cases}
+    named = MODALITY.fullmatch(modality) and modality.casefold() not in known
+    return bool(slash and case and named and text not in owner)
 
 
 def _resolve(
