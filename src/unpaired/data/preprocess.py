@@ -114,9 +114,7 @@ def preprocess(
     """
     found = placement or place(volumes, modality, plan)
     recipe = plan.modalities[modality]
-    span = inside(
-        frame or frame_without_label(found.grid, found.middle, plan, recipe), found.grid
-    )
+    span = inside(frame or frame_without_label(found.grid, found.middle, plan, recipe), found.grid)
     channels = []
     for k, volume in enumerate(volumes):
         # In place from here on: one float copy of the box is all that a channel needs.
