@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from unpaired import __version__
-from unpaired.cli import check, demo, evaluate, export, import_, predict, prepare, report, train
+from unpaired.cli import (
+    check,
+    demo,
+    evaluate,
+    export,
+    import_,
+    predict,
+    prepare,
+    report,
+    reproduce,
+    train,
+)
 from unpaired.cli.failures import code_of
 from unpaired.cli.termination import terminable
 
@@ -18,7 +29,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, import_, check, prepare, train, predict, evaluate, report, export):
+for verb in (
+    demo,
+    import_,
+    check,
+    prepare,
+    train,
+    predict,
+    evaluate,
+    report,
+    export,
+    reproduce,
+):
     app.command(verb.NAME)(verb.command)
 
 

@@ -1,0 +1,195 @@
+"""`unpaired reproduce`: a table of the paper, from data to ours | paper | gap."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
+from unpaired.cli.progress import Progress, duration
+from unpaired.cli.show import memory, note, say, say_json
+from unpaired.errors import UsageError
+
+if TYPE_CHECKING:
+    from unpaired.experiments.pool import Ended
+    from unpaired.experiments.rows import Experiment, Row
+    from unpaired.experiments.study import Job, Study
+
+NAME = "reproduce"
+PHANTOM = "phantom"
+
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="table1, table2, table4, table5, table6, table7, fig5, draws, three, scaling or "
+        "comparators.",
+    ),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=FOLDER|phantom",
+        help="A modality's name and folder, in the order first, second; or phantom.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds, or draws, of each row.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of minutes, not a result.")]
+Rows = Annotated[
+    str | None, typer.Option("--rows", metavar="A;B", help="Only these rows, parted by ';'.")
+]
+Fixed = Annotated[
+    bool, typer.Option("--one-split", help="The same split for all seeds, not one a seed.")
+]
+Dry = Annotated[bool, typer.Option("--plan", help="Only say what would be run.")]
+Paper = Annotated[
+    bool, typer.Option("--paper", help="These are the paper's data: print its numbers beside.")
+]
+
+
+def command(
+    which: Which,
+    out: Out,
+    overrides: Overrides = None,
+    data: Data = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    seeds: Seeds = None,
+    jobs: Jobs = 1,
+    rows: Rows = None,
+    quick: Quick = False,
+    one_split: Fixed = False,
+    plan_only: Dry = False,
+    paper: Paper = False,
+    as_json: Json = False,
+) -> None:
+    """Run what a table needs and is missing, then print it. The same command goes on."""
+    from unpaired.experiments.rows import EXPERIMENTS
+    from unpaired.experiments.study import open_study, plan_jobs
+
+    if which not in EXPERIMENTS:
+        raise UsageError(f"there is no experiment {which!r}; choose {', '.join(EXPERIMENTS)}.")
+    experiment = EXPERIMENTS[which]
+    count = seeds or (1 if quick else experiment.seeds)
+    study = open_study(
+        _study(experiment, out, data, preset, config, overrides or [], quick, one_split)
+    )
+    chosen = _rows(experiment, rows)
+    todo, reasons = plan_jobs(experiment, study, range(count), chosen)
+    _announce(experiment, study, list(todo.values()), reasons, jobs, as_json)
+    if plan_only:
+        return
+    failures = _run(list(todo.values()), out, jobs)
+    _finish(experiment, study, todo, reasons, count, failures, paper, as_json)
+    if quick:
+        note("This was a smoke test: the budget is far too small to compare rows.")
+
+
+def _study(
+    experiment: "Experiment",
+    out: Path,
+    data: Sequence[str] | None,
+    preset: str | None,
+    config: Path | None,
+    overrides: Sequence[str],
+    quick: bool,
+    one_split: bool,
+) -> "Study":
+    from unpaired.experiments import phantom
+    from unpaired.experiments.study import Study
+
+    if data == [PHANTOM]:
+        with Progress("scans") as bar:
+            roots = phantom.scans(out / "data", experiment.modalities, quick, bar)
+        layers = (*(phantom.QUICK if quick else ()), *overrides)
+        chosen = preset or (None if config else phantom.PRESET)
+        return Study(roots, out, chosen, config, layers, redraw=False)
+    layers = (*(phantom.QUICK_STEPS if quick else ()), *overrides)
+    return Study(parse_data(data), out, preset, config, layers, redraw=not one_split)
+
+
+def _rows(experiment: "Experiment", names: str | None) -> "tuple[Row, ...]":
+    if names is None:
+        return experiment.rows
+    wanted = [name.strip() for name in names.split(";") if name.strip()]
+    known = {row.name: row for row in experiment.rows}
+    if bad := [name for name in wanted if name not in known]:
+        raise UsageError(f"{experiment.name} has no row {bad[0]!r}. It has: {'; '.join(known)}.")
+    return tuple(known[name] for name in wanted)
+
+
+def _announce(
+    experiment: "Experiment",
+    study: "Study",
+    jobs: "Sequence[Job]",
+    reasons: dict[str, str],
+    at_a_time: int,
+    as_json: bool,
+) -> None:
+    """Runs, hours and memory, before the first step."""
+    from unpaired.experiments.pace import forecast
+
+    tell = note if as_json else say
+    missing = [job for job in jobs if job.missing]
+    tell(f"{experiment.title}: {len(jobs)} runs, {len(jobs) - len(missing)} of them done.")
+    for name, why in reasons.items():
+        tell(f"not run: {name}: {why}")
+    if missing:
+        ahead = forecast(study, jobs, at_a_time)
+        tell(
+            f"{len(missing)} runs to do, {at_a_time} at a time: about {duration(ahead.seconds)} "
+            f"({ahead.basis}), {memory(ahead.memory_bytes)} of memory."
+        )
+
+
+def _run(jobs: "list[Job]", out: Path, at_a_time: int) -> dict[str, str]:
+    """Identity -> what went wrong."""
+    from unpaired.experiments.pool import run_jobs
+
+    total = sum(bool(job.missing) for job in jobs)
+    done: list[Any] = []
+
+    def ended(one: "Ended") -> None:
+        done.append(one)
+        how = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"
+        note(f"[{len(done)}/{total}] {one.job.folder.name}: {how}")
+
+    found = run_jobs(jobs, out / "prepared", at_a_time, ended)
+    return {one.job.identity: one.failure for one in found if one.failure}
+
+
+def _finish(
+    experiment: "Experiment",
+    study: "Study",
+    jobs: "dict[str, Job]",
+    reasons: dict[str, str],
+    seeds: int,
+    failures: dict[str, str],
+    paper: bool,
+    as_json: bool,
+) -> None:
+    from unpaired.experiments.collect import collect, write_results
+    from unpaired.experiments.render import markdown
+    from unpaired.experiments.study import modalities_of
+
+    names = modalities_of(experiment, study)
+    printed = dict(zip(names, ("CT", "MR"), strict=False)) if paper else {}
+    results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
+    paths = write_results(results, study.out)
+    if as_json:
+        say_json(
+            {
+                "experiment": experiment.name,
+                "files": paths,
+                "runs": {job.folder.name: not job.missing for job in jobs.values()},
+                "failures": {jobs[i].folder.name: why for i, why in failures.items()},
+                "not_run": reasons,
+            }
+        )
+        return
+    say(markdown(results))
+    say(f"Written: {', '.join(str(path) for path in paths.values())}")

@@ -1,0 +1,176 @@
+"""One run from start to record: train (or go on), test on both grids, write what is kept."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from unpaired.build import build_joint
+from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.config.overrides import parse_override
+from unpaired.data.plan import Plan
+from unpaired.data.prepared import open_prepared
+from unpaired.data.split import Split
+from unpaired.engine.both_grids import score_both
+from unpaired.engine.checkpoint import load_checkpoint
+from unpaired.engine.finish import parameter_counts
+from unpaired.engine.log import read_log
+from unpaired.engine.model_file import save_model
+from unpaired.engine.prior import location_floor
+from unpaired.engine.run_folder import RunFolder, describe_environment
+from unpaired.engine.start import load_matching
+from unpaired.engine.test import read_recorded
+from unpaired.engine.train import train
+from unpaired.errors import UsageError
+from unpaired.experiments.record import Record, write_record
+from unpaired.experiments.study import DEFAULT, PARTS, Job, facts_of, listed
+from unpaired.files import read_json, write_json, write_text
+from unpaired.models import gains_form
+
+WAIT_SECONDS = 60.0
+"""For a run that a call before this one is just ending."""
+Progress = Callable[[int, int, str], None]
+
+
+def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
+    """Do what is missing of a job; a record that is there is not made again.
+
+    Raises:
+        UnpairedError: as training and testing do; Interrupted when a signal came.
+    """
+    missing = job.missing
+    if not missing:
+        return
+    folder = RunFolder(job.folder)
+    _wait_for(folder)
+    train(job.config, job.data, job.folder, progress, prepared)
+    for test in missing:
+        began = monotonic()
+        model = _export(job, folder, test)
+        scores = score_both(job.folder, device=job.config.train.device, model=model)
+        took = monotonic() - began
+        write_record(job.record(test), _record(job, folder, test, scores, took))
+
+
+def _wait_for(folder: RunFolder) -> None:
+    """Until nobody holds the run; training itself refuses if that takes too long."""
+    until = monotonic() + WAIT_SECONDS
+    while monotonic() < until:
+        try:
+            with folder.lock():
+                return
+        except UsageError:
+            sleep(0.2)
+
+
+def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
+    """The model of a test that changes it: exported anew from the kept weights."""
+    if test == DEFAULT:
+        return None
+    config = _changed(job.config, job.tests[test])
+    plan = Plan.read(folder.plan)
+    path = folder.kept if folder.kept.exists() else folder.last
+    joint = build_joint(config, plan)
+    load_matching(joint, load_checkpoint(path)["model"], path)
+    target = folder.root / f"model_{test}"
+    save_model(gains_form(joint.eval(), config.model.scaling_at_test), config, plan, target, {})
+    return target
+
+
+def _changed(config: Config, overrides: tuple[str, ...]) -> Config:
+    """The run's configuration with a few settings on top."""
+    content: dict[str, Any] = config.model_dump()
+    for text in overrides:
+        for section, values in parse_override(text).items():
+            content[section] = {**content[section], **values}
+    return Config.model_validate(content)
+
+
+def _record(
+    job: Job, folder: RunFolder, test: str, scores: Mapping[str, Any], test_seconds: float
+) -> Record:
+    curve = [
+        {"step": r["step"], "score": r["score"], "mean": r["mean"]}
+        for r in read_log(folder.log)
+        if r["kind"] == "validation"
+    ]
+    last = [r["seconds"] for r in read_log(folder.log) if "seconds" in r]
+    about = describe_environment()
+    about.pop("command")
+    return Record(
+        identity=job.identity,
+        test=test,
+        modalities=tuple(job.data),
+        facts=_named(facts_of(job.config)),
+        split=listed(read_recorded(job.folder).split),
+        scores=scores,
+        floor=_floor(job.folder),
+        parameters=_parameters(job.config, folder),
+        seconds={"train": round(last[-1], 1) if last else 0.0, "test": round(test_seconds, 1)},
+        curve=curve,
+        environment=about,
+    )
+
+
+def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Files by name only: a record goes where the folders do not."""
+    files = ("model.pretrained", "train.init_from")
+    return {k: Path(v).name if k in files and v else v for k, v in facts.items()}
+
+
+def _floor(run: Path) -> dict[str, dict[str, float]]:
+    """What position alone scores on the test cases."""
+    record = read_recorded(run)
+    cached = open_prepared(record.prepared).cases
+    labels: list[dict[str, list[Any]]] = []
+    for part in (record.split.train, record.split.test):
+        labels.append(
+            {
+                m: [case.label() for case in members if case.id in part.get(m, ())]
+                for m, members in cached.items()
+            }
+        )
+    return location_floor(labels[0], labels[1], record.classes)
+
+
+def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
+    """In training and at test."""
+    extra = read_json(folder.model / "model.json").get("extra", {})
+    found = extra.get("parameters")
+    return found or parameter_counts(build_joint(config, Plan.read(folder.plan)))
+
+
+def write_job(job: Job, prepared: Path) -> Path:
+    """job.json and its configuration, for a process of its own."""
+    write_text(job.folder / "job.toml", to_toml(job.config))
+    path = job.folder / "job.json"
+    write_json(
+        path,
+        {
+            "identity": job.identity,
+            "data": {m: str(Path(root).resolve()) for m, root in job.data.items()},
+            "split": listed(job.split),
+            "seed": job.seed,
+            "tests": {test: list(texts) for test, texts in job.tests.items()},
+            "prepared": str(prepared.resolve()),
+        },
+    )
+    return path
+
+
+def read_job(path: Path) -> tuple[Job, Path]:
+    """What `write_job` wrote."""
+    content = read_json(path)
+    train, val, test = (
+        {m: tuple(ids) for m, ids in content["split"][name].items()} for name in PARTS
+    )
+    job = Job(
+        folder=path.parent,
+        identity=content["identity"],
+        config=config_from_toml(path.with_name("job.toml")),
+        data={m: Path(root) for m, root in content["data"].items()},
+        split=Split(train, val, test),
+        seed=content["seed"],
+        tests={test: tuple(texts) for test, texts in content["tests"].items()},
+    )
+    return job, Path(content["prepared"])

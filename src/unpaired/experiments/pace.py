@@ -1,0 +1,46 @@
+"""How long the missing runs will take, from runs that are done, or from one measured step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unpaired.experiments.record import Record, read_record
+from unpaired.experiments.study import Job, Study
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is to come; `basis` says what it rests on."""
+
+    seconds: float
+    memory_bytes: int
+    basis: str
+
+
+def forecast(study: Study, jobs: Sequence[Job], at_a_time: int) -> Ahead:
+    """For the runs without a record."""
+    missing = [job for job in jobs if job.missing]
+    paces = _paces(jobs)
+    measured = study.forecast["seconds_per_step"]
+    everyone = len(study.data)
+    total = 0.0
+    for job in missing:
+        known = paces.get(len(job.data))
+        step = measured * len(job.data) / everyone if known is None else float(np.median(known))
+        total += step * job.config.train.steps
+    memory = int(study.forecast["memory_bytes"]) * min(at_a_time, max(1, len(missing)))
+    basis = "from the runs that are done" if paces else "from one step, scoring not counted"
+    return Ahead(total / max(1, min(at_a_time, len(missing))), memory, basis)
+
+
+def _paces(jobs: Sequence[Job]) -> dict[int, list[float]]:
+    """Number of modalities -> seconds of whole runs by step."""
+    found: dict[int, list[float]] = {}
+    for job in jobs:
+        for path in (job.record(test) for test in job.tests):
+            if path.exists():
+                record: Record = read_record(path)
+                spent = sum(record.seconds.values()) / job.config.train.steps
+                found.setdefault(len(job.data), []).append(spent)
+    return found

@@ -1,0 +1,33 @@
+"""The synthetic benchmark: scans made on the spot, and the budgets of its runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unpaired.data.phantom import write_phantom
+
+PRESET = "phantom-benchmark"
+LEVEL, CASES, QUICK_CASES = "benchmark", 32, 8
+MODALITIES = ("ct", "mr", "t1")
+QUICK_STEPS = ("train.steps=60", "train.steps_per_epoch=30", "train.warmup_steps=10")
+QUICK = (*QUICK_STEPS, "data.split=[0.5, 0.25, 0.25]")
+Progress = Callable[[int, int, str], None]
+
+
+def scans(
+    folder: Path, modalities: int, quick: bool = False, progress: Progress | None = None
+) -> dict[str, Path]:
+    """Make the scans that are missing: 32 subjects a modality, for a smoke test 8.
+
+    Returns:
+        modality -> its folder.
+    """
+    count = QUICK_CASES if quick else CASES
+    counts = dict.fromkeys(MODALITIES[:modalities], count)
+    done: list[str] = []
+
+    def one_more(name: str) -> None:
+        done.append(name)
+        if progress is not None:
+            progress(len(done), sum(counts.values()), name)
+
+    return write_phantom(folder, counts, level=LEVEL, seed=0, progress=one_more)

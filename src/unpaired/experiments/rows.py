@@ -1,0 +1,193 @@
+"""The paper's tables as data: a row is a name and what it changes in the recipe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Who = Literal["all", "alone"]
+
+_NO_CR = ("loss.beta=0", "loss.gamma=0")
+_V1, _V2, _V3 = (f"model.variant={name}" for name in ("V1", "V2", "V3"))
+TAUS = (1, 2, 3, 4, 5, 6, 8, 10)
+"""Of Fig. 5, whose values the paper does not print."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: as in the column `row` of published.csv.
+        overrides: what the row changes in the recipe, `key=value`.
+        who: "all" trains one network on all modalities, "alone" one on each.
+        shots: (role, cases): of this modality (0 the first, 1 the second) only so many training
+            cases; all of the others.
+        at_test: what is changed in the trained model only before it is tested.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    who: Who = "all"
+    shots: tuple[int, int] | None = None
+    at_test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Rows that are read together.
+
+    Attributes:
+        name: as on the command line.
+        table: the number of the paper's table; none for a figure or an experiment of ours.
+        reference: the row that the others are compared with.
+        modalities: how many it takes.
+        seeds: by default.
+        tau: the rows are points of a curve over the temperature.
+        preset: for the paper's data.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    reference: str
+    table: str | None = None
+    modalities: int = 2
+    seeds: int = 5
+    tau: bool = False
+    preset: str | None = None
+
+    def row(self, name: str) -> Row:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+BACKBONE = Row("Backbone", (_V2, "loss.alpha=0", *_NO_CR), "alone")
+BASELINE = Row("Baseline", (_V2, *_NO_CR), "alone")
+V1, V2, V3 = (
+    Row(f"Joint {name}", (variant, *_NO_CR))
+    for name, variant in (("V1", _V1), ("V2", _V2), ("V3", _V3))
+)
+V1_CR, V2_CR = (
+    Row(f"Joint {name} (w/ CR)", (variant,)) for name, variant in (("V1", _V1), ("V2", _V2))
+)
+OURS = Row("Ours (w/ CR)", (_V3,))
+PAYER = Row("Payer et al.", ("model.name=payer", "data.dims=3", "data.patch=none"), "alone")
+UMMKD = Row("UMMKD", ("model.name=ummkd",))
+SHARINGS = ("all", "encoder", "decoder", "middle")
+VALINDRIA = tuple(
+    Row(f"Valindria et al. {n}", ("model.name=valindria", f"model.options.sharing={n}"))
+    for n in SHARINGS
+)
+
+_VARIANTS = (BACKBONE, BASELINE, V1, V2, V3, V1_CR, V2_CR, OURS)
+_HEART, _ABDOMEN = "cardiac-2d", "abdomen-2d"
+_PAPER = (
+    Experiment(
+        "table1",
+        "Table 1: the heart",
+        (PAYER, UMMKD, BACKBONE, BASELINE, V2, V3, OURS),
+        "Baseline",
+        table="1",
+        preset=_HEART,
+    ),
+    Experiment(
+        "table2",
+        "Table 2: abdominal organs",
+        (UMMKD, BACKBONE, BASELINE, V2, V3, OURS),
+        "Baseline",
+        table="2",
+        preset=_ABDOMEN,
+    ),
+    Experiment(
+        "table4",
+        "Table 4: few annotated cases of one modality",
+        (
+            BASELINE,
+            OURS,
+            Row("One annotated MRI", OURS.overrides, shots=(1, 1)),
+            Row("Three annotated MRI", OURS.overrides, shots=(1, 3)),
+            Row("One annotated CT", OURS.overrides, shots=(0, 1)),
+            Row("Three annotated CT", OURS.overrides, shots=(0, 3)),
+        ),
+        "Baseline",
+        table="4",
+        preset=_HEART,
+    ),
+    Experiment(
+        "table5",
+        "Table 5: variants, the heart",
+        _VARIANTS,
+        "Joint V3",
+        table="5",
+        preset=_HEART,
+    ),
+    Experiment(
+        "table6",
+        "Table 6: variants, abdominal organs",
+        _VARIANTS,
+        "Joint V3",
+        table="6",
+        preset=_ABDOMEN,
+    ),
+    Experiment(
+        "table7",
+        "Table 7: the parts of the consistency",
+        (
+            V3,
+            Row("Joint V3 + L_mcr", (_V3, "loss.gamma=0")),
+            Row("Joint V3 + L_icr", (_V3, "loss.beta=0")),
+            OURS,
+        ),
+        "Joint V3",
+        table="7",
+        preset=_ABDOMEN,
+    ),
+    Experiment(
+        "fig5",
+        "Fig. 5: the temperature of the correlation consistency",
+        tuple(Row(f"tau = {tau}", (_V3, "loss.beta=0", f"loss.tau={tau}")) for tau in TAUS),
+        "tau = 4",
+        tau=True,
+        preset=_ABDOMEN,
+    ),
+)
+_ONE = (1, 1)
+_OURS = (
+    Experiment(
+        "draws",
+        "All cases of the first modality and one of the second, paired draws",
+        (
+            Row("Joint V2", V2.overrides, shots=_ONE),
+            Row("Joint V3", V3.overrides, shots=_ONE),
+            Row("Ours (w/ CR)", OURS.overrides, shots=_ONE),
+            Row("Ours, one embedding set", (_V3, "model.shared_embeddings=true"), shots=_ONE),
+        ),
+        "Joint V3",
+        seeds=10,
+    ),
+    Experiment(
+        "three",
+        "Three modalities in one network",
+        (BACKBONE, BASELINE, V2, V3, OURS),
+        "Joint V3",
+        modalities=3,
+    ),
+    Experiment(
+        "scaling",
+        "With and without the modality's gains at test time, the same trained networks",
+        (
+            OURS,
+            Row("Ours, no gains at test", (_V3,), at_test=("model.scaling_at_test=false",)),
+            V3,
+            Row("Joint V3, no gains at test", V3.overrides,
+                at_test=("model.scaling_at_test=false",)),
+        ),
+        "Ours (w/ CR)",
+    ),
+    Experiment(
+        "comparators",
+        "Networks of others",
+        (PAYER, UMMKD, *VALINDRIA, BASELINE, OURS),
+        "Baseline",
+    ),
+)  # fmt: skip
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (*_PAPER, *_OURS)}
