@@ -53,6 +53,24 @@ def test_the_description_is_readable_and_complete(tmp_path: Path) -> None:
     assert set(found["versions"]) == {"unpaired", "torch", "python"}
 
 
+def test_no_folder_of_the_machine_is_passed_on(tmp_path: Path) -> None:
+    home = "/home/somebody/private"
+    more = [f"data.splits={home}/splits_final.json", f"model.pretrained={home}/swin.safetensors"]
+    plan = tiny_plan()
+    for number, config in enumerate((tiny_config("V3", *more),
+                                     tiny_config("V3", f"train.init_from={home}/run"))):  # fmt: skip
+        segmenter, folder = tiny_segmenter(tiny_config(), plan), tmp_path / str(number)
+        save_model(segmenter, config, plan, folder, {})
+        for file in folder.iterdir():
+            assert b"somebody" not in file.read_bytes()
+        found = load_model(folder)[2]
+        if number == 0:
+            assert found.data.splits == "splits_final.json"
+            assert found.model.pretrained == "swin.safetensors"
+        else:
+            assert found.train.init_from == "run"
+
+
 def test_the_weights_file_alone_is_a_whole_model(tmp_path: Path) -> None:
     write_model(tmp_path)
     (tmp_path / "model.json").unlink()

@@ -64,7 +64,7 @@ def save_model(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "config": config.model_dump(mode="json"),
+        "config": without_folders(config).model_dump(mode="json"),
         "plan": plan.model_dump(mode="json"),
         "extra": extra,
     }
@@ -81,6 +81,19 @@ def save_model(
     with atomic(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata)
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def without_folders(config: Config) -> Config:
+    """The configuration with the names of its files, not the folders of the machine they lie on:
+    a model is passed on."""
+
+    def name(path: str | None) -> str | None:
+        return path and Path(path).name
+
+    data = config.data.model_copy(update={"splits": name(config.data.splits)})
+    model = config.model.model_copy(update={"pretrained": name(config.model.pretrained)})
+    train = config.train.model_copy(update={"init_from": name(config.train.init_from)})
+    return config.model_copy(update={"data": data, "model": model, "train": train})
 
 
 def load_model(folder: Path) -> tuple[Segmenter | Folded, Plan, Config]:
