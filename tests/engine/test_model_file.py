@@ -57,8 +57,9 @@ def test_no_folder_of_the_machine_is_passed_on(tmp_path: Path) -> None:
     home = "/home/somebody/private"
     more = [f"data.splits={home}/splits_final.json", f"model.pretrained={home}/swin.safetensors"]
     plan = tiny_plan()
-    for number, config in enumerate((tiny_config("V3", *more),
-                                     tiny_config("V3", f"train.init_from={home}/run"))):  # fmt: skip
+    begun = f"train.init_from={home}/run"
+    for number, changed in enumerate((more, [begun])):
+        config = tiny_config("V3", *changed)
         segmenter, folder = tiny_segmenter(tiny_config(), plan), tmp_path / str(number)
         save_model(segmenter, config, plan, folder, {})
         for file in folder.iterdir():
