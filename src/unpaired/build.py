@@ -11,19 +11,23 @@ from torch import Tensor, nn
 from unpaired.backbones import BACKBONES, Backbone
 from unpaired.config import Config
 from unpaired.config.schema import LossConfig, ModelConfig
-from unpaired.data.plan import Plan
+from unpaired.data.plan import CropRule, Plan
 from unpaired.errors import UsageError
-from unpaired.losses import Distillation, Objective, Prediction, Terms
+from unpaired.losses import Distillation, LocateAndSegment, Objective, Prediction, Terms
 from unpaired.losses.segmentation import Sync, identity
 from unpaired.models import (
     VARIANTS,
     DualStream,
     Joint,
+    LocateThenSegment,
+    LocatingJoint,
+    LocatingSegmenter,
     Scaling,
     Segmenter,
     Semantics,
     UmmkdNet,
     share_embeddings,
+    whole,
 )
 
 DECIDED = {"self", "image_size", "in_channels", "classes"}
@@ -54,7 +58,7 @@ class Method:
     backbone: Callable[[ModelConfig], type[Backbone]]
     segmenter: Callable[[Backbone, Mapping[str, int], ModelConfig], Segmenter]
     joint: Callable[[Segmenter, Config, Plan], Joint]
-    objective: Callable[[LossConfig, Plan, Sync], Criterion]
+    objective: Callable[[Config, Plan, Sync], Criterion]
 
 
 def method_of(config: Config) -> Method:
@@ -80,6 +84,31 @@ def size_step(config: Config, dims: int = 2) -> tuple[int, ...]:
     kind = method_of(config).backbone(config.model)
     _check_options(kind, config.model.options)
     return kind.size_step(config.model.options, dims)
+
+
+def crop_rule(config: Config) -> CropRule | None:
+    """How the crop and the coarse view are planned for a network that localises; None for others.
+
+    Raises:
+        UsageError: it is to see pictures, or an option is out of range.
+    """
+    kind = method_of(config).backbone(config.model)
+    if not issubclass(kind, LocateThenSegment):
+        return None
+    if config.data.dims != 3:
+        raise UsageError(
+            f"model.name={config.model.name} looks for the structures in volumes: set data.dims=3."
+        )
+    step = kind.coarse_step(config.model.options)
+    return CropRule(config.locate.margin_mm, config.locate.coarse_mm, step)
+
+
+def input_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Channels and sizes of the training images by the name of their batches."""
+    shapes = {m: (channels, *plan.patch) for m, channels in input_channels(plan).items()}
+    if plan.coarse is None:
+        return shapes
+    return {**shapes, **{whole(m): (k[0], *plan.coarse.shape) for m, k in shapes.items()}}
 
 
 def input_channels(plan: Plan) -> dict[str, int]:
@@ -133,7 +162,7 @@ def build_objective(config: Config, plan: Plan, sync: Sync = identity) -> Criter
             f"loss.class_weights has {len(loss.class_weights)} values, but there are "
             f"{len(plan.classes)} classes: {', '.join(plan.classes)}"
         )
-    return method_of(config).objective(loss, plan, sync)
+    return method_of(config).objective(config, plan, sync)
 
 
 def _consistency_segmenter(
@@ -168,7 +197,11 @@ def _consistency_joint(segmenter: Segmenter, config: Config, plan: Plan) -> Join
     return Joint(segmenter, semantics, scaling)
 
 
-def _consistency_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Objective:
+def _consistency_objective(config: Config, plan: Plan, sync: Sync) -> Objective:
+    return _objective(config.loss, sync)
+
+
+def _objective(loss: LossConfig, sync: Sync) -> Objective:
     return Objective(
         alpha=loss.alpha,
         beta=loss.beta,
@@ -191,7 +224,8 @@ def _ummkd_segmenter(
     return Segmenter(backbone, channels, private_encoders=True, fixed_stems=True)
 
 
-def _ummkd_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Distillation:
+def _ummkd_objective(config: Config, plan: Plan, sync: Sync) -> Distillation:
+    loss = config.loss
     return Distillation(loss.ce, loss.dice, loss.distill, loss.distill_tau, sync)
 
 
@@ -203,9 +237,30 @@ def _valindria_segmenter(
     return Segmenter(backbone, channels, bool(backbone.own), fixed_stems=True)
 
 
-def _valindria_objective(loss: LossConfig, plan: Plan, sync: Sync) -> Objective:
-    plain = loss.model_copy(update={"alpha": 0.0, "beta": 0.0, "gamma": 0.0})
-    return _consistency_objective(plain, plan, sync)
+def _valindria_objective(config: Config, plan: Plan, sync: Sync) -> Objective:
+    plain = config.loss.model_copy(update={"alpha": 0.0, "beta": 0.0, "gamma": 0.0})
+    return _objective(plain, sync)
+
+
+def _payer_segmenter(
+    backbone: Backbone, channels: Mapping[str, int], model: ModelConfig
+) -> Segmenter:
+    _from_scratch(model)
+    assert isinstance(backbone, LocateThenSegment)
+    return LocatingSegmenter(backbone, channels)
+
+
+def _payer_joint(segmenter: Segmenter, config: Config, plan: Plan) -> Joint:
+    assert isinstance(segmenter, LocatingSegmenter)
+    return LocatingJoint(segmenter)
+
+
+def _payer_objective(config: Config, plan: Plan, sync: Sync) -> LocateAndSegment:
+    assert plan.coarse is not None
+    spacing = [n * mm for n, mm in zip(plan.coarse.stride, plan.spacing_mm, strict=True)]
+    names = {whole(m): m for m in plan.modalities}
+    locate, weights = config.locate, config.loss.class_weights
+    return LocateAndSegment(names, spacing, locate.sigma_mm, locate.weight, weights, sync)
 
 
 def _plain_joint(segmenter: Segmenter, config: Config, plan: Plan) -> Joint:
@@ -230,6 +285,9 @@ MODELS: dict[str, Method] = {
     "ummkd": Method(lambda model: UmmkdNet, _ummkd_segmenter, _plain_joint, _ummkd_objective),
     "valindria": Method(
         lambda model: DualStream, _valindria_segmenter, _plain_joint, _valindria_objective
+    ),
+    "payer": Method(
+        lambda model: LocateThenSegment, _payer_segmenter, _payer_joint, _payer_objective
     ),
 }
 """Methods by `model.name`: the paper's, and the comparators (docs/comparators.md)."""

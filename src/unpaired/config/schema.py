@@ -42,6 +42,8 @@ def _ordered(name: str, pair: tuple[float, float]) -> None:
 class DataConfig(Section):
     """How images are brought to one grid, cut into patches, and split."""
 
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Classes to segment, by name; the others are background. none: all the modalities share."""
     spacing_mm: tuple[Positive, Positive, Positive] | None = None
     """Target spacing (slice, row, column) in mm; none: the median over the cases."""
     slice_axis: Literal["auto", "S", "P", "L"] = "auto"
@@ -50,6 +52,8 @@ class DataConfig(Section):
     """2: slice by slice, with neighbouring slices as channels; 3: volumes."""
     patch: tuple[Size, Size] | tuple[Size, Size, Size] | None = None
     """Rows and columns of a training patch (in 3D slices first); none: chosen from the images."""
+    plane: tuple[Size, Size] | None = None
+    """Rows and columns that slices are cut or padded to for training; none: left whole."""
     context: Annotated[int, Field(ge=1, le=15)] = 3
     """Neighbouring slices the network sees at once in 2D; odd. The middle one is labelled."""
     split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.1, 0.2)
@@ -85,14 +89,18 @@ class DataConfig(Section):
 class ModalityConfig(Section):
     """How the intensities of one modality are treated."""
 
-    clip: Literal["auto", "window", "percentile"] = "auto"
-    """window: fixed limits; percentile: limits per volume; auto: window for CT channels."""
+    clip: Literal["auto", "window", "percentile", "none"] = "auto"
+    """window: fixed limits; percentile: per volume; none; auto: window for CT channels."""
     low: float | None = None
     """Lower limit: an intensity for window, percent for percentile; none: from the data."""
     high: float | None = None
     """Upper limit: an intensity for window, percent for percentile; none: from the data."""
     zscore: Literal["volume", "dataset"] = "volume"
     """Mean and deviation from each volume, or from all training volumes together."""
+    plane_centre: Literal["image", "labels"] = "image"
+    """Middle of data.plane: the image's, or the mean position of its labelled voxels."""
+    slices: Literal["all", "labelled"] = "all"
+    """Slices kept for training: all, or from the first to the last that holds a class."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModalityConfig":
@@ -100,7 +108,7 @@ class ModalityConfig(Section):
             raise ValueError("low and high are given together or not at all")
         if self.low is None or self.high is None:
             return self
-        if self.clip == "auto":
+        if self.clip in ("auto", "none"):
             raise ValueError('low and high need clip = "window" or clip = "percentile"')
         if self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
@@ -113,7 +121,7 @@ class ModelConfig(Section):
     """The network."""
 
     name: str = "consistency"
-    """Method: consistency (the paper's), or a comparator: ummkd, valindria."""
+    """Method: consistency (the paper's), or a comparator: ummkd, valindria, payer."""
     backbone: str = "swin_unet"
     """Name of the backbone; a comparator has its own network."""
     variant: Literal["V1", "V2", "V3"] = "V3"
@@ -164,6 +172,21 @@ class LossConfig(Section):
     """Weight of the distillation between modalities (comparator ummkd only)."""
     distill_tau: Positive = 2.0
     """Temperature of that distillation."""
+
+
+class LocateConfig(Section):
+    """Finding the structures before segmenting them (model.name = payer)."""
+
+    coarse_mm: Positive = 10.0
+    """Size that the cells of the coarse view of the whole image come close to, in mm."""
+    sigma_mm: Positive = 20.0
+    """Width of the Gaussian of the heat map, in mm."""
+    margin_mm: NotNegative = 20.0
+    """Room on each side of the largest box of the training cases in the crop, in mm."""
+    jitter_mm: NotNegative = 10.0
+    """Largest shift of a training crop's centre, along each axis both ways, in mm."""
+    weight: NotNegative = 1.0
+    """Weight of the heat map's squared error."""
 
 
 class TrainConfig(Section):
@@ -278,6 +301,8 @@ class Config(Section):
     """Network."""
     loss: LossConfig = Field(default_factory=LossConfig)
     """Objective."""
+    locate: LocateConfig = Field(default_factory=LocateConfig)
+    """Localisation before segmentation."""
     train: TrainConfig = Field(default_factory=TrainConfig)
     """Optimisation."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)

@@ -5,13 +5,24 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from unpaired.data import plan_facts, plan_patch
+from unpaired.data import plan_crop, plan_facts, plan_patch
 from unpaired.data.dataset import Case, Dataset, class_names, value_table
-from unpaired.data.plan_types import Clip, ModalityPlan, Plan
+from unpaired.data.plan_crop import CropRule
+from unpaired.data.plan_frame import FrameOptions, with_frames
+from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
 from unpaired.data.volume import SliceAxis
 from unpaired.errors import DataError, UsageError
 
-__all__ = ["Clip", "DataOptions", "ModalityOptions", "ModalityPlan", "Plan", "make_plan"]
+__all__ = [
+    "Clip",
+    "CoarseView",
+    "CropRule",
+    "DataOptions",
+    "ModalityOptions",
+    "ModalityPlan",
+    "Plan",
+    "make_plan",
+]
 
 PERCENTILES = (0.5, 99.5)
 _NEARLY_EQUAL = 1.05
@@ -22,7 +33,11 @@ class DataOptions(Protocol):
     """The part of the configuration that shapes the grid; None or "auto" leave the choice open."""
 
     @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
     def spacing_mm(self) -> tuple[float, float, float] | None: ...
+    @property
+    def plane(self) -> tuple[int, int] | None: ...
     @property
     def slice_axis(self) -> Literal["auto", "S", "P", "L"]: ...
     @property
@@ -36,11 +51,11 @@ class DataOptions(Protocol):
 
 
 @runtime_checkable
-class ModalityOptions(Protocol):
-    """The part of the configuration that shapes one modality's intensities."""
+class ModalityOptions(FrameOptions, Protocol):
+    """The part of the configuration that shapes one modality's intensities and frame."""
 
     @property
-    def clip(self) -> Literal["auto", "window", "percentile"]: ...
+    def clip(self) -> Literal["auto", "window", "percentile", "none"]: ...
     @property
     def low(self) -> float | None: ...
     @property
@@ -57,19 +72,22 @@ def make_plan(
     *,
     train: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
+    crop: CropRule | None = None,
 ) -> Plan:
     """Choose the grid and the intensity scale for these data sets.
 
     Args:
         multiple: the backbone takes patches that are multiples of this: (rows, columns), or
             (slices, rows, columns) for a network of volumes.
-        train: case ids per modality from which intensities may be learnt; all by default.
+        train: case ids per modality from which intensities, and boxes, may be learnt; all by
+            default.
+        crop: for a model that finds the structures first: the patch is the crop around them.
 
     Raises:
         DataError: no shared class, no case, or damaged files.
         UsageError: a configured value is illegal.
     """
-    classes = class_names(datasets)
+    classes = class_names(datasets, data.classes)
     if len(classes) > 256:
         raise DataError(f"{len(classes)} classes are too many: at most 256 with the background.")
     if data.context < 1 or data.context % 2 == 0:
@@ -79,14 +97,25 @@ def make_plan(
     axis, reasons["slice_axis"] = _slice_axis(found, data.slice_axis)
     order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
     spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
-    patch, reasons["patch"] = plan_patch.choose(found, order, spacing, data.patch, multiple)
+    view = None
+    if crop is not None and data.patch is None:
+        extents_mm = plan_crop.label_extents_mm(datasets, classes, train, axis)
+        patch, reasons["patch"] = plan_crop.crop_patch(
+            extents_mm, spacing, multiple, crop.margin_mm
+        )
+    else:
+        patch, reasons["patch"] = plan_patch.choose(
+            found, order, spacing, data.patch, multiple, data.plane
+        )
+    if crop is not None:
+        view, reasons["coarse"] = plan_crop.coarse_view(found, order, spacing, crop)
     plans = {}
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
         values = [value for value, index in value_table(dataset, classes).items() if index]
         sample = _Sample(dataset, values, cases, seed)
         plans[name], reasons[f"modalities.{name}"] = _modality(sample, modalities.get(name))
-    return Plan(
+    plan = Plan(
         classes=classes,
         modalities=plans,
         spacing_mm=spacing,
@@ -94,8 +123,10 @@ def make_plan(
         patch=patch,
         context=data.context if len(patch) == 2 else 1,
         order=data.interpolation,
+        coarse=view,
         reasons=reasons,
     )
+    return with_frames(plan, data.plane, modalities)
 
 
 def _slice_axis(
@@ -177,6 +208,8 @@ def _clip(sample: _Sample, k: int, name: str, options: ModalityOptions | None) -
         raise UsageError(f"the clip of channel {name} runs from {low:g} to {high:g}; swap them.")
     # The name of the channel decides, never the key under which the user filed the modality.
     quantitative = name.strip().casefold() == "ct"
+    if kind == "none":
+        return Clip(kind="percentile", low=0, high=100), f"{name} is not clipped, as configured."
     if kind == "percentile" or (kind == "auto" and not quantitative):
         return _percentiles(name, low, high, kind)
     if low is not None and high is not None:

@@ -13,6 +13,8 @@ from unpaired.errors import DataError
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
+Frame = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(start, stop) per axis of the target grid; may reach outside the image."""
 
 
 class _Strict(BaseModel):
@@ -28,13 +30,20 @@ class Clip(_Strict):
 
 
 class ModalityPlan(_Strict):
-    """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset"."""
+    """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset".
+
+    Attributes:
+        plane_centre: where training images have the middle of the plan's plane.
+        slices: which slices training images keep.
+    """
 
     channel_names: tuple[str, ...] = Field(min_length=1)
     clip: tuple[Clip, ...]
     zscore: Literal["volume", "dataset"] = "volume"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    plane_centre: Literal["image", "labels"] = "image"
+    slices: Literal["all", "labelled"] = "all"
 
     @model_validator(mode="after")
     def _one_clip_a_channel(self) -> "ModalityPlan":
@@ -45,6 +54,23 @@ class ModalityPlan(_Strict):
         return self
 
 
+_FRAMING = {"plane_centre": "image", "slices": "all"}
+
+
+class CoarseView(_Strict):
+    """A coarse view of the whole image, in which the structures are looked for.
+
+    Attributes:
+        stride: voxels of the target grid in a cell, per axis.
+        shape: cells of the view; an image that needs more has a larger view.
+        step: the view's sizes are multiples of this.
+    """
+
+    stride: tuple[Pixels, Pixels, Pixels]
+    shape: tuple[Pixels, Pixels, Pixels]
+    step: Pixels
+
+
 class Plan(_Strict):
     """Everything that preparing an image needs, and why it was chosen.
 
@@ -53,8 +79,11 @@ class Plan(_Strict):
         spacing_mm: target spacing (slice axis, row, column).
         slice_axis: the patient axis along which slices are stacked.
         patch: (rows, columns) of a training image, or (slices, rows, columns) of a volume.
+        plane: (rows, columns) that slices of training images are cut or padded to; None: whole.
         context: consecutive slices that a network of pictures sees; odd, and 1 for volumes.
         order: of the spline that resamples images.
+        coarse: for a model that finds the structures first and then segments one crop, which has
+            the size of the patch; else None.
         reasons: one sentence per choice.
     """
 
@@ -64,8 +93,10 @@ class Plan(_Strict):
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     slice_axis: SliceAxis
     patch: tuple[Pixels, Pixels] | tuple[Pixels, Pixels, Pixels]
+    plane: tuple[Pixels, Pixels] | None = None
     context: int = Field(3, ge=1)
     order: Literal[0, 1, 3] = 3
+    coarse: CoarseView | None = None
     reasons: dict[str, str] = {}
 
     @field_validator("context")
@@ -100,7 +131,11 @@ class Plan(_Strict):
     def fingerprint(self, modality: str) -> str:
         """Changes when, and only when, prepared images of this modality would change."""
         facts = self.model_dump(include={"version", "classes", "spacing_mm", "slice_axis", "order"})
-        facts["modality"] = self.modalities[modality].model_dump()
+        facts["modality"] = self.modalities[modality].model_dump(exclude=set(_FRAMING))
+        # Absent where nothing is cut, so that caches from before frames were known stay valid.
+        framing = {name: getattr(self.modalities[modality], name) for name in _FRAMING}
+        if self.plane is not None or framing != _FRAMING:
+            facts["frame"] = {"plane": self.plane, **framing}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, path: Path) -> None:

@@ -7,7 +7,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from unpaired.build import build_joint, build_objective, input_channels
+from unpaired.build import build_joint, build_objective, input_shapes
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.engine.device import autocast, autocast_dtype, find_device
@@ -53,11 +53,12 @@ def forecast(config: Config, plan: Plan) -> Forecast:
 
 def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:
     """Forward, objective and backward for one image per modality."""
-    images = {
-        m: torch.randn(1, channels, *plan.patch, device=device)
-        for m, channels in input_channels(plan).items()
+    shapes = input_shapes(plan)
+    images = {name: torch.randn(1, *shape, device=device) for name, shape in shapes.items()}
+    labels = {
+        name: torch.randint(len(plan.classes), (1, *shape[1:]), device=device)
+        for name, shape in shapes.items()
     }
-    labels = {m: torch.randint(len(plan.classes), (1, *plan.patch), device=device) for m in images}
     with autocast(device, autocast_dtype(config.train.precision, device)):
         outputs = joint(images)
     build_objective(config, plan)(outputs, labels).total.backward()

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from unpaired.engine.located import Located
 from unpaired.engine.ring import Ring
 from unpaired.engine.tiling import Corner, Tiling, make_tiling
 
@@ -44,7 +45,7 @@ def segment_slices(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> Iterator[tuple[int, Float32[Tensor, "n Z h w"]]]:
-    """Segment every slice of an image.
+    """Segment every slice of an image, patch by patch; a `Located` network segments one crop.
 
     Args:
         network: scores [B Z *patch] of a batch [B context*K *patch] of patches.
@@ -59,6 +60,9 @@ def segment_slices(
     Yields:
         The first slice's index and the scores of n consecutive slices, in order, on `device`.
     """
+    if isinstance(network, Located):
+        yield from network.slices(image, patch, device, autocast)
+        return
     tiling = make_tiling(image.shape[1:], patch, overlap)
     padded = tiling.padded != tiling.size
     fill = _minimum(image) if padded else np.zeros(image.shape[0], np.float32)

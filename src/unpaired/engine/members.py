@@ -13,6 +13,7 @@ from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.engine.export.layout import ONNX, parts_of
 from unpaired.engine.infer import Network, mean_probabilities, mirrored
+from unpaired.engine.located import Located
 from unpaired.engine.model_file import WEIGHTS, load_model, model_digest
 from unpaired.errors import DataError, UsageError
 from unpaired.models.folded import Folded
@@ -44,7 +45,11 @@ class Member:
             mirror: mean over the mirrorings that training used.
         """
         found = mean_probabilities([lambda image: self.segmenter(image, modality).logits])
-        return mirrored(found, self.mirror_axes()) if mirror else found
+        if mirror:
+            found = mirrored(found, self.mirror_axes())
+        if self.plan.coarse is None:
+            return found
+        return Located(found, lambda view: self.segmenter.locate(view, modality), self.plan.coarse)  # type: ignore[operator]
 
     def mirror_axes(self) -> tuple[int, ...]:
         """The spatial axes along which training images were mirrored."""

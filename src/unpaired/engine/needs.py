@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from unpaired.build import size_step
+from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
 from unpaired.data.dataset import Dataset
@@ -33,5 +33,6 @@ def training_needs(
         for modality, dataset in datasets.items()
     }
     quick = {modality: ModalityConfig(clip="percentile") for modality in good}
-    plan = make_plan(good, config.data, quick, size_step(config, config.data.dims))
+    step = size_step(config, config.data.dims)
+    plan = make_plan(good, config.data, quick, step, crop=crop_rule(config))
     return plan, forecast(config, plan)

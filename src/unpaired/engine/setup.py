@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.build import size_step
+from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.data.augment import mirror_axes
 from unpaired.data.dataset import Case, Dataset, class_names, value_table
@@ -205,14 +205,17 @@ def _plan(
 ) -> Plan:
     if folder.plan.exists():
         plan = Plan.read(folder.plan)
-        if plan.classes != class_names(datasets) or set(plan.modalities) != set(datasets):
+        if plan.classes != class_names(datasets, config.data.classes) or set(
+            plan.modalities
+        ) != set(datasets):
             raise UsageError(
                 f"{folder.root} was planned for other classes or modalities "
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
     step = size_step(config, config.data.dims)
-    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train)
+    rule = crop_rule(config)
+    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train, crop=rule)
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
@@ -232,8 +235,11 @@ def _like_source(plan: Plan, source: Plan) -> Plan:
     known = {m: source.modalities.get(m, part) for m, part in plan.modalities.items()}
     why = dict.fromkeys(("spacing_mm", "patch"), "as in the run that training starts from")
     kept = {
-        n: getattr(source, n) for n in ("spacing_mm", "slice_axis", "patch", "context", "order")
+        n: getattr(source, n)
+        for n in ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
     }
+    if plan.coarse is not None and source.coarse is not None:
+        kept["coarse"] = source.coarse
     return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
 
 

@@ -16,7 +16,7 @@ from unpaired.build import build_joint, build_objective
 from unpaired.config import Config
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.plan import Plan
-from unpaired.data.sampling import Batch, PatchSampler
+from unpaired.data.sampling import Batch
 from unpaired.engine import finish, start
 from unpaired.engine.batch_file import save_batches
 from unpaired.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -28,6 +28,7 @@ from unpaired.engine.optim import build_optimizer, learning_rate
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import Progress, Setup
 from unpaired.engine.signals import Stop
+from unpaired.engine.streams import streams_of
 from unpaired.engine.validate import validate
 from unpaired.errors import DataError, Interrupted
 from unpaired.losses import Terms
@@ -57,13 +58,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.joint, config.train, exempt)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.objective = build_objective(config, self.plan, group.sync)
-        self.samplers = {
-            m: PatchSampler(
-                cases, m, self.plan.patch, self.plan.context, config.train.batch_size,
-                config.train.foreground, config.train.seed, group.rank, group.world,
-            )
-            for m, cases in setup.part("train").items()
-        }  # fmt: skip
+        self.streams = streams_of(
+            config, self.plan, setup.part("train"), group.rank, group.world
+        )
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
@@ -86,7 +83,7 @@ class Trainer:
         """An epoch is one pass over the longest modality; the shorter ones cycle."""
         if self.config.train.steps_per_epoch is not None:
             return self.config.train.steps_per_epoch
-        longest = max(sampler.places for sampler in self.samplers.values())
+        longest = max(stream.sampler.places for stream in self.streams.values())
         return max(1, math.ceil(longest / (self.config.train.batch_size * self.group.world)))
 
     def loop(self, stop: Stop) -> str:
@@ -130,7 +127,7 @@ class Trainer:
         batches = {
             m: augment(
                 batch.to(self.device), self.config.augment, self.mirror, options.seed, m,
-                self.plan.spacing_mm[-self.plan.dims :],
+                self.streams[m].spacing_mm,
             )
             for m, batch in batches.items()
         }  # fmt: skip
@@ -154,7 +151,7 @@ class Trainer:
         """Batches from the current step on, read ahead in threads; pure functions of the step."""
 
         def draw(step: int) -> dict[str, Batch]:
-            return {m: sampler.batch(step) for m, sampler in self.samplers.items()}
+            return {m: stream.sampler.batch(step) for m, stream in self.streams.items()}
 
         ahead = self.config.train.prefetch
         if ahead == 0:

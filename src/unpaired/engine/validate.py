@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import PreparedCase
-from unpaired.engine.infer import segment_labels
+from unpaired.engine.infer import Network, mean_probabilities, segment_labels
+from unpaired.engine.located import Located
 from unpaired.metrics import dice
 from unpaired.models import Joint
 
@@ -69,12 +71,10 @@ def validate(
     for m, members in cases.items():
         if not members:
             continue
-        with torch.no_grad():
-            gains = joint.gains(m)
         rows = [
             _dice_of(
                 segment_labels(
-                    lambda x, m=m, gains=gains: joint.segmenter(x, m, gains).logits,  # type: ignore[misc]
+                    _network(joint, m, plan),
                     Intensities(case),
                     context=plan.context,
                     patch=plan.patch,
@@ -92,6 +92,20 @@ def validate(
         }
     joint.train()
     return Validation(found)
+
+
+def _network(joint: Joint, modality: str, plan: Plan) -> Network:
+    """The network as it is now; its scores are not made probabilities unless that matters."""
+    with torch.no_grad():
+        gains = joint.gains(modality)
+
+    def scores(image: Tensor) -> Tensor:
+        return joint.segmenter(image, modality, gains).logits
+
+    if plan.coarse is None:
+        return scores
+    found = mean_probabilities([scores])  # beside a crop lie the background's probabilities
+    return Located(found, lambda view: joint.segmenter.locate(view, modality), plan.coarse)  # type: ignore[operator]
 
 
 def _dice_of(labels: np.ndarray, case: PreparedCase, classes: int) -> list[float]:

@@ -4,6 +4,8 @@ from unpaired.models.attach import attach, detach
 from unpaired.models.dual_stream import DualStream
 from unpaired.models.fold import fold, gains_form
 from unpaired.models.joint import VARIANTS, Joint, Output, Variant
+from unpaired.models.locating import LocatingJoint, LocatingSegmenter, whole
+from unpaired.models.payer import LocateThenSegment
 from unpaired.models.segmenter import Segmenter
 from unpaired.models.semantics import Scaling, Semantics, share_embeddings
 from unpaired.models.ummkd import UmmkdNet
@@ -12,6 +14,9 @@ __all__ = [
     "VARIANTS",
     "DualStream",
     "Joint",
+    "LocateThenSegment",
+    "LocatingJoint",
+    "LocatingSegmenter",
     "Output",
     "Scaling",
     "Segmenter",
@@ -23,4 +28,5 @@ __all__ = [
     "fold",
     "gains_form",
     "share_embeddings",
+    "whole",
 ]

@@ -36,3 +36,8 @@ class Folded(nn.Module):
             )
         found: Decoded = self.networks[modality](image)
         return found
+
+    def locate(self, view: Float[Tensor, "B K *space"], modality: str) -> Tensor:
+        """Heat maps of coarse views, of networks that localise first (`models/payer.py`)."""
+        found: Tensor = self.networks[modality].locate(view)  # type: ignore[operator]
+        return found

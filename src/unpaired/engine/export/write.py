@@ -16,6 +16,7 @@ from unpaired.engine.export.graph import check_graph
 from unpaired.engine.export.layout import CARD, RECORD, RECORD_FORMAT, check_free, whole_folder
 from unpaired.engine.export.parity import Parity, check_parity
 from unpaired.engine.export.subject import Form, Subject, source_of, subjects
+from unpaired.engine.members import Member
 from unpaired.errors import UsageError
 from unpaired.files import write_json, write_text
 
@@ -82,6 +83,7 @@ def export(
     chosen = check_formats(list(formats) or ["safetensors"])
     check_free(out, overwrite)
     source = source_of(run)
+    _check_one_pass(source, chosen)
     if source.folder.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{shown(out)} holds the model to export. Choose another folder.")
     networks = subjects(source, "gains" if form == "gains" else "folded", modalities, fixed_size)
@@ -96,6 +98,16 @@ def export(
                 work.format(folder / name, name, Path(name))
             work.describe(folder, {"formats": chosen}, [f"`{n}`: {WHAT[n]}" for n in chosen])
     return Exported(out, networks[0].form, tuple(chosen), work.parity)
+
+
+def _check_one_pass(source: Member, formats: Sequence[str]) -> None:
+    """Raise UsageError where the other formats would hold only half of the model."""
+    if source.plan.coarse is not None and set(formats) != {"safetensors"}:
+        raise UsageError(
+            f"this model (model.name={source.config.model.name}) first looks for the structures "
+            "and then segments one crop, which pt2, onnx and bundle cannot hold. Give --format "
+            "safetensors."
+        )
 
 
 class _Work:
