@@ -144,6 +144,12 @@ class ModelConfig(Section):
         """What the network is called: its backbone's name, or the comparator's."""
         return self.backbone if self.name == "consistency" else self.name
 
+    @property
+    def trained_as(self) -> str:
+        """The variant, or which comparator it is."""
+        own = self.name == "consistency"
+        return f"variant {self.variant}" if own else f"comparator {self.name}"
+
 
 class LossConfig(Section):
     """Weights of the objective."""

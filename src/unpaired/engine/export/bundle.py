@@ -102,7 +102,7 @@ def metadata(subject: Subject, name: str) -> dict[str, Any]:
         "task": f"Segmentation of {', '.join(plan.classes[1:])}",
         "description": (
             f"One network for {', '.join(subject.modalities)}, trained on unpaired scans "
-            f"({subject.config.model.backbone}). See docs/README.md."
+            f"({subject.config.model.network}). See docs/README.md."
         ),
         "authors": "to be filled in by whoever shares this model",
         "copyright": "to be filled in by whoever shares this model",

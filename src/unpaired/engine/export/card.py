@@ -53,8 +53,8 @@ def model_card(
         *((f"input, {m}", ", ".join(names)) for m, names in channels.items()),
         ("grid", f"{spacing} mm, slices along {plan.slice_axis}"),
         ("patch", " x ".join(map(str, plan.patch)) + f", {plan.context} slices in the input"),
-        ("backbone", f"{first.config.model.backbone}, {parameters:,} parameters"),
-        ("trained as", f"variant {first.config.model.variant}"),
+        ("network", f"{first.config.model.network}, {parameters:,} parameters"),
+        ("trained as", first.config.model.trained_as),
         ("steps", str(facts.get("steps", "not recorded"))),
         ("configuration", f"sha256 {facts['config_sha256']}"),
     ]
