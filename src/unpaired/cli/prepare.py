@@ -30,18 +30,17 @@ def command(
     changes = [*(overrides or []), *([] if workers is None else [f"data.workers={workers}"])]
     settings = load_config(preset, config, changes)
 
-    from unpaired.data.plan import Plan
-    from unpaired.data.prepare import open_prepared
+    from unpaired.data.split_file import PARTS
     from unpaired.engine.run_folder import RunFolder
-    from unpaired.engine.setup import make_setup
-    from unpaired.files import read_json
+    from unpaired.engine.setup import load_setup, make_setup
 
     folder = RunFolder(out)
     with folder.lock(), Progress("prepare") as progress:
         make_setup(settings, roots, folder, prepared=out, progress=progress)
-    plan = Plan.read(folder.plan)
-    cache = Path(read_json(folder.data)["prepared"])
-    cases = {m: len(found) for m, found in open_prepared(cache).cases.items()}
+    setup = load_setup(folder)
+    plan = setup.plan
+    parts = [setup.part(name) for name in PARTS]
+    cases = {m: sum(len(part[m]) for part in parts) for m in plan.modalities}
     if as_json:
         say_json({"folder": out, "cases": cases, "plan": plan.model_dump(mode="json")})
         return

@@ -68,11 +68,14 @@ def say_plan(plan: Any) -> None:
         ["spacing", f"{spacing} mm", plan.reasons.get("spacing_mm", "")],
         ["patch", " x ".join(map(str, plan.patch)), plan.reasons.get("patch", "")],
     ]
+    if plan.plane is not None:
+        rows.append(["plane", " x ".join(map(str, plan.plane)), plan.reasons.get("plane", "")])
     for name, part in plan.modalities.items():
         clips = ", ".join(f"{clip.kind} {clip.low:g} to {clip.high:g}" for clip in part.clip)
         rows.append([name, clips, plan.reasons.get(f"modalities.{name}", "")])
-        if said := plan.reasons.get(f"split.{name}"):
-            rows.append([f"cases of {name}", "", said])
+        for key, what in (("frame", "crop"), ("split", "cases")):
+            if said := plan.reasons.get(f"{key}.{name}"):
+                rows.append([f"{what} of {name}", "", said])
     say_table(["plan", "choice", "why"], rows)
 
 
