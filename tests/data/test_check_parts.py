@@ -22,7 +22,7 @@ from data.nifti_files import save
 from data.small_sets import LABELS, straight, write_set
 from data.small_sets import plan as make_plan
 from unpaired.data.check import examine, examine_roots
-from unpaired.data.checks import body, labels
+from unpaired.data.checks import body, grids, labels
 from unpaired.data.checks.content import count_values, digest
 from unpaired.data.checks.coverage import table
 from unpaired.data.checks.finding import Remark, quantity
@@ -280,6 +280,80 @@ def test_a_slice_is_lost_along_the_coarsest_axis():
     assert one.at[0] == 7
     thin = Volume(array, straight((3.0, 3.0, 3.0)))
     assert not [r for r in intensities(thin, "CT") if r.kind == "blank-slice"]
+
+
+def test_where_a_slice_is_repeated_and_where_a_scan_is_padded():
+    array = scan(1)
+    array[..., 9] = array[..., 8]
+    array[..., :3] = -1000
+    found = {r.kind: r for r in intensities(Volume(array, straight((1.0, 1.0, 3.0))), "CT")}
+    assert set(found) == {"same-slice", "blank-end"}
+    assert (found["same-slice"].amount, found["same-slice"].at) == ("1 of 17 slices", (12, 10, 9))
+    end = found["blank-end"]
+    assert (end.severity, end.amount, end.at) == ("note", "3 of 17 slices", (12, 10, 0))
+    array[..., :2] = scan(1)[..., :2]  # one slice at the start of 17 is no padding
+    array[..., 0] = -1000
+    kinds_now = {r.kind for r in intensities(Volume(array, straight((1.0, 1.0, 3.0))), "CT")}
+    assert kinds_now == {"same-slice", "blank-slice"}
+
+
+def told(values):
+    values = np.asarray(values, np.float32)
+    return not_hounsfield(values, float(values.min()), float(values.max()))
+
+
+def test_where_the_air_of_a_ct_lies():
+    rng = np.random.default_rng(0)
+    tissue = rng.normal(30, 40, 10_000)
+    fat = rng.normal(-100, 10, 1000)
+    for air, words in ((-1000, ""), (-760, ""), (-510, "air lies near -5"), (-410, "near -4")):
+        noisy = np.concatenate([tissue, fat, rng.normal(air, 8, 4000)])
+        assert words in told(noisy)
+        assert words or told(noisy) == ""
+        padded = np.concatenate([tissue, fat, np.full(4000, air)])
+        assert words in told(padded)
+        assert words or told(padded) == ""
+    # A few cold voxels are gas in the bowel, whatever their value.
+    assert told(np.concatenate([tissue, fat, np.full(300, -500)])) == ""
+    # Lungs spread from -900 to -500: no peak.
+    assert told(np.concatenate([tissue, fat, rng.uniform(-900, -350, 4000)])) == ""
+    # Outside the scanner's circle.
+    assert told(np.concatenate([tissue, fat, np.full(4000, -2000)])) == ""
+
+
+def test_other_units_of_a_ct():
+    rng = np.random.default_rng(0)
+    tissue, air = rng.normal(30, 40, 10_000), rng.normal(-1000, 8, 4000)
+    assert "no soft tissue" in told(np.clip(np.concatenate([tissue, air]), None, 49))
+    assert told(np.clip(np.concatenate([tissue, air]), None, 51)) == ""
+    metal = np.concatenate([tissue, air, np.full(500, 6000)])
+    assert "1 % of the values are above 6000" in told(metal)
+    assert told(np.where(metal == 6000, 4900, metal)) == ""
+    assert told(np.concatenate([tissue, air, np.full(50, 20000)])) == ""  # a clip
+    assert "neither air nor fat" in told(np.concatenate([np.abs(tissue), air[:40]]))
+    assert told(np.concatenate([np.abs(tissue), air[:80]])) == ""
+
+
+def test_many_unknown_values_are_counted_and_the_first_shown():
+    array = np.zeros((9, 8, 7), np.uint8)
+    array[4, 1:8, 3] = range(11, 18)
+    (one,) = labels.values(Volume(array, GRID), count_values(array), {"a": 3})
+    assert "11 (1 voxel), 12 (1 voxel), 13 (1 voxel), 14 (1 voxel), 15 (1 voxel) and 2 more" in (
+        one.what
+    )
+    assert (one.amount, one.at) == ("7 voxels", (4, 1, 3))
+    few = np.where(array > 15, 0, array)
+    (one,) = labels.values(Volume(few, GRID), count_values(few), {"a": 3})
+    assert one.what.endswith("15 (1 voxel)")
+
+
+def test_a_rounded_grid_is_mended_a_moved_one_resampled():
+    image = Volume(scan(1), GRID)
+    for mm, words in ((0.29, "--fix-headers"), (0.31, "resample the label")):
+        moved_grid = GRID.copy()
+        moved_grid[0, 3] += mm
+        (one,) = grids.same_place(image, Volume(organs(1), moved_grid), "label")
+        assert words in one.mend
 
 
 def test_class_table(tmp_path):
