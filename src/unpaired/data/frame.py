@@ -84,7 +84,7 @@ def inside(frame: Frame, shape: Shape) -> tuple[slice, slice, slice]:
     return a, b, c
 
 
-def cut(array: np.ndarray, frame: Frame, fill: float) -> np.ndarray:
+def cut(array: np.ndarray, frame: Frame, fill: float = 0.0) -> np.ndarray:
     """The frame of `array` [d h w], `fill` where it reaches outside."""
     span = inside(frame, array.shape)
     before = [part.start - start for part, (start, _) in zip(span, frame, strict=True)]

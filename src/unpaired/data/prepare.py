@@ -218,7 +218,7 @@ def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
     if job.plan.plane is None and not needs_label(job.plan, recipe):
         return preprocess(volumes, case.modality, job.plan, None, where), classes
     frame = labelled_frame(classes, where.middle, job.plan, recipe)
-    return preprocess(volumes, case.modality, job.plan, frame, where), cut(classes, frame, 0)
+    return preprocess(volumes, case.modality, job.plan, frame, where), cut(classes, frame)
 
 
 def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -> bool:
