@@ -79,8 +79,7 @@ def make_plan(
     Args:
         multiple: the backbone takes patches that are multiples of this: (rows, columns), or
             (slices, rows, columns) for a network of volumes.
-        train: case ids per modality from which intensities, and boxes, may be learnt; all by
-            default.
+        train: case ids per modality from which intensities (and boxes) are learnt; default: all.
         crop: for a model that finds the structures first: the patch is the crop around them.
 
     Raises:
@@ -98,17 +97,14 @@ def make_plan(
     order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
     spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
     view = None
-    if crop is not None and data.patch is None:
-        extents_mm = plan_crop.label_extents_mm(datasets, classes, train, axis)
-        patch, reasons["patch"] = plan_crop.crop_patch(
-            extents_mm, spacing, multiple, crop.margin_mm
-        )
-    else:
-        patch, reasons["patch"] = plan_patch.choose(
-            found, order, spacing, data.patch, multiple, data.plane
-        )
     if crop is not None:
         view, reasons["coarse"] = plan_crop.coarse_view(found, order, spacing, crop)
+    if crop is not None and data.patch is None:
+        boxes = plan_crop.boxes_mm(datasets, classes, train, axis)
+        chosen = plan_crop.crop_patch(boxes, spacing, multiple, crop.margin_mm)
+    else:
+        chosen = plan_patch.choose(found, order, spacing, data.patch, multiple, data.plane)
+    patch, reasons["patch"] = chosen
     plans = {}
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]

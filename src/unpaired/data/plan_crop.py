@@ -30,7 +30,7 @@ class CropRule:
     coarse_step: int
 
 
-def label_extents_mm(
+def boxes_mm(
     datasets: Mapping[str, Dataset],
     classes: Sequence[str],
     train: Mapping[str, Sequence[str]] | None,
@@ -46,21 +46,25 @@ def label_extents_mm(
         values = [value for value, index in value_table(dataset, classes).items() if index]
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(m, ()))]
         labelled = [case for case in cases if case.label is not None]
-        boxes = collect(labelled, partial(_extent_mm, values=values, axis=axis))
-        found += [box for box in boxes if box is not None]
+        extents = collect(labelled, partial(_extent_mm, values=values, axis=axis))
+        found += [one for one in extents if one is not None]
     if not found:
         raise DataError("no training case holds a structure, so there is nothing to localise.")
     return np.array(found)
 
 
 def crop_patch(
-    extents_mm: np.ndarray,
+    boxes: np.ndarray,
     spacing_mm: Sequence[float],
     multiple: Sequence[int],
     margin_mm: float,
 ) -> tuple[Patch, str]:
-    """The smallest legal crop with room around the largest box, and the reason in a sentence."""
-    largest = extents_mm.max(0)
+    """The smallest legal crop with room around the largest box, and the reason in a sentence.
+
+    Args:
+        boxes: as `boxes_mm` gives them.
+    """
+    largest = boxes.max(0)
     voxels = (largest + 2 * margin_mm) / spacing_mm
     d, h, w = (
         int(np.ceil(n / unit - 1e-9)) * unit for n, unit in zip(voxels, multiple, strict=True)

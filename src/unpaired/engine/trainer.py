@@ -58,9 +58,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.joint, config.train, exempt)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.objective = build_objective(config, self.plan, group.sync)
-        self.streams = streams_of(
-            config, self.plan, setup.part("train"), group.rank, group.world
-        )
+        self.streams = streams_of(config, self.plan, setup.part("train"), group.rank, group.world)
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)

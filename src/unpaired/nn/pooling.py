@@ -29,8 +29,7 @@ def resize_linear(x: Float[Tensor, "B C *space"], size: Sequence[int]) -> Tensor
 
 def _weights(coarse: int, fine: int, like: Tensor) -> Float[Tensor, "fine coarse"]:
     """Row i: the shares of the two coarse cells that the centre of fine cell i lies between."""
-    place = (torch.arange(fine, device=like.device) + 0.5) * (coarse / fine) - 0.5
-    distance = (
-        place.clamp(0, coarse - 1)[:, None] - torch.arange(coarse, device=like.device)
-    ).abs()
+    index = torch.arange(max(fine, coarse), dtype=torch.float64, device=like.device)
+    place = ((index[:fine] + 0.5) * (coarse / fine) - 0.5).clamp(0, coarse - 1)
+    distance = (place[:, None] - index[:coarse]).abs()
     return (1 - distance).clamp_min(0).to(like.dtype)

@@ -1,0 +1,47 @@
+"""How far from the structures' centre a localising model looks, in millimetres."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from unpaired.data.coarse import structures_centre
+from unpaired.data.prepared import open_prepared
+from unpaired.engine.device import find_device
+from unpaired.engine.located import Located
+from unpaired.engine.members import load_member, model_folders
+from unpaired.engine.test import read_recorded
+from unpaired.engine.validate import Intensities
+from unpaired.errors import UsageError
+
+
+def localisation_errors_mm(
+    run: Path, part: Literal["train", "val", "test"] = "val", device: str = "auto"
+) -> dict[str, dict[str, float]]:
+    """Distance between the found and the true centre of the box around all structures.
+
+    Returns:
+        modality -> case id -> mm, for the prepared cases of this part of the run's split.
+
+    Raises:
+        UsageError: the run's model does not localise.
+        DataError: no model, or no prepared cases.
+    """
+    member = load_member(model_folders(run)[0])
+    where = find_device(device)
+    member.segmenter.to(where)
+    record = read_recorded(run)
+    cached = open_prepared(record.prepared).cases
+    errors: dict[str, dict[str, float]] = {}
+    for m, wanted in record.part(part).items():
+        network = member.network(m)
+        if not isinstance(network, Located):
+            raise UsageError(f"the model of {run} does not localise; it segments patch by patch.")
+        errors[m] = {}
+        for case in cached[m]:
+            label = case.label()
+            if case.id not in wanted or label is None or not label.any():
+                continue
+            off = network.centre(Intensities(case), where) - structures_centre(label)
+            errors[m][case.id] = float(np.linalg.norm(off * case.spacing_mm))
+    return errors
