@@ -14,7 +14,7 @@ from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from unpaired.data.importing.run import Outcome
+    from unpaired.data.importing.settled import Outcome
 
 NAME = "import"
 PHANTOM = "phantom"

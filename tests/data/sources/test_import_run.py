@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +21,7 @@ from data.sources import miniatures as mini
 from data.sources.abdomen import assert_true
 from data.sources.importing import ids, imported, tree
 from unpaired.data.importing import run as module
+from unpaired.data.importing.archive import opened
 from unpaired.data.importing.found import Options
 from unpaired.data.importing.run import import_source
 from unpaired.data.sources import btcv, open_dataset
@@ -78,6 +82,45 @@ def test_a_second_call_keeps_what_is_whole(tmp_path):
     assert (first.kept, second.kept) == (0, 4)
     assert tree(tmp_path / "out") == before
     assert written.stat().st_mtime_ns == stamp
+
+
+def packed(root, archive):
+    """The folder as a .zip."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(root.rglob("*")):
+            file.write(path, path.relative_to(root))
+    return archive
+
+
+def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
+    archive = packed(mini.write_amos(tmp_path / "in"), tmp_path / "amos22.zip")
+    first, _ = imported("amos", archive, tmp_path / "out")
+    unpacked = []
+
+    def watched(*arguments, **more):
+        unpacked.append(arguments)
+        return opened(*arguments, **more)
+
+    monkeypatch.setattr("unpaired.data.importing.run.opened", watched)
+    again, _ = imported("amos", archive, tmp_path / "out")
+    assert not unpacked
+    assert again == replace(first, kept=sum(first.cases.values()))
+    assert not list((tmp_path / "out").glob(".*"))
+    # whatever is missing or changed, of the result or of the archive, is found and mended
+    good = tree(tmp_path / "out")
+    for name in ("ct/imagesTr/amos_0001_0000.nii.gz", "ct/dataset.json", "splits_final.json",
+                 "mr/provenance.json"):  # fmt: skip
+        (tmp_path / "out" / name).unlink()
+        if name.startswith("mr/"):
+            shutil.rmtree(tmp_path / "out" / "mr")
+        unpacked.clear()
+        imported("amos", archive, tmp_path / "out")
+        assert len(unpacked) == 1, name
+        assert tree(tmp_path / "out") == good
+    os.utime(archive, ns=(1, 1))
+    unpacked.clear()
+    imported("amos", archive, tmp_path / "out")
+    assert len(unpacked) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "flipped", "original", "new"])

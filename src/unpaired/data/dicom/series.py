@@ -60,7 +60,7 @@ def read_series(
     if stack.faults and not resample_slices:
         raise DataError(
             f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
-            "slices, ask for it (--resample-slices)."
+            "slices, ask for it (predict --resample-slices)."
         )
     array = read_planes(stack.frames, max_voxels, name)
     affine, path = stack.affine, where if isinstance(where, Path) else where[0].parent

@@ -14,7 +14,7 @@ from unpaired.data.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import read_json, write_json
 
-RECORD = "provenance.json"
+RECORD, SPLITS = "provenance.json", "splits_final.json"
 _WORK = ".importing"
 
 
@@ -103,25 +103,13 @@ class SetFolder:
             for about in record["files"].values()
             for name, original in about["from"].items()
         }
-        return (
-            same
-            and now == before
-            and all(
-                self._at(name, about).is_file()
-                and self._at(name, about).stat().st_size == about["bytes"]
-                and digest(self._at(name, about)) == about["sha256"]
-                for name, about in record["files"].items()
-            )
-        )
-
-    def _at(self, name: str, about: Mapping[str, Any]) -> Path:
-        return self.root / str(about["folder"]) / name
+        return same and now == before and still_whole(self.root, record["files"])
 
     def commit(self, case: str, record: dict[str, Any]) -> None:
         """Move a staged case into place; its record is written last and makes it whole."""
         try:
             for name, about in record["files"].items():
-                path = self._at(name, about)
+                path = _at(self.root, name, about)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 (self._work / case / name).replace(path)
             (self._work / case).rmdir()
@@ -143,7 +131,13 @@ class SetFolder:
                 name = f"{case}_{number:04d}{ENDING}"
                 (self.root / f"images{part}" / name).unlink(missing_ok=True)
 
-    def finish(self, reference: str, archive: Path, failed: Mapping[str, str]) -> None:
+    def finish(
+        self,
+        reference: str,
+        archive: Path,
+        failed: Mapping[str, str],
+        stamp: Mapping[str, Any] | None = None,
+    ) -> None:
         """dataset.json and provenance.json; then the folder of work goes."""
         cases = dict(sorted(self.records.items()))
         patients = {case: record["patient"] for case, record in cases.items()}
@@ -166,6 +160,7 @@ class SetFolder:
                 "program": f"unpaired {__version__}",
                 "reference": reference,
                 "archive": shown(archive.resolve()),
+                "stamp": stamp,
                 "merged": list(self.found.merged),
                 "dropped": list(self.found.dropped),
                 "failed": dict(failed),
@@ -173,6 +168,20 @@ class SetFolder:
             },
         )
         shutil.rmtree(self._work, ignore_errors=True)
+
+
+def still_whole(root: Path, recorded: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the files of a case are as they were written, by size and sha256."""
+    return all(
+        _at(root, name, about).is_file()
+        and _at(root, name, about).stat().st_size == about["bytes"]
+        and digest(_at(root, name, about)) == about["sha256"]
+        for name, about in recorded.items()
+    )
+
+
+def _at(root: Path, name: str, about: Mapping[str, Any]) -> Path:
+    return root / str(about["folder"]) / name
 
 
 def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
@@ -183,7 +192,7 @@ def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
             if any(about["folder"].startswith("labels") for about in record["files"].values()):
                 part = "test" if record["held_out"] else record["part"] or "train"
                 parts[part].setdefault(key, []).append(case)
-    path = out / "splits_final.json"
+    path = out / SPLITS
     if not parts["val"]:
         return None
     train, val, test = ({k: tuple(v) for k, v in parts[p].items()} for p in parts)

@@ -4,7 +4,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unpaired.data.importing import folder as target
 from unpaired.data.importing.archive import opened
 from unpaired.data.importing.found import Found, FoundSet, Options, Source
 from unpaired.data.importing.locate import holds
+from unpaired.data.importing.settled import Outcome, kept_outcome, settled, stamp_of
 from unpaired.data.importing.write import stage_case
 from unpaired.data.paths import shown
 from unpaired.data.sources.imports import IMPORTS
@@ -22,29 +23,6 @@ from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an import did.
-
-    Attributes:
-        folders: modality -> its data set, for `--data`.
-        cases: modality -> cases that are there now.
-        kept: cases that an earlier call had already written.
-        failed: "modality/case" -> why it was not written.
-        dropped: what of the archive is not imported, and why.
-        notes: "modality/case" -> what was odd or changed.
-        splits: splits_final.json, where the archive or the literature says parts.
-    """
-
-    folders: dict[str, Path] = field(default_factory=dict)
-    cases: dict[str, int] = field(default_factory=dict)
-    kept: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    splits: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +70,10 @@ def import_source(
     """
     options = options or Options()
     about = _known(source, options, literature_split)
+    settings = _settings(source, options, literature_split)
+    before = settled(archive, out, settings, options.modality)
+    if before is not None:
+        return kept_outcome(out, before)
     scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
     with opened(archive, scratch, progress=progress) as root:
         sets = _find(source, about, root, options)
@@ -106,6 +88,11 @@ def import_source(
     if not outcome.failed:
         shutil.rmtree(scratch, ignore_errors=True)
     return outcome
+
+
+def _settings(source: str, options: Options, literature_split: bool) -> dict[str, Any]:
+    classes = list(options.classes)
+    return {"source": source, "classes": classes, "literature_split": literature_split}
 
 
 def _known(source: str, options: Options, literature_split: bool) -> Source:
@@ -162,11 +149,7 @@ def _check(sets: Sequence[FoundSet], root: Path) -> None:
 
 
 def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: Options) -> Outcome:
-    settings = {
-        "source": call.source,
-        "classes": list(options.classes),
-        "literature_split": call.literature,
-    }
+    settings = _settings(call.source, options, call.literature)
     plans = {one.key: target.SetFolder(call.out / one.key, settings, one) for one in sets}
     for plan in plans.values():
         plan.claim()
@@ -174,9 +157,10 @@ def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: O
     found = sum(len(one.cases) for one in sets)
     kept = found - sum(map(len, todo.values()))
     failed = _write_cases(call, plans, todo, kept, found)
+    stamp = stamp_of(call.archive, list(plans), options.modality)
     for key, plan in plans.items():
         why = {i.partition("/")[2]: text for i, text in failed.items() if i.startswith(f"{key}/")}
-        plan.finish(about.reference, call.archive, why)
+        plan.finish(about.reference, call.archive, why, stamp)
     return Outcome(
         {key: plan.root for key, plan in plans.items()},
         {key: len(plan.records) for key, plan in plans.items()},
