@@ -180,6 +180,8 @@ def test_spread_keeps_cases_and_seeds_apart():
     only = spread({7: {"a": 0.5, "b": 0.7}})
     assert (only.mean, only.case_std) == pytest.approx((0.6, 0.1))
     assert math.isnan(only.seed_std)
+    uneven = spread({0: {"a": 1.0}, 1: {"a": 0.0, "b": 0.5}})
+    assert (uneven.mean, uneven.seed_std) == pytest.approx((0.5, 0.75 / math.sqrt(2)))
     assert math.isnan(spread({}).mean)
 
 

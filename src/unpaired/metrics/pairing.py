@@ -3,14 +3,16 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key", bound=Hashable)
 Values = Sequence[float | int] | np.ndarray
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Generic[Key]):
     """What b has more than a, per key that both define.
 
     Attributes:
@@ -20,12 +22,12 @@ class Difference:
         undefined_a, undefined_b: keys of both sides where that side's value is nan.
     """
 
-    keys: tuple[Hashable, ...]
+    keys: tuple[Key, ...]
     values: np.ndarray
-    only_a: tuple[Hashable, ...] = ()
-    only_b: tuple[Hashable, ...] = ()
-    undefined_a: tuple[Hashable, ...] = ()
-    undefined_b: tuple[Hashable, ...] = ()
+    only_a: tuple[Key, ...] = ()
+    only_b: tuple[Key, ...] = ()
+    undefined_a: tuple[Key, ...] = ()
+    undefined_b: tuple[Key, ...] = ()
 
     @property
     def n(self) -> int:
@@ -44,7 +46,7 @@ class Difference:
         return float(self.values.mean()) if self.n else math.nan
 
 
-def paired(a: Mapping[Hashable, float | int], b: Mapping[Hashable, float | int]) -> Difference:
+def paired(a: Mapping[Key, float | int], b: Mapping[Key, float | int]) -> Difference[Key]:
     """b - a per key; keys that one side lacks, or whose value is nan, are listed, not dropped.
 
     Keys are whatever makes a pair: a case, or (seed, case), or (seed, case, class).

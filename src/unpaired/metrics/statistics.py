@@ -3,11 +3,12 @@
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from unpaired.metrics.bootstrap import bootstrap_interval
-from unpaired.metrics.pairing import Difference, Values, paired
+from unpaired.metrics.pairing import Difference, Key, Values, paired
 from unpaired.metrics.signed_rank import smallest_n, why_no_test, wilcoxon
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     "why_no_test",
     "wilcoxon",
 ]
+
+
+Seed = TypeVar("Seed", bound=Hashable)
 
 
 def holm(p_values: Values) -> list[float]:
@@ -56,7 +60,7 @@ class Spread:
     """Values of several seeds (or draws), summarised; nan where undefined.
 
     Attributes:
-        mean: of the seeds' means.
+        mean: of all values.
         case_std: population deviation over the cases inside a seed, root mean square over seeds.
         seed_std: sample deviation (n - 1) of the seeds' means; nan for one seed. Where each seed
             draws its own test cases it holds their chance too.
@@ -73,7 +77,7 @@ class Spread:
     n_undefined: int
 
 
-def spread(values_by_seed: Mapping[Hashable, Mapping[Hashable, float | int]]) -> Spread:
+def spread(values_by_seed: Mapping[Seed, Mapping[Key, float | int]]) -> Spread:
     """Mean, spread over the cases and spread between the seeds, kept apart.
 
     Args:
@@ -89,7 +93,7 @@ def spread(values_by_seed: Mapping[Hashable, Mapping[Hashable, float | int]]) ->
         return Spread(math.nan, math.nan, math.nan, 0, 0, undefined)
     means = np.array([row.mean() for row in rows])
     return Spread(
-        mean=float(means.mean()),
+        mean=float(np.concatenate(rows).mean()),
         case_std=float(np.sqrt(np.mean([row.var() for row in rows]))),
         seed_std=float(means.std(ddof=1)) if len(means) > 1 else math.nan,
         n_cases=len({case for cases in known.values() for case in cases}),
