@@ -1,5 +1,6 @@
 """A data set whose images are NRRD, MetaImage, MGH or DICOM series is that of its NIfTI files."""
 
+import gzip
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from data.nifti_files import save
 from data.sources.abdomen import assert_true, grid, image, organs
 from data.sources.importing import ids, imported
 from dicom_files import write_series
-from unpaired.data.check import examine_roots
+from unpaired.data.check import examine_path, examine_roots
 from unpaired.data.plan_facts import geometries
 from unpaired.data.read import read_image, read_label_image
 from unpaired.data.sources import open_dataset
@@ -135,3 +136,15 @@ def test_one_case_in_two_formats_is_refused(tmp_path):
     with pytest.raises(DataError, match="one case, two files"):
         open_dataset("ct", root)
     assert [f.case for f in examine_roots({"ct": root}).findings if f.kind == "twins"] == ["a"]
+
+
+def test_one_image_in_several_formats_is_a_copy(tmp_path):
+    matrix = grid(2, "LPS")
+    files = [write(tmp_path / name, image(matrix), matrix)
+             for name in ("a.nii.gz", "b.nii", "c.nrrd", "d.mha", "e.mgz", "series")]  # fmt: skip
+    packed = tmp_path / "f.nii.gz"
+    packed.write_bytes(gzip.compress(files[1].read_bytes(), 1))
+    assert packed.read_bytes() != files[0].read_bytes()
+    write(tmp_path / "g.nrrd", image(matrix, offset=1), matrix)
+    found = [f.case for f in examine_path(tmp_path).findings if f.kind == "copy"]
+    assert found == ["b.nii", "c.nrrd", "d.mha", "e.mgz", "f.nii.gz", "series"]
