@@ -9,6 +9,7 @@ import typer
 from unpaired import __version__
 from unpaired.cli import (
     check,
+    compare,
     demo,
     evaluate,
     export,
@@ -38,6 +39,7 @@ for verb in (
     predict,
     evaluate,
     report,
+    compare,
     export,
     reproduce,
 ):

@@ -1,0 +1,141 @@
+"""Pictures of a comparison: every test case's difference, and every class with its interval."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from unpaired.engine.evaluation_files import SHOWN
+from unpaired.report.compare import Comparison
+from unpaired.report.compare_effects import Effect
+from unpaired.report.compare_words import (
+    HIGHER,
+    amount,
+    pairs_text,
+    plain_amount,
+    shown_modality,
+    title,
+)
+from unpaired.report.figures import (
+    FONT,
+    INK,
+    LINE,
+    MUTED,
+    SAFE,
+    Picture,
+    axis_labels,
+    new_figure,
+    plain,
+    to_png,
+)
+from unpaired.report.figures import title as heading
+
+BETTER, WORSE = SAFE[0], SAFE[3]
+"""Blue and vermilion, told apart by all common forms of colour vision."""
+NAMED_CASES = 40
+"""With more rows than these the names of the cases would overlap."""
+
+
+def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Picture:
+    """Difference of each test case, mean over the classes, with the mean and its interval."""
+    effect = found.of(modality, metric)
+    cases = sorted(effect.cases, key=lambda case: effect.cases[case])
+    rows = len(cases) + 1
+    figure, axes = new_figure(7.2, 1.5 + 0.24 * min(rows, NAMED_CASES))
+    _zero(axes)
+    factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
+    for row, case in enumerate(cases, start=1):
+        values = [by[case] * factor for by in effect.pairs.values() if case in by]
+        mean = effect.cases[case] * factor
+        colour = _colour(metric, mean)
+        axes.plot([0, mean], [row, row], color=colour, linewidth=1.4, alpha=0.45)
+        if len(values) > 1:
+            axes.plot(values, [row] * len(values), "o", color=colour, markersize=3, alpha=0.5,
+                      markeredgewidth=0)  # fmt: skip
+        axes.plot([mean], [row], "o", color=colour, markersize=6, markeredgewidth=0)
+    _interval(axes, effect, 0, factor)
+    _rows(axes, ["mean", *(plain(case) for case in cases)])
+    heading(axes, f"{shown_modality(modality)}: {found.b.name} minus {found.a.name}, by test case")
+    axis_labels(axes, _axis_words(metric), "")
+    seeds = " Small dots: single runs." if len(effect.pairs) > 1 else ""
+    caption = (
+        f"Each row is a test case, mean over the classes{_runs(effect)}.{seeds} Below: the mean "
+        f"and its {100 * found.level:g} % interval."
+    )
+    up = sum(value > 0 for value in effect.cases.values())
+    alt = (
+        f"Differences of {title(metric)} of {len(cases)} test cases of {modality}: {up} above "
+        f"zero; mean {amount(metric, effect.difference.mean, signed=True)}."
+    )
+    return Picture(name, to_png(figure), alt, caption, "wide")
+
+
+def class_picture(found: Comparison, modality: str, metric: str, name: str) -> Picture:
+    """Mean difference and interval of each class, over the dots of its test cases."""
+    effects = [e for e in found.effects if (e.modality, e.metric) == (modality, metric)]
+    effects = effects[::-1] if len(effects) > 2 else effects[:1]  # the mean lowest
+    figure, axes = new_figure(7.2, 1.3 + 0.36 * len(effects))
+    _zero(axes)
+    factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
+    for row, effect in enumerate(effects):
+        for value in effect.cases.values():
+            axes.plot([value * factor], [row + 0.18], "o", markersize=3.5, alpha=0.5,
+                      color=_colour(metric, value), markeredgewidth=0)  # fmt: skip
+        _interval(axes, effect, row - 0.08, factor)
+    _rows(axes, [plain(effect.cls or "mean") for effect in effects])
+    heading(axes, f"{shown_modality(modality)}: {found.b.name} minus {found.a.name}, by class")
+    axis_labels(axes, _axis_words(metric), "")
+    caption = (
+        f"Dots: test cases. Below them the mean and its {100 * found.level:g} % interval "
+        f"({pairs_text(found)})."
+    )
+    said = [
+        f"{e.cls or 'mean'} {plain_amount(metric, e.difference.mean, signed=True)}"
+        for e in effects[::-1]
+    ]
+    alt = f"Mean difference of {title(metric)} of {modality} by class: {', '.join(said)}."
+    return Picture(name, to_png(figure), alt, caption, "wide")
+
+
+def _zero(axes: Axes) -> None:
+    axes.axvline(0, color=MUTED, linewidth=0.9)
+    axes.grid(axis="x", color=LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _interval(axes: Axes, effect: Effect, row: float, factor: float) -> None:
+    """The mean as a diamond on its interval."""
+    if math.isfinite(effect.low):
+        axes.plot([effect.low * factor, effect.high * factor], [row, row], color=INK,
+                  linewidth=2.2, solid_capstyle="butt")  # fmt: skip
+    if effect.cases:
+        axes.plot([effect.difference.mean * factor], [row], "D", color=INK, markersize=5.5)
+
+
+def _rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    if len(names) > NAMED_CASES:
+        names = [names[0]]
+    axes.set_yticks(range(len(names)), names, fontfamily=FONT, fontsize=8, color=INK)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+
+
+def _colour(metric: str, value: float) -> str:
+    """Whether the difference is for the better; one colour where nobody knows."""
+    if metric not in HIGHER or value == 0:
+        return MUTED
+    return BETTER if (value > 0) == HIGHER[metric] else WORSE
+
+
+def _axis_words(metric: str) -> str:
+    name, unit, _, _ = SHOWN.get(metric, (metric, "", 1.0, 3))
+    words = f"difference in {name}" + {"%": " (points)", "": ""}.get(unit, f" ({unit})")
+    if metric not in HIGHER:
+        return words
+    return words + ("; right is better" if HIGHER[metric] else "; left is better")
+
+
+def _runs(effect: Effect) -> str:
+    return " and the runs" if len(effect.pairs) > 1 else ""
