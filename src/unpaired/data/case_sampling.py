@@ -119,5 +119,5 @@ class CentredCrop:
             )
             for k, margin in enumerate(case.minimum)
         ]  # fmt: skip
-        marks = cut(lambda where: label[where].astype(np.int64), case.shape, corner, self.patch, 0.0)
-        return np.stack(parts).astype(np.float32, copy=False), marks
+        marks = cut(lambda where: label[where], case.shape, corner, self.patch, 0.0)
+        return np.stack(parts).astype(np.float32, copy=False), marks.astype(np.int64)
