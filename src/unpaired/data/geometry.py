@@ -5,6 +5,7 @@ Affines are nibabel's: voxel index -> millimetres, axes to the patient's Right, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ SPACING_RANGE_MM = (0.01, 100.0)
 ORIGIN_MM = 1e5
 # The cosine between two voxel axes: below, rounding; above, a note; far above, a tilted gantry.
 SHEAR_NOTE, SHEAR_REFUSED = 1e-3, 0.02
+# Cosines that differ by less are one: headers hold 7 digits.
+_MIDWAY_DIGITS = 4
 # The axes of the prepared arrays: index grows to Superior, Posterior, Left.
 _WORLD_AXIS = {"S": (2, 1), "P": (1, -1), "L": (0, -1)}
 SliceAxis = Literal["S", "P", "L"]
@@ -104,17 +107,25 @@ def _flip(array: Any, flips: tuple[bool, bool, bool]) -> Any:
 
 def canonical_orientation(affine: np.ndarray, slice_axis: SliceAxis = "S") -> Orientation:
     """The orientation that brings a file into canonical order: `slice_axis` first, then the rest
-    of S, P, L. Oblique axes count as the patient axis they are closest to (no two the same)."""
+    of S, P, L. Oblique axes count as the patient axes that they are closest to together; which
+    these are does not depend on the order and direction in which the file stores them."""
     letters = [slice_axis, *(letter for letter in "SPL" if letter != slice_axis)]
-    nearest = nib.io_orientation(affine)  # [file axis] -> (world axis, direction)
-    file_axis = {int(world): axis for axis, (world, _) in enumerate(nearest)}
-    axes, flips = [], []
-    for letter in letters:
-        world, sign = _WORLD_AXIS[letter]
-        axis = file_axis[world]
-        axes.append(axis)
-        flips.append(bool(nearest[axis, 1] != sign))
-    return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+    worlds, signs = zip(*(_WORLD_AXIS[letter] for letter in letters), strict=True)
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # [canonical axis, file axis]: how far the file's axis runs the canonical one's way.
+    along = unit[list(worlds)] * np.array(signs)[:, None]
+    best: tuple[tuple[float, ...], Orientation] | None = None
+    for a, b, c in permutations(range(3)):
+        cosines = along[[0, 1, 2], [a, b, c]]
+        flips = cosines < 0
+        turned = along[:, [a, b, c]] * np.where(flips, -1, 1)
+        # Where axes lie midway, what decides must not hang on the file's order: the directions.
+        key = tuple(np.round([np.abs(cosines).sum(), *turned.ravel()], _MIDWAY_DIGITS).tolist())
+        if best is None or key > best[0]:
+            found = Orientation((a, b, c), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
+            best = key, found
+    assert best is not None
+    return best[1]
 
 
 def same_grid(a: Volume, b: Volume) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import floor
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from unpaired.errors import DataError
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # Percentiles of larger volumes are taken from evenly spaced voxels.
 _PERCENTILE_VOXELS = 1 << 22
+# Of a size in voxels: the last digits of 32-bit numbers and of decimal texts.
+_HALF_WIDTH = 1e-5
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,16 @@ def place(volumes: Sequence[Volume], modality: str, plan: Plan) -> Placement:
     box = content_box([turn.apply(volume.array) for volume in volumes])
     native = turn.spacing(volumes[0].spacing_mm)
     extent_mm = [(stop - start) * mm for (start, stop), mm in zip(box, native, strict=True)]
-    a, b, c = (max(1, round(e / mm)) for e, mm in zip(extent_mm, plan.spacing_mm, strict=True))
+    a, b, c = (_voxels(e / mm) for e, mm in zip(extent_mm, plan.spacing_mm, strict=True))
     d, h, w = (e / n for e, n in zip(extent_mm, (a, b, c), strict=True))
     shape = turn.apply(volumes[0].array).shape
     return Placement(turn, (shape[0], shape[1], shape[2]), box, (a, b, c), (d, h, w))
+
+
+def _voxels(size: float) -> int:
+    """Rounded, a half up. What counts as a half is a little wide: 17.5 voxels come out as 17.4999
+    where a header holds 0.7 mm as 0.69999999, and must be as many from every format."""
+    return max(1, floor(size + 0.5 + _HALF_WIDTH * size))
 
 
 def preprocess(

@@ -23,7 +23,7 @@ from unpaired.engine.probability_file import SCALE, encode, probability_file
 from unpaired.engine.targets import case_of_target, refuse_unwritable, targets_of
 from unpaired.errors import UsageError
 
-_EXPORT = 1  # part of a prediction's mark: raise it when the same inputs give other labels
+_EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,10 @@ def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
         raise DataError(f'{shown(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).')
     if sorted(found) != sorted(str(i) for i in range(len(found))):
         raise DataError(f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(found)}.")
-    return tuple(str(found[str(i)]) for i in range(len(found)))
+    names = tuple(found[str(i)] for i in range(len(found)))
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{shown(file)}: channel names must be texts, got {list(names)}.")
+    return names
 
 
 def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
@@ -133,7 +136,7 @@ def _refuse_label(name: str, value: Any, file: Path) -> None:
             "background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
         )
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (isinstance(value, str) and value.isdecimal())):
+    if not (whole or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
         raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
     if not 0 <= int(value) <= LABEL_LIMIT:
         raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")

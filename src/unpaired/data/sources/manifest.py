@@ -5,6 +5,7 @@ keys of nnU-Net's dataset.json, for all modalities or under each modality's name
 """
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]
         between = max(",;\t", key=head.count)
-        table = list(csv.reader(text.splitlines(), delimiter=between, strict=True))
+        # Not `splitlines`: it also cuts inside quotes and at characters that end no line of a CSV.
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {name}: {error}; save it as CSV in UTF-8.") from error
     columns = [cell.strip().casefold() for cell in table[0]] if table else []
