@@ -92,6 +92,8 @@ def test_three_modalities_of_other_channels_learn_together(
     plan, config = plan_of(dims, {"a": 1, "b": 2, "c": 1}), config_of(name, sharing, dims)
     torch.manual_seed(0)
     joint, objective = build_joint(config, plan).train(), build_objective(config, plan)
+    assert not any(p.requires_grad for p in joint.segmenter.stems.parameters())
+    assert bool(joint.segmenter.encoders) == (sharing != "all")
     learnt = [p for p in joint.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learnt, 3e-3)
     images, labels = scenes(plan)
