@@ -397,7 +397,9 @@ def test_nan_and_infinity_are_counted(tmp_path):
     huge = np.full((4, 4, 4), 1e308)
     refused(save(tmp_path / "b.nii.gz", huge), "from 1e\\+308 to 1e\\+308, beyond 32-bit")
     refused(save(tmp_path / "c.nii.gz", huge[:2] * -1e-100), "beyond 32-bit")
-    assert read_volume(save(tmp_path / "d.nii.gz", huge * 1e-270)).array.max() == pytest.approx(1e38)
+    assert read_volume(save(tmp_path / "d.nii.gz", huge * 1e-270)).array.max() == pytest.approx(
+        1e38
+    )
 
 
 def test_float_labels_round_and_fractions_do_not(tmp_path):

@@ -144,7 +144,8 @@ def corner_offset(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
     difference = a - b
     with np.errstate(all="ignore"):  # a damaged header may hold 1e300: infinitely far
         moved = difference[:3, :3] @ corners + difference[:3, 3:]
-        return float(np.nan_to_num(np.linalg.norm(moved, axis=0), nan=np.inf).max())
+        far = float(np.linalg.norm(moved, axis=0).max())
+    return float("inf") if np.isnan(far) else far
 
 
 def check_affine(affine: np.ndarray, name: str) -> list[str]:
