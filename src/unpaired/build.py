@@ -1,7 +1,8 @@
 """Names and numbers -> objects: the one assembly file."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -83,7 +84,8 @@ def size_step(config: Config, dims: int = 2) -> tuple[int, ...]:
     """Per axis, the step of legal image sizes of the configured backbone."""
     kind = method_of(config).backbone(config.model)
     _check_options(kind, config.model.options)
-    return kind.size_step(config.model.options, dims)
+    with _told(config):
+        return kind.size_step(config.model.options, dims)
 
 
 def crop_rule(config: Config) -> CropRule | None:
@@ -99,7 +101,8 @@ def crop_rule(config: Config) -> CropRule | None:
         raise UsageError(
             f"model.name={config.model.name} looks for the structures in volumes: set data.dims=3."
         )
-    step = kind.coarse_step(config.model.options)
+    with _told(config):
+        step = kind.coarse_step(config.model.options)
     return CropRule(config.locate.margin_mm, config.locate.coarse_mm, step)
 
 
@@ -126,10 +129,17 @@ def build_backbone(config: Config, plan: Plan) -> Backbone:
     options = dict(config.model.options)
     _check_options(kind, options)
     channels = max(input_channels(plan).values())
-    try:
+    with _told(config):
         return kind(
             image_size=plan.patch, in_channels=channels, classes=len(plan.classes), **options
         )
+
+
+@contextmanager
+def _told(config: Config) -> Iterator[None]:
+    """What a constructor says of its arguments is the configuration's fault."""
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise UsageError(f"the network {config.model.network} cannot be built: {error}") from error
 
