@@ -118,7 +118,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
-        scores = tuple(score_from(case) for case in content["cases"])
+        scores = tuple(_score(case) for case in content["cases"])
         return Evaluation(
             scores, content["failures"], tuple(content["missing"]), content["tolerance_mm"]
         )
@@ -128,8 +128,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         ) from error
 
 
-def score_from(case: dict[str, Any]) -> Score:
-    """A score as `asdict` gives it and JSON keeps it."""
+def _score(case: dict[str, Any]) -> Score:
     values = {name: _number(case[name]) for name in METRICS}
     extra = {name: _number(value) for name, value in case["extra"].items()}
     return Score(**{**case, **values, "extra": extra})

@@ -105,7 +105,7 @@ def numbers(
 def _class(by_seed: Mapping[int, Sequence[Score]], key: tuple[str, str], metric: str) -> Number:
     tables: dict[Hashable, Mapping[Hashable, float | int]] = {}
     for seed, scores in by_seed.items():
-        tables[seed] = dict(_values(scores, key, metric).items())
+        tables[seed] = dict(case_values(scores, key, metric).items())
     pooled = np.array([v for values in tables.values() for v in values.values()])
     known = pooled[~np.isnan(pooled)] if pooled.size else pooled
     if not known.size:
@@ -116,8 +116,12 @@ def _class(by_seed: Mapping[int, Sequence[Score]], key: tuple[str, str], metric:
     )
 
 
-def _values(scores: Iterable[Score], key: tuple[str, str], metric: str) -> dict[str, float]:
-    """Case -> value, of the cases whose truth holds the class."""
+def case_values(scores: Iterable[Score], key: tuple[str, str], metric: str) -> dict[str, float]:
+    """Case -> value in the unit of print, of the cases whose truth holds the class.
+
+    Args:
+        key: modality and class.
+    """
     m, cls = key
     return {
         one.case: FACTOR.get(metric, 1.0) * value_of(one, metric)
@@ -149,7 +153,7 @@ def seed_mean(scores: Sequence[Score], keys: Sequence[tuple[str, str]], metric: 
     for m in dict.fromkeys(m for m, _ in keys):
         own = []
         for key in keys:
-            values = list(_values(scores, key, metric).values()) if key[0] == m else []
+            values = list(case_values(scores, key, metric).values()) if key[0] == m else []
             known = [v for v in values if not math.isnan(v)]
             own += [float(np.mean(known))] if known else []
         means += [float(np.mean(own))] if own else []

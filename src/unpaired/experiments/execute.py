@@ -27,7 +27,7 @@ from unpaired.experiments.study import DEFAULT, PARTS, Job, facts_of, listed
 from unpaired.files import read_json, write_json, write_text
 from unpaired.models import gains_form
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 600.0
 """For a run that a call before this one is just ending."""
 Progress = Callable[[int, int, str], None]
 

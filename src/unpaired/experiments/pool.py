@@ -15,8 +15,8 @@ from unpaired.experiments.study import Job
 from unpaired.experiments.worker import FAILURE
 
 INTERRUPTED = 5
-PATIENCE_SECONDS = 120.0
-"""For runs to save themselves after an interruption."""
+PATIENCE_SECONDS, SAME_WISH_SECONDS = 600.0, 2.0
+"""For runs to save themselves after an interruption; a second one after a while ends them."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,16 @@ def _stopped_at_the_end(running: list[_Running]) -> Iterator[None]:
     finally:
         for one in running:
             _close(one)
-        until = monotonic() + PATIENCE_SECONDS
-        for one in running:
+        began = monotonic()
+        while any(one.process.poll() is None for one in running):
             try:
-                one.process.wait(max(0.1, until - monotonic()))
-            except subprocess.TimeoutExpired:
-                one.process.kill()
+                sleep(0.1)
+                late = monotonic() - began > PATIENCE_SECONDS
+            except KeyboardInterrupt:  # twice at once is one wish, later it is impatience
+                late = monotonic() - began > SAME_WISH_SECONDS
+            if late:
+                for one in running:
+                    one.process.kill()
 
 
 def _close(one: _Running) -> None:

@@ -1,17 +1,24 @@
 """What is kept of a run: a small file with its scores, configuration and machine; no weights."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.engine.both_grids import VOXELS
 from unpaired.engine.evaluate import Score
-from unpaired.engine.evaluation_files import score_from
 from unpaired.errors import DataError
-from unpaired.files import read_json, write_json
+from unpaired.files import read_json, write_text
 
 VERSION = 1
+COLUMNS = (
+    "modality", "case", "cls", "dice", "asd_mm", "hd95_mm", "nsd", "truth_voxels",
+    "prediction_voxels", VOXELS,
+)  # fmt: skip
+PLACES = {"dice": 5, "nsd": 5, "asd_mm": 4, "hd95_mm": 4, VOXELS: 4}
+"""Decimals that are kept."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,36 @@ class Record:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write it whole or not at all."""
-    content = asdict(record)
-    content["scores"] = {
-        grid: [_compact(one) for one in found] for grid, found in record.scores.items()
+    """Write it whole or not at all: a line per score, so that it is small and can be compared."""
+    content = {"version": VERSION, **asdict(record)}
+    content["scores"] = {g: [_row(one) for one in found] for g, found in record.scores.items()}
+    content["floor"] = {
+        m: {c: _digits(v, 5) for c, v in f.items()} for m, f in content["floor"].items()
     }
-    write_json(path, {"version": VERSION, **content})
+    write_text(path, _lines(content) + "\n")
+
+
+def _row(one: Score) -> list[Any]:
+    """Rounded far below what is printed."""
+    values = {**asdict(one), **one.extra}
+    return [_digits(values.get(name), PLACES.get(name, 0)) for name in COLUMNS]
+
+
+def _digits(value: Any, places: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(value, places) if math.isfinite(value) else None
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """JSON with tables and long lists of tables a line each, everything else on one line."""
+    if isinstance(value, dict) and value and len(json.dumps(value)) > 100:
+        inside = [f"{json.dumps(k)}: {_lines(v, indent + ' ')}" for k, v in value.items()]
+        return "{\n" + ",\n".join(f"{indent} {line}" for line in inside) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], list | dict):
+        inside = [json.dumps(item, allow_nan=False) for item in value]
+        return "[\n" + ",\n".join(f"{indent} {line}" for line in inside) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
 
 
 def read_record(path: Path) -> Record:
@@ -63,8 +94,7 @@ def read_record(path: Path) -> Record:
         if content.pop("version") != VERSION:
             raise ValueError("another version")
         content["scores"] = {
-            grid: tuple(score_from(one) for one in found)
-            for grid, found in content["scores"].items()
+            grid: tuple(_score(one) for one in found) for grid, found in content["scores"].items()
         }
         content["floor"] = {
             m: {cls: math.nan if v is None else v for cls, v in part.items()}
@@ -79,7 +109,8 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def _compact(one: Score) -> dict[str, Any]:
-    """Rounded far below what is printed: a record is read by people, too."""
-    content = {**asdict(one), "extra": {k: round(v, 6) for k, v in one.extra.items()}}
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in content.items()}
+def _score(row: Sequence[Any]) -> Score:
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+    voxels = values.pop(VOXELS)
+    known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+    return Score(**known, extra={} if voxels is None else {VOXELS: float(voxels)})

@@ -1,0 +1,116 @@
+"""Runs that rows need: shared where they are equal, refused where the recipe changed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from toy_study import toy_study
+
+from unpaired.errors import UsageError
+from unpaired.experiments.rows import EXPERIMENTS, Row
+from unpaired.experiments.study import Job, Study, facts_of, open_study, plan_jobs
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return toy_study(tmp_path_factory.mktemp("study"))
+
+
+def jobs_of(study: Study, name: str, seeds: int = 1) -> dict[str, Job]:
+    experiment = EXPERIMENTS[name]
+    found, reasons = plan_jobs(experiment, study, range(seeds), experiment.rows)
+    assert not reasons
+    return found
+
+
+def test_equal_runs_of_two_tables_are_one(study: Study) -> None:
+    five, seven = jobs_of(study, "table5"), jobs_of(study, "table7")
+    shared = set(five) & set(seven)
+    names = {row for identity in shared for row, _ in five[identity].rows}
+    assert names == {"Joint V3", "Ours (w/ CR)"}
+    assert len(five) == 10 and len(seven) == 4
+    assert all(five[i].folder == seven[i].folder for i in shared)
+    assert len({job.folder for job in (*five.values(), *seven.values())}) == 12
+
+
+def test_rows_of_one_modality_see_the_split_and_the_grid_of_all(study: Study) -> None:
+    jobs = jobs_of(study, "table5", seeds=2).values()
+    for seed in (0, 1):
+        both = next(j for j in jobs if len(j.data) == 2 and j.seed == seed)
+        for job in jobs:
+            if job.seed == seed:
+                for m in job.data:
+                    assert job.split.test[m] == both.split.test[m]
+                    assert job.split.train[m] == both.split.train[m]
+                for key in ("spacing_mm", "patch", "slice_axis", "classes"):
+                    assert getattr(job.config.data, key) == getattr(both.config.data, key)
+                assert both.config.data.classes == ("ball", "box")
+                assert job.config.train.seed == seed
+    drawn = {tuple(job.split.test.items()) for job in jobs if len(job.data) == 2}
+    assert len(drawn) == 2
+
+
+def test_one_split_for_all_seeds_on_request(study: Study) -> None:
+    jobs = jobs_of(replace(study, redraw=False), "table7", seeds=3).values()
+    assert len({tuple(job.split.test.items()) for job in jobs}) == 1
+
+
+def test_start_and_case_have_seeds_of_their_own(study: Study) -> None:
+    jobs = list(jobs_of(study, "draws", seeds=2).values())
+    assert len(jobs) == 8
+    for job in jobs:
+        options = job.config.data
+        assert options.few_shot == {"b": 1}
+        assert options.few_shot_seed != job.config.train.seed
+    seeds = {(job.config.train.seed, job.config.data.few_shot_seed) for job in jobs}
+    assert len(seeds) == 2
+    control = [job for job in jobs if job.config.model.shared_embeddings]
+    assert [row for job in control for row, _ in job.rows] == ["Ours, one embedding set"] * 2
+
+
+def test_testing_otherwise_is_no_other_training(study: Study) -> None:
+    jobs = jobs_of(study, "scaling")
+    assert len(jobs) == 2
+    for job in jobs.values():
+        assert job.config.model.scaling_at_test
+        assert list(job.tests.values()) == [(), ("model.scaling_at_test=false",)]
+        assert len({job.record(test) for test in job.tests}) == 2
+
+
+def test_what_does_not_change_the_result_does_not_change_the_name(study: Study) -> None:
+    before = set(jobs_of(study, "table7"))
+    free = replace(study, overrides=("train.threads=2", "data.workers=3", "train.log_every=7"))
+    assert set(jobs_of(free, "table7")) == before
+    other = replace(study, overrides=("train.learning_rate=0.01",))
+    assert not set(jobs_of(other, "table7")) & before
+    assert "train.threads" not in facts_of(study.recipe())
+
+
+def test_a_row_that_cannot_be_built_says_why(study: Study) -> None:
+    rows = (Row("odd", ("model.backbone=nothing",)), EXPERIMENTS["table7"].rows[0])
+    jobs, reasons = plan_jobs(EXPERIMENTS["table7"], study, [0], rows)
+    assert list(reasons) == ["odd"] and "nothing" in reasons["odd"]
+    assert len(jobs) == 1
+
+
+def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
+    study: Study, tmp_path: Path
+) -> None:
+    again = replace(study, cases={}, grid=())
+    assert open_study(again).grid == study.grid
+    open_study(replace(again, overrides=("train.threads=2",)))
+    with pytest.raises(UsageError, match=r"loss\.alpha: 0\.4 -> 0\.3.*another --out"):
+        open_study(replace(again, overrides=("loss.alpha=0.3",)))
+    root = study.data["b"]
+    files = [root / "labelsTr" / "b_04.nii.gz", root / "imagesTr" / "b_04_0000.nii.gz"]
+    for file in files:
+        file.rename(tmp_path / file.name)
+    with pytest.raises(UsageError, match="b differs in the cases b_04"):
+        open_study(again)
+    for file in files:
+        (tmp_path / file.name).rename(file)
+
+
+def test_an_experiment_needs_its_modalities(study: Study) -> None:
+    with pytest.raises(UsageError, match=r"three needs 3 modalities, --data gives 2 \(a, b\)"):
+        plan_jobs(EXPERIMENTS["three"], study, [0], EXPERIMENTS["three"].rows)
