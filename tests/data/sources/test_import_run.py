@@ -123,6 +123,16 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
     assert len(unpacked) == 1
 
 
+def test_an_archive_with_a_bad_case_says_so_every_time(tmp_path):
+    folder = mini.write_btcv(tmp_path / "in")
+    mini.spoil(folder / "RawData/Training/img/img0002.nii.gz")
+    archive = packed(folder, tmp_path / "RawData.zip")
+    for _ in range(2):
+        outcome, _ = imported("btcv", archive, tmp_path / "out")
+        assert list(outcome.failed) == ["ct/btcv_0002"]
+        assert outcome.cases == {"ct": 3}
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "flipped", "original", "new"])
 def test_a_second_call_mends_what_is_not_whole(tmp_path, damage):
     archive = mini.write_btcv(tmp_path / "in")
