@@ -109,7 +109,7 @@ def _fold(run: Path) -> None:
     model = config_from_toml(run / "config.toml").model
     width = model.options.get("embed_dim", model.options.get("base_width", "default"))
     say(
-        f"{model.backbone}, width {width}: "
+        f"{model.network}, width {width}: "
         f"{about['training']:,} parameters in training, {about['test']:,} at test time."
     )
     for m, voxels in folded_differences(run).items():
