@@ -20,12 +20,13 @@ from unpaired.data.volume import read_label
 from unpaired.engine.device import autocast_dtype, find_device
 from unpaired.engine.evaluate import Score
 from unpaired.engine.images import volumes_of
-from unpaired.engine.infer import best_class, segment_slices
+from unpaired.engine.infer import best_class, segment_labels, segment_slices
 from unpaired.engine.members import Member, load_member
 from unpaired.engine.memory import told_for
 from unpaired.engine.native import labels_into, native_slices
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import Part, Recorded, read_recorded
+from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
@@ -97,6 +98,8 @@ def _score_case(
     truth, prepared_truth = read_label(case.label), cached.label()
     assert prepared_truth is not None
     prepared, native = _segment(task, modality, case)
+    if cached.frame is not None:  # the literature's network sees the crop, not the scan
+        prepared = _of_crop(task, modality, cached)
     classes, tolerance = task.record.classes, task.tolerance_mm
     values = to_classes(truth.array.T, task.record.tables[modality], str(case.label))
     extra = {**EXTRA, VOXELS: _asd_voxels}
@@ -139,6 +142,22 @@ def _segment(task: _Task, modality: str, case: Case) -> tuple[np.ndarray, np.nda
     if task.largest:
         prepared, whole = (keep_largest(labels, task.largest) for labels in (prepared, whole))
     return prepared, image.orientation.undo(whole)
+
+
+def _of_crop(task: _Task, modality: str, cached: PreparedCase) -> np.ndarray:
+    """uint8 labels [d h w] of a prepared case that was cut by its labels."""
+    plan, options = task.member.plan, task.member.config.predict
+    labels = segment_labels(
+        task.member.network(modality, options.mirror == "auto"),
+        Intensities(cached),
+        context=plan.context,
+        patch=plan.patch,
+        overlap=options.overlap,
+        batch_size=options.batch_size,
+        device=task.device,
+        autocast=autocast_dtype(task.member.config.train.precision, task.device),
+    )
+    return keep_largest(labels, task.largest) if task.largest else labels
 
 
 def _copied(runs: Iterator[tuple[int, Tensor]], labels: np.ndarray) -> Iterator[tuple[int, Tensor]]:
