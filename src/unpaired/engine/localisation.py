@@ -16,7 +16,7 @@ from unpaired.errors import UsageError
 
 
 def localisation_errors_mm(
-    run: Path, part: Literal["train", "val", "test"] = "val", device: str = "auto"
+    run: Path | str, part: Literal["train", "val", "test"] = "val", device: str = "auto"
 ) -> dict[str, dict[str, float]]:
     """Distance between the found and the true centre of the box around all structures.
 
@@ -27,10 +27,10 @@ def localisation_errors_mm(
         UsageError: the run's model does not localise.
         DataError: no model, or no prepared cases.
     """
-    member = load_member(model_folders(run)[0])
+    member = load_member(model_folders(Path(run))[0])
     where = find_device(device)
     member.segmenter.to(where)
-    record = read_recorded(run)
+    record = read_recorded(Path(run))
     cached = open_prepared(record.prepared).cases
     errors: dict[str, dict[str, float]] = {}
     for m, wanted in record.part(part).items():
