@@ -78,13 +78,14 @@ def command(
     study = open_study(
         _study(experiment, out, data, preset, config, overrides or [], quick, one_split)
     )
-    chosen = _rows(experiment, rows)
-    todo, reasons = plan_jobs(experiment, study, range(count), chosen)
-    _announce(experiment, study, list(todo.values()), reasons, jobs, as_json)
+    chosen = {row.name for row in _rows(experiment, rows)}
+    known, reasons = plan_jobs(experiment, study, range(count), experiment.rows)
+    todo = [job for job in known.values() if chosen & {row for row, _ in job.rows}]
+    _announce(experiment, study, todo, reasons, jobs, as_json)
     if plan_only:
         return
-    failures = _run(list(todo.values()), out, jobs)
-    _finish(experiment, study, todo, reasons, count, failures, paper, as_json)
+    failures = _run(todo, out, jobs)
+    _finish(experiment, study, known, reasons, count, failures, paper, as_json)
     if quick:
         note("This was a smoke test: the budget is far too small to compare rows.")
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unpaired.experiments.cells import Result, Results
+from unpaired.experiments.figure import figure
 from unpaired.experiments.record import Record, read_record
 from unpaired.experiments.render import latex, markdown, to_csv
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.experiments.study import Job, record_name
-from unpaired.files import write_text
+from unpaired.files import atomic, write_text
 
 
 def collect(
@@ -33,9 +34,8 @@ def collect(
     ]
     found = [r for row in rows for records in row.records.values() for r in records]
     classes = tuple(dict.fromkeys(one.cls for record in found for one in record.scores["prepared"]))
-    return Results(
-        experiment, tuple(rows), tuple(modalities), classes, printed or {}, _notes(rows, reasons)
-    )
+    why = tuple(f"{name} was not run: {text}" for name, text in reasons.items())
+    return Results(experiment, tuple(rows), tuple(modalities), classes, printed or {}, why)
 
 
 def _result(
@@ -57,26 +57,15 @@ def _result(
     return Result(row, records, len(seeds), reason if reason.startswith("failed") else "")
 
 
-def _notes(rows: Sequence[Result], reasons: Mapping[str, str]) -> tuple[str, ...]:
-    """Rows that are not whole."""
-    notes = [
-        "Mean ± population deviation over the test cases of all seeds together; in brackets the "
-        "sample deviation of the seeds' means. The mean columns are means over the classes, and "
-        "over the modalities."
-    ]
-    for row in rows:
-        have = len(row.records)
-        if 0 < have < row.wanted:
-            notes.append(f"{row.row.name}: {have} of {row.wanted} seeds.")
-    notes += [f"{name} was not run: {why}" for name, why in reasons.items()]
-    return tuple(notes)
-
-
 def write_results(results: Results, folder: Path) -> dict[str, Path]:
-    """`<experiment>.md`, `.csv` and `.tex`."""
+    """`<experiment>.md`, `.csv`, `.tex` and, where something was run, `.png`."""
     texts = {"md": markdown(results), "csv": to_csv(results), "tex": latex(results)}
     paths = {}
     for ending, text in texts.items():
         paths[ending] = folder / f"{results.experiment.name}.{ending}"
         write_text(paths[ending], text)
+    if (png := figure(results)) is not None:
+        paths["png"] = folder / f"{results.experiment.name}.png"
+        with atomic(paths["png"]) as temporary:
+            temporary.write_bytes(png)
     return paths

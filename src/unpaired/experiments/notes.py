@@ -1,0 +1,100 @@
+"""What a reader must know beside the numbers: all of it from the records."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unpaired.engine.both_grids import PREPARED
+from unpaired.experiments.cells import Results
+from unpaired.experiments.published import published
+from unpaired.experiments.record import Record
+
+READ = (
+    "Mean ± population deviation over the test cases of all seeds together; in brackets the sample "
+    "deviation of the seeds' means. The mean columns are means over the classes, and over the "
+    "modalities. A class that the truth lacks is left out; where the prediction is empty, Dice is "
+    "0 and there is no distance."
+)
+
+
+def notes(results: Results) -> list[str]:
+    """How the numbers came about, one or two sentences each."""
+    found = _distinct(r for row in results.rows for rs in row.records.values() for r in rs)
+    if not found:
+        return list(results.notes)
+    told = [READ, _recipe(found), _cases(found), _machine(found)]
+    for row in results.rows:
+        if 0 < len(row.records) < row.wanted:
+            told.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.")
+        if empty := _empty(r for records in row.records.values() for r in records):
+            told.append(f"{row.row.name}: {empty} of its predicted organs are empty.")
+    table = results.experiment.table if results.printed else None
+    errata = [c.erratum for c in published() if c.table == table and c.erratum]
+    told += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]
+    return [*told, *results.notes]
+
+
+def _distinct(records: Iterable[Record]) -> list[Record]:
+    return list({(r.identity, r.test): r for r in records}.values())
+
+
+def _recipe(found: Sequence[Record]) -> str:
+    """From the settings that all runs share."""
+    facts = found[0].facts
+    shared = {k for k, v in facts.items() if all(r.facts.get(k) == v for r in found)}
+    words = [
+        f"{text} {_words(facts[key])}"
+        for key, text in (
+            ("model.backbone", "network"),
+            ("data.spacing_mm", "grid in mm"),
+            ("data.patch", "patch"),
+            ("train.steps", "steps"),
+            ("train.batch_size", "images per modality and step"),
+            ("train.optimizer", "optimiser"),
+            ("train.learning_rate", "learning rate"),
+            ("train.keep", "weights kept"),
+            ("loss.tau", "τ"),
+        )
+        if key in shared
+    ]
+    weights = {
+        name: max((float(r.facts.get(f"loss.{key}", 0)) for r in found), default=0.0)
+        for key, name in (("alpha", "α"), ("beta", "β"), ("gamma", "γ"))
+    }
+    words += [f"{name} {value:g} where used" for name, value in weights.items()]
+    return f"Recipe, the same for all rows: {', '.join(words)}."
+
+
+def _words(value: object) -> str:
+    return " x ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
+
+
+def _cases(found: Sequence[Record]) -> str:
+    """Sizes of the parts, of the first run with most modalities."""
+    first = max(found, key=lambda r: (len(r.modalities), -found.index(r)))
+    parts = [
+        f"{'/'.join(str(len(ids)) for ids in first.split[part].values())} {name}"
+        for part, name in (("train", "to train"), ("val", "to validate"), ("test", "to test"))
+    ]
+    draws = len({str(r.split["test"]) for r in found if r.modalities == first.modalities})
+    how = "one split for all seeds" if draws == 1 else f"{draws} random splits"
+    return f"Cases ({'/'.join(first.modalities)}): {', '.join(parts)}; {how}."
+
+
+def _machine(found: Sequence[Record]) -> str:
+    about = found[0].environment
+    seconds = np.median([r.seconds["train"] for r in found])
+    device = about.get("gpu") or about.get("cpu")
+    return (
+        f"{len(found)} runs, median {seconds / 60:.1f} min of training, on {device}; "
+        f"torch {about['versions']['torch']}."
+    )
+
+
+def _empty(records: Iterable[Record]) -> int:
+    """Organs that are in the truth and were not found at all."""
+    return sum(
+        one.truth_voxels > 0 and one.prediction_voxels == 0
+        for record in records
+        for one in record.scores.get(PREPARED, ())
+    )

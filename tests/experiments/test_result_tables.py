@@ -1,0 +1,241 @@
+"""Numbers of the tables against plain loops; the three formats say the same."""
+
+import csv
+import io
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_results import CLASSES, made_results
+
+from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
+from unpaired.experiments.cells import ASD, DICE, Result, Results, numbers, seed_mean
+from unpaired.experiments.effects import effects
+from unpaired.experiments.figure import figure, points
+from unpaired.experiments.notes import notes
+from unpaired.experiments.published import ALL, MEAN, cell, printed_class
+from unpaired.experiments.render import latex, markdown, to_csv
+from unpaired.experiments.tables import all_tables, score_tables
+
+
+def loop(result: Result, m: str, cls: str, metric: str, grid: str) -> dict[int, list[float]]:
+    """Seed -> defined values, by hand."""
+    found: dict[int, list[float]] = {}
+    for seed, records in result.records.items():
+        for record in records:
+            for one in record.scores[grid]:
+                if one.modality == m and one.cls == cls and one.truth_voxels > 0:
+                    value = {DICE: 100 * one.dice, ASD: one.asd_mm}.get(metric)
+                    value = one.extra[VOXELS] if value is None else value
+                    if not math.isnan(value):
+                        found.setdefault(seed, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("metric", [DICE, ASD, VOXELS])
+@pytest.mark.parametrize("grid", [PREPARED, NATIVE])
+def test_cells_equal_plain_loops(metric: str, grid: str) -> None:
+    results = made_results("table7")
+    for result in results.rows:
+        found = numbers(result, metric, grid, results.columns)
+        overall = []
+        for m in ("ct", "mr"):
+            means = []
+            for cls in CLASSES:
+                seeds = loop(result, m, cls, metric, grid)
+                pooled = [v for values in seeds.values() for v in values]
+                mean = sum(pooled) / len(pooled)
+                std = math.sqrt(sum((v - mean) ** 2 for v in pooled) / len(pooled))
+                ours = [sum(v) / len(v) for v in seeds.values()]
+                centre = sum(ours) / 3
+                between = math.sqrt(sum((v - centre) ** 2 for v in ours) / 2)
+                one = found[m, cls]
+                assert one.mean == pytest.approx(mean) and one.std == pytest.approx(std)
+                assert one.seed_std == pytest.approx(between) and one.n == len(pooled)
+                lost = 3 if cls == "liver" and metric != DICE else 0
+                assert one.undefined == lost
+                means.append(mean)
+            assert found[m, MEAN].mean == pytest.approx(sum(means) / 4)
+            overall.append(sum(means) / 4)
+        assert found[ALL, MEAN].mean == pytest.approx(sum(overall) / 2)
+    assert found["ct", "spleen"].n == 9 and found["ct", "left kidney"].n == 12
+
+
+def test_the_spread_of_a_mean_is_that_of_the_seeds_means() -> None:
+    results = made_results("table7")
+    result = results.rows[0]
+    keys = [("ct", cls) for cls in CLASSES]
+    by_hand = []
+    for seed in range(3):
+        means = [np.mean(loop(result, "ct", cls, DICE, PREPARED)[seed]) for cls in CLASSES]
+        by_hand.append(float(np.mean(means)))
+        assert seed_mean(result.scores(PREPARED)[seed], keys, DICE) == pytest.approx(by_hand[-1])
+    found = numbers(result, DICE, PREPARED, results.columns)["ct", MEAN]
+    assert found.seed_std == pytest.approx(np.std(by_hand, ddof=1))
+    assert points(results, result, "ct") == pytest.approx(by_hand)
+
+
+def test_effects_are_paired_by_seed_and_case() -> None:
+    results = made_results("table7")
+    reference, other = results.rows[0], results.rows[1]
+    assert reference.row.name == results.experiment.reference
+    differences = []
+    for seed in range(3):
+        for case in range(4):
+            means = []
+            for row in (other, reference):
+                values = [
+                    100 * one.dice
+                    for one in row.scores(PREPARED)[seed]
+                    if one.case == f"mr_{case}" and one.truth_voxels
+                ]
+                means.append(sum(values) / len(values))
+            differences.append(means[0] - means[1])
+    found = effects(results)
+    assert len(found) == 6
+    one = next(e for e in found if e.row == other.row.name and e.modality == "mr")
+    assert one.mean == pytest.approx(sum(differences) / 12)
+    assert one.low < one.mean < one.high
+    assert (one.n, one.seeds) == (4, 3)
+    assert math.isnan(one.p)  # four cases cannot be significant
+
+
+def test_holm_is_over_all_rows_and_modalities() -> None:
+    results = made_results("table7")
+    better = []
+    for shift, result in enumerate(results.rows):
+        records = {
+            seed: [_lifted(record, 0.01 * shift, 8) for record in records]
+            for seed, records in results.rows[0].records.items()
+        }
+        better.append(replace(result, records=records))
+    found = effects(replace(results, rows=tuple(better)))
+    assert all(one.p == pytest.approx(2 / 2**8) for one in found)
+    assert all(one.p_holm == pytest.approx(6 * 2 / 2**8) for one in found)
+    assert [round(one.mean, 6) for one in found] == [1, 1, 2, 2, 3, 3]
+
+
+def _lifted(record, by: float, cases: int):  # type: ignore[no-untyped-def]
+    scores = [
+        replace(one, case=f"{one.modality}_{n}", dice=0.5 + by, truth_voxels=9)
+        for n in range(cases)
+        for one in record.scores[PREPARED][:: len(CLASSES)]
+        if one.case.endswith("_0")
+    ]
+    return replace(record, scores={PREPARED: scores})
+
+
+def cells_of(results: Results) -> dict[tuple[str, ...], str]:
+    """(row, metric, grid, modality, class) -> "mean" from the CSV."""
+    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
+    assert len(rows) == len(results.rows) * 5 * len(results.columns)
+    keys = ("row", "metric", "grid", "modality", "class")
+    return {tuple(row[k] for k in keys): row["mean"] for row in rows}
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_markdown_latex_and_csv_say_the_same(paper: bool) -> None:
+    results = made_results("table7", paper=paper)
+    text = markdown(results)
+    for table in all_tables(results):
+        lines = text.split(f"**{table.title}**\n\n")[1].split("\n\n")[0].splitlines()
+        found = [[c.strip() for c in line.strip("|").split(" | ")] for line in lines]
+        unmarked = [[c.replace("\\*", "*") for c in row] for row in found]
+        assert unmarked[0] == [c.strip() for c in table.head]
+        assert unmarked[2:] == [[c.strip() for c in row] for row in table.rows]
+    plain = latex(results).replace("$\\pm$", "±").replace("$\\Delta$", "Δ").replace("\\%", "%")
+    body = [line[:-3] for line in plain.splitlines() if line.endswith("\\\\")]
+    wanted = [
+        " & ".join(row).replace("_", "\\_").replace("  ", " ")
+        for table in all_tables(results)
+        for row in (table.head, *table.rows)
+    ]
+    assert [re.sub(" +", " ", line) for line in body] == [re.sub(" +", " ", w) for w in wanted]
+    mean = cells_of(results)["Joint V3", DICE, PREPARED, "ct", "liver"]
+    first = score_tables(results)[0]
+    column = first.head.index("ct liver")
+    assert first.rows[0][column].startswith(f"{float(mean):.1f} ± ")
+
+
+def test_the_papers_column_and_the_gap() -> None:
+    results = made_results("table7", paper=True)
+    first = score_tables(results)[0]
+    ours, paper, gap = first.rows[:3]
+    assert [row[1] for row in first.rows[:3]] == ["ours", "paper", "gap"]
+    assert {row[0] for row in first.rows[:3]} == {"Joint V3"}
+    column = first.head.index("mr liver")
+    printed = cell("7", "dice_percent", "Joint V3", "MR", "Liver")
+    assert printed is not None
+    assert paper[column] == f"{printed.mean} ± {printed.std}" == "93.8 ± 2.3"
+    number = numbers(results.rows[0], DICE, PREPARED, results.columns)["mr", "liver"].mean
+    assert gap[column] == f"{number - 93.8:+.1f}"
+    assert ours[column].startswith(f"{number:.1f}")
+    last = first.head.index("all, mean")
+    assert paper[last] == "91.5"
+    native = next(t for t in score_tables(results) if "own grid" in t.title)
+    assert set(native.rows[1][2:]) == {"-"}
+
+
+def test_an_erratum_is_marked_and_explained() -> None:
+    text = markdown(made_results("table2", paper=True))
+    assert "89.5\\*" in text
+    assert "\\* as printed; 89.6 by its own row." in text
+    assert "89.5" not in markdown(made_results("table2"))
+
+
+def test_without_the_papers_data_there_is_no_column_of_it() -> None:
+    table = score_tables(made_results("table7"))[0]
+    assert "paper" not in str(table) and table.names == 1
+    assert len(table.rows) == 4 + 1  # the rows, and what position alone scores
+
+
+def test_what_was_not_run_says_so() -> None:
+    results = made_results("table7", left_out=2)
+    table = score_tables(results)[0]
+    assert set(table.rows[2][1:]) == set(table.rows[3][1:]) == {"not run"}
+    assert "not run" not in table.rows[1]
+    assert to_csv(results).count(",not run") == 2 * 5 * len(results.columns)
+    failed = replace(results.rows[3], reason="failed: no memory")
+    again = replace(results, rows=(*results.rows[:3], failed))
+    assert set(score_tables(again)[0].rows[3][1:]) == {"failed: no memory"}
+    empty = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
+    assert len(all_tables(empty)) == 1 and figure(empty) is None
+    assert notes(empty) == []
+
+
+def test_the_floor_and_the_parameters_are_in_the_tables() -> None:
+    tables = all_tables(made_results("table5"))
+    prior = tables[0].rows[-1]
+    assert prior[0] == "position alone, no image"
+    assert set(prior[1:]) == {"51.0"}  # of 50, 51 and 52
+    parameters = tables[-1]
+    assert parameters.title == "Parameters"
+    assert ("Backbone", "ct", "2,000", "1,000") in parameters.rows
+    assert ("Ours (w/ CR)", "ct, mr", "2,000", "1,000") in parameters.rows
+
+
+def test_notes_come_from_the_records() -> None:
+    results = made_results("table7")
+    short = replace(results.rows[1], records={0: results.rows[1].records[0]})
+    text = "\n".join(notes(replace(results, rows=(results.rows[0], short, *results.rows[2:]))))
+    assert "Joint V3 + L_mcr: 1 of 3 seeds." in text
+    assert "Joint V3: 6 of its predicted organs are empty." in text  # one a modality and seed
+    assert "4/4 to train, 0/0 to validate, 4/4 to test; one split for all seeds" in text
+    assert "steps 100" in text and "β 0.1 where used" in text
+    assert "10 runs, median 1.0 min" in text
+
+
+def test_classes_of_the_paper_are_found_under_the_names_of_data_sets() -> None:
+    names = {"left_kidney": "L-kdy", "Right Kidney": "R-kdy", "Liver": "Liver",
+             "myocardium": "LVM", "ascending aorta": "AA", "pancreas": None}  # fmt: skip
+    assert {name: printed_class(name) for name in names} == names
+
+
+def test_figures_are_pictures_and_repeat_byte_for_byte() -> None:
+    for name in ("table5", "fig5"):
+        results = made_results(name)
+        first = figure(results)
+        assert first is not None and first.startswith(b"\x89PNG") and len(first) > 5000
+        assert figure(results) == first

@@ -1,0 +1,150 @@
+"""The tables as data: every printed row has its row, and it builds what it says."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.toy import toy_config
+from unpaired.build import build_joint, build_objective
+from unpaired.config import Config, to_toml
+from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.experiments import EXPERIMENTS, published
+from unpaired.experiments.rows import OURS, Row
+from unpaired.experiments.study import Study
+from unpaired.models import Joint
+
+TABLES = {e.table: e for e in EXPERIMENTS.values() if e.table}
+
+
+def plan(*modalities: str) -> Plan:
+    part = ModalityPlan(channel_names=("x",), clip=(Clip(kind="percentile", low=0.0, high=100.0),))
+    return Plan(
+        classes=("background", "ball", "box"), modalities=dict.fromkeys(modalities, part),
+        spacing_mm=(3.0, 1.0, 1.0), slice_axis="S", patch=(32, 32), context=1,
+    )  # fmt: skip
+
+
+def config_of(row: Row, tmp_path: Path) -> Config:
+    file = tmp_path / "toy.toml"
+    file.write_text(to_toml(toy_config()))
+    return Study({}, tmp_path, None, file).recipe(*row.overrides)
+
+
+def joint_of(row: Row, tmp_path: Path) -> Joint:
+    names = ("a", "b") if row.who == "all" else ("a",)
+    return build_joint(config_of(row, tmp_path), plan(*names))
+
+
+def test_every_printed_row_has_its_row_and_the_other_way_round() -> None:
+    assert set(TABLES) == {c.table for c in published()} == {"1", "2", "4", "5", "6", "7"}
+    for table, experiment in TABLES.items():
+        printed = {c.row for c in published() if c.table == table}
+        assert printed == {row.name for row in experiment.rows}
+        assert experiment.reference in printed
+
+
+def test_the_published_cells_are_those_of_the_design(shared: Callable[[str], Path]) -> None:
+    with shared("design/tables.csv").open() as file:
+        wanted = list(csv.DictReader(file))
+    found = published()
+    assert len(found) == len(wanted) > 800
+    for line, cell in zip(wanted, found, strict=True):
+        assert line["row_as_printed"] == cell.printed_row and line["row"] == cell.row
+        keys = (cell.table, cell.metric, cell.modality, cell.cls, cell.difference)
+        names = ("table", "metric", "modality", "class", "printed_difference")
+        assert keys == tuple(line[name] for name in names)
+        assert float(line["mean"]) == cell.mean
+        assert (float(line["std"]) if line["std"] else None) == cell.std
+
+
+def test_printed_means_follow_from_their_row_but_for_the_errata() -> None:
+    """Rounded cells: a mean of four may be off by half a unit of the last place, and a bit."""
+    found = {(c.table, c.metric, c.row, c.modality, c.cls): c for c in published()}
+    marked = set()
+    for key, mean in found.items():
+        own = [c.mean for k, c in found.items() if k[:4] == key[:4] and k[4] != "Mean"]
+        if key[4] != "Mean" or not own:
+            continue
+        unit = 0.1 if key[1] == "dice_percent" else 0.01
+        if abs(sum(own) / len(own) - mean.mean) > unit:
+            marked.add(key)
+        assert bool(mean.erratum) == (abs(sum(own) / len(own) - mean.mean) > unit), key
+    assert {(t, r, m) for t, _, r, m, _ in marked} == {
+        *((t, "Baseline", "MR") for t in "145"), ("2", "Backbone", "CT"), ("6", "Backbone", "CT")
+    }  # fmt: skip
+    assert found["4", "asd_mm", "Three annotated MRI", "all", "Mean"].erratum.endswith("-0.10")
+
+
+@pytest.mark.parametrize("name", ["table5", "table7"])
+def test_rows_build_the_parts_they_name(name: str, tmp_path: Path) -> None:
+    for row in EXPERIMENTS[name].rows:
+        joint, loss = joint_of(row, tmp_path), config_of(row, tmp_path).loss
+        text = row.name
+        assert bool(joint.segmenter.encoders) == ("V1" in text)
+        assert (joint.scaling is not None) == ("V3" in text or "Ours" in text)
+        assert bool(joint.semantics) == (text != "Backbone")
+        assert len(joint.segmenter.modalities) == (1 if row.who == "alone" else 2)
+        consistent = "CR" in text or "L_" in text
+        wanted = (0.1, 0.1) if consistent else (0.0, 0.0)
+        if text.endswith("L_mcr"):
+            wanted = (0.1, 0.0)
+        if text.endswith("L_icr"):
+            wanted = (0.0, 0.1)
+        assert (loss.beta, loss.gamma) == wanted, text
+        images = {m: torch.zeros(1, 1, 32, 32) for m in joint.segmenter.modalities}
+        outputs = joint(images)
+        several = row.who == "all"
+        assert any(o.correlations for o in outputs.values()) == (loss.gamma > 0 and several)
+        assert any(o.auxiliary for o in outputs.values()) == (text != "Backbone")
+
+
+def test_terms_of_the_objective(tmp_path: Path) -> None:
+    """What each row of Tables 5 and 7 minimises, by name."""
+    rows = {r.name: r for t in ("table5", "table7") for r in EXPERIMENTS[t].rows}
+    for name, row in rows.items():
+        joint = joint_of(row, tmp_path)
+        modalities = joint.segmenter.modalities
+        images = {m: torch.randn(1, 1, 32, 32) for m in modalities}
+        labels = {m: torch.randint(3, (1, 32, 32)) for m in modalities}
+        objective = build_objective(config_of(row, tmp_path), plan(*modalities))
+        found = set(objective(joint(images), labels).weighted)
+        wanted = {f"seg/{m}" for m in modalities}
+        if name != "Backbone":
+            wanted |= {f"aux/{m}" for m in modalities}
+        if "CR" in name or "L_mcr" in name:
+            wanted.add("mcr")
+        if "CR" in name or "L_icr" in name:
+            wanted.add("icr")
+        assert found == wanted, name
+
+
+def test_the_temperature_of_fig_5_is_of_the_icr_alone(tmp_path: Path) -> None:
+    experiment = EXPERIMENTS["fig5"]
+    losses = [config_of(row, tmp_path).loss for row in experiment.rows]
+    assert [loss.tau for loss in losses] == sorted({loss.tau for loss in losses})
+    assert all(loss.beta == 0 and loss.gamma > 0 for loss in losses)
+    assert (
+        config_of(experiment.row("tau = 4"), tmp_path).loss
+        == config_of(EXPERIMENTS["table7"].row("Joint V3 + L_icr"), tmp_path).loss
+    )
+
+
+def test_the_control_shares_one_set_of_embeddings(tmp_path: Path) -> None:
+    control = EXPERIMENTS["draws"].row("Ours, one embedding set")
+    shared, own = joint_of(control, tmp_path), joint_of(OURS, tmp_path)
+    assert shared.semantics["a"].embeddings is shared.semantics["b"].embeddings
+    assert own.semantics["a"].embeddings is not own.semantics["b"].embeddings
+    assert {r.shots for r in EXPERIMENTS["draws"].rows} == {(1, 1)}
+    assert EXPERIMENTS["draws"].seeds >= 10
+
+
+def test_table_4_takes_few_cases_of_one_modality() -> None:
+    shots = {row.name: row.shots for row in EXPERIMENTS["table4"].rows}
+    assert shots == {
+        "Baseline": None, "Ours (w/ CR)": None,
+        "One annotated MRI": (1, 1), "Three annotated MRI": (1, 3),
+        "One annotated CT": (0, 1), "Three annotated CT": (0, 3),
+    }  # fmt: skip
