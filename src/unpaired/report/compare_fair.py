@@ -8,8 +8,8 @@ from unpaired.report.compare_sides import Pair, part_of
 from unpaired.report.run import Run
 
 SILENT = {
-    "data.splits", "data.split_seed", "data.fold", "data.workers", "train.threads",
-    "train.prefetch", "train.log_every", "train.device",
+    "data.splits", "data.split", "data.split_seed", "data.fold", "data.few_shot_seed",
+    "data.workers", "train.threads", "train.prefetch", "train.log_every", "train.device",
 }  # fmt: skip
 """Settings whose effect is seen elsewhere (the cases themselves), or that have none."""
 BUDGET = {
@@ -92,14 +92,16 @@ def _recipe(a: Run, b: Run, modalities: Sequence[str]) -> Iterator[str]:
     """Grid and intensities, and how scores were taken."""
     if a.plan and b.plan:
         for name in GRID:
-            if a.plan.get(name) != b.plan.get(name):
+            if name in a.plan and name in b.plan and a.plan[name] != b.plan[name]:
                 values = f"{_word(a.plan.get(name))} and {_word(b.plan.get(name))}"
                 yield (
                     f"The networks see other grids: {name} is {values}. Fix it for both "
                     f"(data.{name})."
                 )
         for m in modalities:
-            if a.plan.get("modalities", {}).get(m) != b.plan.get("modalities", {}).get(m):
+            parts = [plan.get("modalities", {}).get(m, {}) for plan in (a.plan, b.plan)]
+            # a part that only one plan has comes from another version
+            if any(parts[0][key] != parts[1][key] for key in parts[0].keys() & parts[1].keys()):
                 yield f"The intensities of {m} are treated differently (plan.json, modalities.{m})."
     left, right = _settings(a), _settings(b)
     for key in sorted(left.keys() | right.keys()):

@@ -33,6 +33,8 @@ from unpaired.report.figures import title as heading
 
 BETTER, WORSE = SAFE[0], SAFE[3]
 """Blue and vermilion, told apart by all common forms of colour vision."""
+WIDTH = 5.8
+"""Inches."""
 NAMED_CASES = 40
 """With more rows than these the names of the cases would overlap."""
 
@@ -42,7 +44,7 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
     effect = found.of(modality, metric)
     cases = sorted(effect.cases, key=lambda case: effect.cases[case])
     rows = len(cases) + 1
-    figure, axes = new_figure(7.2, 1.5 + 0.24 * min(rows, NAMED_CASES))
+    figure, axes = new_figure(WIDTH, 1.5 + 0.24 * min(rows, NAMED_CASES))
     _zero(axes)
     factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
     for row, case in enumerate(cases, start=1):
@@ -58,10 +60,9 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
     _rows(axes, ["mean", *(plain(case) for case in cases)])
     heading(axes, f"{shown_modality(modality)}: {found.b.name} minus {found.a.name}, by test case")
     axis_labels(axes, _axis_words(metric), "")
-    seeds = " Small dots: single runs." if len(effect.pairs) > 1 else ""
     caption = (
-        f"Each row is a test case, mean over the classes{_runs(effect)}.{seeds} Below: the mean "
-        f"and its {100 * found.level:g} % interval."
+        f"Each row is a test case, mean over the classes{_runs(effect)} Below: the mean and its "
+        f"{100 * found.level:g} % interval."
     )
     up = sum(value > 0 for value in effect.cases.values())
     alt = (
@@ -75,7 +76,7 @@ def class_picture(found: Comparison, modality: str, metric: str, name: str) -> P
     """Mean difference and interval of each class, over the dots of its test cases."""
     effects = [e for e in found.effects if (e.modality, e.metric) == (modality, metric)]
     effects = effects[::-1] if len(effects) > 2 else effects[:1]  # the mean lowest
-    figure, axes = new_figure(7.2, 1.3 + 0.36 * len(effects))
+    figure, axes = new_figure(WIDTH, 1.3 + 0.36 * len(effects))
     _zero(axes)
     factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
     for row, effect in enumerate(effects):
@@ -104,7 +105,7 @@ def _zero(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _interval(axes: Axes, effect: Effect, row: float, factor: float) -> None:
+def _interval(axes: Axes, effect: Effect, row: float | int, factor: float) -> None:
     """The mean as a diamond on its interval."""
     if math.isfinite(effect.low):
         axes.plot([effect.low * factor, effect.high * factor], [row, row], color=INK,
@@ -138,4 +139,6 @@ def _axis_words(metric: str) -> str:
 
 
 def _runs(effect: Effect) -> str:
-    return " and the runs" if len(effect.pairs) > 1 else ""
+    """End of the caption's first sentence, and what the small dots are, if there are any."""
+    several = sum(map(len, effect.pairs.values())) > len(effect.cases)
+    return " and the runs. Small dots: single runs." if several else "."

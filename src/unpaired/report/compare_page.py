@@ -28,7 +28,7 @@ from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture
 from unpaired.report.markup import Markup, note, number, section, table, tag
 
-HEAD = ("class", "difference", "interval", "p", "Holm p", "cases", "undefined")
+HEAD = ("class", "difference", "interval", "p", "Holm p", "cases", "undefined a / b")
 
 
 def write_comparison(folder: Path, found: Sequence[Comparison], metric: str) -> Path:
@@ -174,10 +174,9 @@ def _part(number_: int, one: Comparison, metric: str, pictures: list[Picture]) -
         content += [tag("h3", shown_modality(m)), tag("p", sentence(one, m, metric), cls="answer")]
         content += [note(words) for words in caveats(one, m, metric)]
         ending = f"{number_}_{one.modalities.index(m) + 1}"
-        made = [
-            case_picture(one, m, metric, f"cases_{ending}"),
-            class_picture(one, m, metric, f"classes_{ending}"),
-        ]
+        made = [case_picture(one, m, metric, f"cases_{ending}")]
+        if len(table_rows(one, m, metric)) > 1:
+            made.append(class_picture(one, m, metric, f"classes_{ending}"))
         pictures += made
         content.append(tag("div", *(picture.html() for picture in made), cls="gallery"))
         for name in dict.fromkeys(e.metric for e in one.effects):

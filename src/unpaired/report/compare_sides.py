@@ -197,7 +197,7 @@ def check_alike(pair: Pair, modality: str) -> None:
                 f"{pair.a[0].root} and {run.root} have other classes of {modality}: "
                 f"{', '.join(classes)} and {', '.join(others)}. Compare runs of one label set."
             )
-        for key in first.keys() & found.keys():
+        for key in [key for key in first if key in found]:
             sizes = first[key].truth_voxels, found[key].truth_voxels
             if sizes[0] != sizes[1]:
                 raise DataError(

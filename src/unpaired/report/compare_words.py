@@ -23,7 +23,7 @@ def sentence(found: Comparison, modality: str, metric: str) -> str:
     """The answer: what b did to this metric of this modality, against a, and how sure that is."""
     effect = found.of(modality, metric)
     what = f"{shown_modality(modality)} {title(metric)}"
-    subject, against, over = _subjects(found)
+    subject, against = _subjects(found)
     if math.isnan(effect.low):
         count = effect.difference.n_cases
         return (
@@ -37,6 +37,7 @@ def sentence(found: Comparison, modality: str, metric: str) -> str:
         judged = ""
         if better is False:
             judged = ", which is better," if word == "lowered" else ", which is worse,"
+        over = f"{'over' if word == 'raised' else 'against'} {against}"
         return f"{subject} {word} {what} by {amount(metric, abs(mean))}{judged} {over} {sure}."
     name = subject[0].lower() + subject[1:] if subject.startswith("Training") else subject
     return (
@@ -61,6 +62,8 @@ def caveats(found: Comparison, modality: str, metric: str) -> Iterator[str]:
             "One run a side: the interval holds the chance of the test cases, not that of the "
             "training; another seed may say otherwise."
         )
+    elif len(found.pairs) == 2:
+        yield f"Two {found.unit}s are few: what another training would give is hardly known."
     word = direction(effect)
     if word and effect.p > 1 - found.level:
         yield (
@@ -142,15 +145,13 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _subjects(found: Comparison) -> tuple[str, str, str]:
-    """Who did it, against whom, and that with its preposition."""
+def _subjects(found: Comparison) -> tuple[str, str]:
+    """Who did it, and against whom."""
     a, b = found.a.modalities, found.b.modalities
     if set(a) == set(b):
-        return found.b.name, found.a.name, f"over {found.a.name}"
-    alone = " alone" if len(a) == 1 else ""
-    against = f"{_listed(a)}{alone}"
-    own = " alone" if len(b) == 1 else ""
-    return f"Training with {_listed(b)}{own}", against, f"over {against}"
+        return found.b.name, found.a.name
+    left, right = (_listed(names) + (" alone" if len(names) == 1 else "") for names in (a, b))
+    return f"Training with {right}", left
 
 
 def _listed(names: Sequence[str]) -> str:
