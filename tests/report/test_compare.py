@@ -212,7 +212,7 @@ def test_folders_that_are_no_evaluated_runs_are_refused(tmp_path):
     [
         ({"train": {"mr": 5}}, "training cases of mr differ: 3 in base, 5 in other, 3 of them"),
         ({"plan": {"spacing_mm": [3, 3, 3]}}, "other grids: spacing_mm is 6 x 3 x 3 and 3 x 3 x 3"),
-        ({"plan": {"modalities": {"mr": {"zscore": "dataset", "new": 1}}}}, "intensities of mr are treated differently"),
+        ({"plan": {"modalities": {"mr": {"zscore": "dataset"}}}}, "intensities of mr are treated"),
         ({"steps": 40}, "did not train equally long: 50 and 40 steps"),
         ({"data": "elsewhere"}, "come from two folders: data/mr and elsewhere/mr"),
         ("train.steps=99", r"The number of steps differ \(train.steps is 20000 and 99\)"),
