@@ -20,7 +20,7 @@ NAME = "reproduce"
 PHANTOM = "phantom"
 
 Which = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="EXPERIMENT",
         help="table1, table2, table4, table5, table6, table7, fig5, draws, three, scaling or "
@@ -35,7 +35,7 @@ Data = Annotated[
         help="A modality's name and folder, in the order first, second; or phantom.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds, or draws, of each row.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of minutes, not a result.")]
@@ -49,12 +49,21 @@ Dry = Annotated[bool, typer.Option("--plan", help="Only say what would be run.")
 Paper = Annotated[
     bool, typer.Option("--paper", help="These are the paper's data: print its numbers beside.")
 ]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="DIR", help="Also copy the records, without weights, here."),
+]
+Stored = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="DIR", help="Run nothing: write --page from stored records."),
+]
+Page = Annotated[Path, typer.Option("--page", metavar="FILE", help="Of --results.")]
 
 
 def command(
-    which: Which,
-    out: Out,
+    which: Which = None,
     overrides: Overrides = None,
+    out: Out = None,
     data: Data = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -65,9 +74,17 @@ def command(
     one_split: Fixed = False,
     plan_only: Dry = False,
     paper: Paper = False,
+    store: Store = None,
+    results: Stored = None,
+    page: Page = Path("docs/results.md"),
     as_json: Json = False,
 ) -> None:
     """Run what a table needs and is missing, then print it. The same command goes on."""
+    if results is not None:
+        _write_page(results, page)
+        return
+    if which is None or out is None:
+        raise UsageError("say which experiment and where: unpaired reproduce table5 --out DIR ...")
     from unpaired.experiments.rows import EXPERIMENTS
     from unpaired.experiments.study import open_study, plan_jobs
 
@@ -85,9 +102,16 @@ def command(
     if plan_only:
         return
     failures = _run(todo, out, jobs)
-    _finish(experiment, study, known, reasons, count, failures, paper, as_json)
+    _finish(experiment, study, known, reasons, count, failures, paper, store, as_json)
     if quick:
         note("This was a smoke test: the budget is far too small to compare rows.")
+
+
+def _write_page(folder: Path, page: Path) -> None:
+    from unpaired.experiments.store import write_page
+
+    for path in write_page(folder, page):
+        say(f"Written: {path}")
 
 
 def _study(
@@ -171,16 +195,20 @@ def _finish(
     seeds: int,
     failures: dict[str, str],
     paper: bool,
+    folder: Path | None,
     as_json: bool,
 ) -> None:
     from unpaired.experiments.collect import collect, write_results
     from unpaired.experiments.render import markdown
+    from unpaired.experiments.store import store
     from unpaired.experiments.study import modalities_of
 
     names = modalities_of(experiment, study)
     printed = dict(zip(names, ("CT", "MR"), strict=False)) if paper else {}
     results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
     paths = write_results(results, study.out)
+    if folder is not None:
+        paths["stored"] = store(results, jobs, folder)
     if as_json:
         say_json(
             {

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.figure import figure
 from unpaired.experiments.record import Record, read_record
@@ -32,10 +33,14 @@ def collect(
         _result(row, jobs, reasons.get(row.name, ""), seeds, failures or {})
         for row in experiment.rows
     ]
-    found = [r for row in rows for records in row.records.values() for r in records]
-    classes = tuple(dict.fromkeys(one.cls for record in found for one in record.scores["prepared"]))
     why = tuple(f"{name} was not run: {text}" for name, text in reasons.items())
-    return Results(experiment, tuple(rows), tuple(modalities), classes, printed or {}, why)
+    return Results(experiment, tuple(rows), tuple(modalities), classes_of(rows), printed or {}, why)
+
+
+def classes_of(rows: Sequence[Result]) -> tuple[str, ...]:
+    """The classes that were scored, in the order of the data."""
+    found = [r for row in rows for records in row.records.values() for r in records]
+    return tuple(dict.fromkeys(one.cls for record in found for one in record.scores[PREPARED]))
 
 
 def _result(

@@ -15,6 +15,7 @@ from unpaired.experiments.study import Job
 from unpaired.experiments.worker import FAILURE
 
 INTERRUPTED = 5
+WORKER = (sys.executable, "-m", "unpaired.experiments.worker")
 PATIENCE_SECONDS, SAME_WISH_SECONDS = 600.0, 2.0
 """For runs to save themselves after an interruption; a second one after a while ends them."""
 
@@ -36,7 +37,11 @@ class _Running:
 
 
 def run_jobs(
-    jobs: Sequence[Job], prepared: Path, at_a_time: int, ended: Callable[[Ended], None]
+    jobs: Sequence[Job],
+    prepared: Path,
+    at_a_time: int,
+    ended: Callable[[Ended], None],
+    worker: Sequence[str] = WORKER,
 ) -> list[Ended]:
     """Run every job that lacks a record.
 
@@ -44,6 +49,7 @@ def run_jobs(
         at_a_time: processes; each takes its share of the CPU's cores unless train.threads says
             otherwise.
         ended: called after each run.
+        worker: the command of a run's process, to which job.json is added.
 
     Raises:
         Interrupted: a signal came, or a run was stopped by one; every run has saved itself.
@@ -55,7 +61,7 @@ def run_jobs(
     with _stopped_at_the_end(running):
         while waiting or running:
             while waiting and len(running) < at_a_time:
-                running.append(_start(_with_threads(waiting.pop(0), threads), prepared))
+                running.append(_start(_with_threads(waiting.pop(0), threads), prepared, worker))
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 found.append(_ended(one))
@@ -71,11 +77,11 @@ def _with_threads(job: Job, threads: int) -> Job:
     return job
 
 
-def _start(job: Job, prepared: Path) -> _Running:
+def _start(job: Job, prepared: Path, worker: Sequence[str]) -> _Running:
     path = write_job(job, prepared)
     with (job.folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "unpaired.experiments.worker", str(path)],
+            [*worker, str(path)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -1,0 +1,133 @@
+"""The whole way on toy scans: killed and gone on equals unbroken; the tests of a trained run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_study import toy_study
+
+from unpaired.engine.evaluate import read_evaluation
+from unpaired.engine.test import evaluate_run
+from unpaired.experiments.collect import collect
+from unpaired.experiments.execute import execute, read_job, write_job
+from unpaired.experiments.record import Record, read_record
+from unpaired.experiments.render import markdown
+from unpaired.experiments.rows import EXPERIMENTS
+from unpaired.experiments.study import DEFAULT, Job, Study, plan_jobs
+
+STEPS = ("train.steps=30", "train.steps_per_epoch=3")
+TABLE = EXPERIMENTS["scaling"]
+
+
+def the_job(study: Study) -> Job:
+    """Ours, tested with and without gains."""
+    jobs, _ = plan_jobs(TABLE, study, [0], [TABLE.rows[0], TABLE.rows[1]])
+    (job,) = jobs.values()
+    return job
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Job]:
+    """An unbroken run in this process."""
+    study = toy_study(tmp_path_factory.mktemp("whole"), *STEPS)
+    job = the_job(study)
+    execute(job, study.out / "prepared")
+    return study, job
+
+
+def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> None:
+    _, job = whole
+    record = read_record(job.record(DEFAULT))
+    evaluate_run(job.folder, device="cpu")
+    scores = read_evaluation(job.folder / "evaluation").scores
+    wanted = {(s.modality, s.case, s.cls): s for s in scores}
+    assert len(wanted) == len(record.scores["native"]) == 4
+    for one in record.scores["native"]:
+        other = wanted[one.modality, one.case, one.cls]
+        assert one.dice == pytest.approx(other.dice, abs=1e-5, nan_ok=True)
+        assert one.asd_mm == pytest.approx(other.asd_mm, abs=1e-4, nan_ok=True)
+
+
+def test_the_prepared_scores_are_by_counting(whole: tuple[Study, Job]) -> None:
+    """The scans lie on the grid already, so the cached label is the file's, turned."""
+    from unpaired.data.prepared import open_prepared
+    from unpaired.engine.test import read_recorded
+
+    _, job = whole
+    record = read_record(job.record(DEFAULT))
+    recorded = read_recorded(job.folder)
+    cases = {(m, c.id): c for m, cs in open_prepared(recorded.prepared).cases.items() for c in cs}
+    for one in record.scores["prepared"]:
+        label = cases[one.modality, one.case].label()
+        assert label is not None
+        index = recorded.classes.index(one.cls)
+        assert one.truth_voxels == int(np.count_nonzero(np.asarray(label) == index))
+        if not np.isnan(one.asd_mm):
+            assert one.extra["asd_voxels"] == pytest.approx(one.asd_mm, rel=1)
+            assert one.extra["asd_voxels"] != one.asd_mm
+
+
+def test_without_gains_the_same_network_is_tested_otherwise(whole: tuple[Study, Job]) -> None:
+    study, job = whole
+    with_gains, without = (read_record(job.record(test)) for test in job.tests)
+    assert with_gains.identity == without.identity
+    assert dice(with_gains) != dice(without)
+    jobs, reasons = plan_jobs(TABLE, study, [0], TABLE.rows)
+    text = markdown(collect(TABLE, jobs, reasons, ("a", "b"), [0]))
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()}
+    assert "not run" not in lines["Ours, no gains at test"]
+    assert "not run" in lines["Joint V3"]
+
+
+def test_what_is_kept_names_no_folder(whole: tuple[Study, Job]) -> None:
+    study, job = whole
+    text = job.record(DEFAULT).read_text()
+    assert str(study.out) not in text and str(study.data["a"]) not in text
+    assert "spacing_mm" in text and '"training"' in text
+
+
+def test_a_job_is_read_as_it_was_written(whole: tuple[Study, Job], tmp_path: Path) -> None:
+    study, job = whole
+    path = write_job(replace(job, folder=tmp_path), study.out / "prepared")
+    found, prepared = read_job(path)
+    assert prepared == study.out / "prepared"
+    assert found.config == job.config and found.tests == job.tests
+    assert (found.identity, found.split, found.seed) == (job.identity, job.split, job.seed)
+
+
+def dice(record: Record) -> list[float]:
+    return [one.dice for one in record.scores["prepared"]]
+
+
+@pytest.mark.slow
+def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: Path) -> None:
+    """SIGKILL in the middle of a training; the same command ends it."""
+    study, job = whole
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-c", "from unpaired.cli import main; main()", "reproduce", "scaling",
+        "--rows", "Ours (w/ CR); Ours, no gains at test",
+        *(f"--data={m}={root}" for m, root in study.data.items()),
+        "--config", str(study.file), "--out", str(out), "--seeds", "1", *STEPS,
+    ]  # fmt: skip
+    caller = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    run = out / "runs" / job.folder.name
+    end = time.monotonic() + 200
+    while not (run / "checkpoints" / "last.pt").exists():
+        assert caller.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(caller.pid, signal.SIGKILL)
+    caller.wait()
+    assert not (run / "record_as_trained.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1 runs to do" in done.stdout and "Ours, no gains at test" in done.stdout
+    for test in job.tests:
+        broken, unbroken = read_record(run / f"record_{test}.json"), read_record(job.record(test))
+        assert repr(broken.scores) == repr(unbroken.scores)  # nan is nan
+        assert broken.curve == unbroken.curve and broken.identity == unbroken.identity

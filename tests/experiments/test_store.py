@@ -1,0 +1,118 @@
+"""Stored records give the same page again, byte for byte; no number of it was typed."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_results import made_record, made_results
+
+from unpaired.data.split import Split
+from unpaired.errors import DataError, UsageError
+from unpaired.experiments.cells import Results
+from unpaired.experiments.record import read_record, write_record
+from unpaired.experiments.render import markdown
+from unpaired.experiments.store import load, store, write_page
+from unpaired.experiments.study import Job, record_name
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def jobs_of(results: Results, runs: Path) -> dict[str, Job]:
+    """Run folders with the records of made-up results, read back as a call would."""
+    jobs: dict[str, Job] = {}
+    for result in results.rows:
+        for seed, records in result.records.items():
+            for record in records:
+                name = re.sub(r"\W+", "_", record.identity)
+                job = Job(runs / name, name, None, {}, Split({}, {}, {}), seed)  # type: ignore[arg-type]
+                job.rows.append((result.row.name, seed))
+                write_record(job.record(record_name(result.row)), record)
+                jobs[name] = job
+    return jobs
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = made_record("row", 1, "ct", "mr")
+    path = tmp_path / "record.json"
+    write_record(path, record)
+    found = read_record(path)
+    for name in ("identity", "modalities", "facts", "split", "floor", "parameters", "curve"):
+        assert getattr(found, name) == getattr(record, name)
+    for grid, scores in record.scores.items():
+        for ours, theirs in zip(found.scores[grid], scores, strict=True):
+            assert (ours.case, ours.cls, ours.truth_voxels) == (
+                theirs.case, theirs.cls, theirs.truth_voxels,
+            )  # fmt: skip
+            assert ours.dice == pytest.approx(theirs.dice, abs=5e-6, nan_ok=True)
+            assert ours.asd_mm == pytest.approx(theirs.asd_mm, abs=5e-5, nan_ok=True)
+            voxels = theirs.extra["asd_voxels"]
+            assert ours.extra.get("asd_voxels", float("nan")) == pytest.approx(
+                voxels, abs=5e-5, nan_ok=True
+            )
+    write_record(tmp_path / "again.json", found)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+    path.write_text(path.read_text().replace('"version": 1', '"version": 99'))
+    with pytest.raises(DataError, match="no record of this version"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("name", ["table5", "scaling"])
+def test_stored_results_are_the_results(name: str, tmp_path: Path) -> None:
+    results = made_results(name, seeds=2, left_out=1, paper=name == "table5")
+    results = replace(results, notes=("A row was not run: why.",))
+    index = store(results, jobs_of(results, tmp_path / "runs"), tmp_path / "docs" / "phantom")
+    found = load(index)
+    assert markdown(found) == markdown(results)
+    assert "not run" in markdown(found)
+
+
+def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
+    page, folder = tmp_path / "results.md", tmp_path / "results"
+    page.write_text("# Results\n\nProse.\n\n<!-- reproduce phantom/table7: begin -->\nold\n"
+                    "<!-- reproduce phantom/table7: end -->\n\nMore prose.\n")  # fmt: skip
+    for name in ("table7", "fig5"):
+        results = made_results(name)
+        store(results, jobs_of(results, tmp_path / name), folder / "phantom")
+    written = write_page(folder, page)
+    first = page.read_bytes()
+    text = first.decode()
+    assert {path.name for path in written} == {"results.md", "table7.png", "fig5.png"}
+    assert text.index("Prose.") < text.index("### Table 7") < text.index("More prose.")
+    assert text.index("More prose.") < text.index("### Fig. 5") and "old" not in text
+    assert "](results/phantom/table7.png)" in text
+    page.write_text(text.replace("Joint V3 + L_mcr |", "Joint V3 + L_mcr | 99.9 |"))
+    write_page(folder, page)
+    assert page.read_bytes() == first
+    record = next((folder / "phantom" / "records").glob("*.json"))
+    record.write_text(record.read_text().replace("0.9", "0.8"))
+    write_page(folder, page)
+    assert page.read_bytes() != first
+
+
+def test_nothing_stored_and_a_damaged_index_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no stored results"):
+        write_page(tmp_path, tmp_path / "page.md")
+    (tmp_path / "phantom").mkdir()
+    (tmp_path / "phantom" / "table5.json").write_text('{"experiment": "table99"}')
+    with pytest.raises(DataError, match="no index of results"):
+        write_page(tmp_path, tmp_path / "page.md")
+
+
+def test_the_projects_own_page_comes_from_its_records(tmp_path: Path) -> None:
+    """No number in the generated parts of docs/results.md was typed."""
+    folder, page = DOCS / "results", DOCS / "results.md"
+    marks = re.findall(r"<!-- reproduce (\S+): begin -->", page.read_text())
+    stored = sorted(f"{p.parent.name}/{p.stem}" for p in folder.glob("*/*.json"))
+    assert sorted(marks) == stored
+    if not stored:
+        return
+    copy = tmp_path / "results.md"
+    copy.write_bytes(page.read_bytes())
+    mirror = tmp_path / "results"
+    for path in folder.rglob("*.json"):
+        target = mirror / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    write_page(mirror, copy)
+    assert copy.read_bytes() == page.read_bytes()
