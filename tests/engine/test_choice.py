@@ -1,6 +1,7 @@
 """Which weights become the model."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_best_is_the_highest_smoothed_score(scores: list[float]) -> None:
     kept = [i for i, score in enumerate(scores) if choice.better(score, i)]
     smoothed = smoothed_by_hand(scores)
     assert smoothed[kept[-1]] > max(smoothed) - 1e-12
-    assert all(smoothed[a] < smoothed[b] + 1e-12 for a, b in zip(kept, kept[1:], strict=False))
+    assert all(smoothed[a] < smoothed[b] + 1e-12 for a, b in pairwise(kept))
     assert choice.kept_score == scores[kept[-1]] and choice.best_epoch == kept[-1]
 
 
