@@ -90,8 +90,8 @@ def test_cases_alone_equal_all_resamples_in_a_loop():
 
 
 def test_groups_of_their_own_cases_equal_a_loop():
-    groups = {0: [0.1, 0.9, 0.4], 1: [2.0, 2.5], 2: [-1.0, 0.0, -0.5, 0.3]}
     rng = np.random.default_rng(0)
+    groups = {g: (g + rng.normal(size=n)).tolist() for g, n in enumerate((3, 6, 4))}
     means = []
     for _ in range(20_000):
         drawn = []

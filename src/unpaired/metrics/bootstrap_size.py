@@ -7,8 +7,9 @@ def crossed_size(table: np.ndarray) -> tuple[float, float]:
     """Of a table [groups cases] (nan: none) whose rows and whose columns are random.
 
     The variance of the mean is that of the row means over the rows plus that of the column means
-    over the columns, less the residual's, which both hold (Cornfield and Tukey 1956); degrees of
-    freedom after Satterthwaite, Biometrics Bulletin 2 (1946) 110-114. One row: s^2 / n and n - 1.
+    over the columns, less the residual's, which both hold (Cornfield and Tukey 1956), and no less
+    than any of the three; degrees of freedom after Satterthwaite, Biometrics Bulletin 2 (1946)
+    110-114. One row: s^2 / n and n - 1.
     """
     rows, columns = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
     parts = [
@@ -24,7 +25,7 @@ def crossed_size(table: np.ndarray) -> tuple[float, float]:
     if len(parts) == 2 and np.isfinite(table).all():
         rest = table - rows[:, None] - columns + table.mean()
         both = float((rest**2).sum()) / (parts[0][1] * parts[1][1]) / table.size
-    return max(total - both, *(variance for variance, _ in parts)), freedom
+    return max(total - both, both, *(variance for variance, _ in parts)), freedom
 
 
 def nested_size(padded: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+
 from unpaired.engine.evaluation_files import METRICS, value_of
 from unpaired.errors import UsageError
 from unpaired.metrics.statistics import (
@@ -22,6 +24,8 @@ from unpaired.report.run import Run
 
 MEAN = ""
 """Stands for the mean over the classes, case by case."""
+WITHIN_ONE = ("dice", "nsd")
+"""Scores in [0, 1]: their differences end at -1 and 1, and so do intervals."""
 Table = dict[int, dict[str, float]]
 """Number of the pair of runs -> case -> value."""
 
@@ -147,6 +151,8 @@ def _effect(part: _Class, modality: str, cls: str, metric: str, level: float) ->
         groups=[k for k, _, _ in rows],
         cases=[c for _, c, _ in rows],
     )
+    if metric in WITHIN_ONE:
+        low, high = np.clip([low, high], -1, 1).tolist()
     by_case = sorted(rows, key=lambda row: row[1])
     cases = {
         case: mean_of([d for _, _, d in group])
