@@ -54,7 +54,7 @@ def test_the_description_is_readable_and_complete(tmp_path: Path) -> None:
 
 
 def test_no_folder_of_the_machine_is_passed_on(tmp_path: Path) -> None:
-    home = "/home/somebody/private"
+    home = "/data/somebody/private"
     more = [f"data.splits={home}/splits_final.json", f"model.pretrained={home}/swin.safetensors"]
     plan = tiny_plan()
     begun = f"train.init_from={home}/run"

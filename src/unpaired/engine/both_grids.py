@@ -16,7 +16,7 @@ from unpaired.config import config_from_toml
 from unpaired.data.dataset import Case
 from unpaired.data.prepared import PreparedCase, open_prepared
 from unpaired.data.preprocess import preprocess, slices, to_classes
-from unpaired.data.volume import read_label
+from unpaired.data.read import read_label_image
 from unpaired.engine.device import autocast_dtype, find_device
 from unpaired.engine.evaluate import Score
 from unpaired.engine.images import volumes_of
@@ -95,7 +95,7 @@ def _score_case(
     task: _Task, modality: str, case: Case, cached: PreparedCase
 ) -> dict[str, list[Score]]:
     assert case.label is not None
-    truth, prepared_truth = read_label(case.label), cached.label()
+    truth, prepared_truth = read_label_image(case.label), cached.label()
     assert prepared_truth is not None
     prepared, native = _segment(task, modality, case)
     if cached.frame is not None:  # the literature's network sees the crop, not the scan
