@@ -21,8 +21,8 @@ def made_scores(rng: np.random.Generator, modality: str, cases: int) -> list[Sco
     for n in range(cases):
         for cls in CLASSES:
             absent, empty = n == 0 and cls == "spleen", n == 1 and cls == "liver"
-            dice = np.nan if absent else 0.0 if empty else rng.uniform(0.5, 1)
-            asd = np.nan if absent or empty else rng.uniform(0.5, 3)
+            dice = np.nan if absent else 0.0 if empty else round(rng.uniform(0.5, 1), 5)
+            asd = np.nan if absent or empty else round(rng.uniform(0.5, 3), 3)
             found.append(
                 Score(
                     modality, f"{modality}_{n}", cls,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made_results import made_record, made_results
 
+from unpaired.config import Config
 from unpaired.data.split import Split
 from unpaired.errors import DataError, UsageError
 from unpaired.experiments.cells import Results
@@ -25,7 +26,7 @@ def jobs_of(results: Results, runs: Path) -> dict[str, Job]:
         for seed, records in result.records.items():
             for record in records:
                 name = re.sub(r"\W+", "_", record.identity)
-                job = Job(runs / name, name, None, {}, Split({}, {}, {}), seed)  # type: ignore[arg-type]
+                job = Job(runs / name, name, Config(), {}, Split({}, {}, {}), seed)
                 job.rows.append((result.row.name, seed))
                 write_record(job.record(record_name(result.row)), record)
                 jobs[name] = job

@@ -108,6 +108,13 @@ def test_colours_are_the_papers_or_apart():
     colours = class_colours(names)
     assert colours["spleen"] == "#e0352b" and colours["Liver"] == "#e9b000"
     assert len(set(colours.values())) == 5
+    heart = ["background", "myocardium", "left atrium", "left ventricle", "ascending aorta"]
+    assert class_colours(heart) == {
+        "ascending aorta": "#e0352b", "left atrium": "#2fa84f",
+        "left ventricle": "#2f6fe4", "myocardium": "#e9b000",
+    }  # fmt: skip
+    both = class_colours(["background", "liver", "myocardium", "spleen", "AA"])
+    assert both["liver"] == "#e9b000" and len(set(both.values())) == 4
     assert class_colours(["background", "a", "b"]) == {"a": "#0072B2", "b": "#E69F00"}
     assert len(class_colours([str(i) for i in range(60)])) == 59
 

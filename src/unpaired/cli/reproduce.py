@@ -12,6 +12,7 @@ from unpaired.cli.show import memory, note, say, say_json
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
+    from unpaired.experiments.cells import Results
     from unpaired.experiments.pool import Ended
     from unpaired.experiments.rows import Experiment, Row
     from unpaired.experiments.study import Job, Study
@@ -53,6 +54,9 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="Also copy the records, without weights, here."),
 ]
+Overlays = Annotated[
+    bool, typer.Option("--overlays", help="Also a picture as Fig. 4: a case a modality, all rows.")
+]
 Stored = Annotated[
     Path | None,
     typer.Option("--results", metavar="DIR", help="Run nothing: write --page from stored records."),
@@ -75,6 +79,7 @@ def command(
     plan_only: Dry = False,
     paper: Paper = False,
     store: Store = None,
+    overlays: Overlays = False,
     results: Stored = None,
     page: Page = Path("docs/results.md"),
     as_json: Json = False,
@@ -102,7 +107,7 @@ def command(
     if plan_only:
         return
     failures = _run(todo, out, jobs)
-    _finish(experiment, study, known, reasons, count, failures, paper, store, as_json)
+    _finish(experiment, study, known, reasons, count, failures, paper, store, overlays, as_json)
     if quick:
         note("This was a smoke test: the budget is far too small to compare rows.")
 
@@ -196,6 +201,7 @@ def _finish(
     failures: dict[str, str],
     paper: bool,
     folder: Path | None,
+    pictures: bool,
     as_json: bool,
 ) -> None:
     from unpaired.experiments.collect import collect, write_results
@@ -207,6 +213,8 @@ def _finish(
     printed = dict(zip(names, ("CT", "MR"), strict=False)) if paper else {}
     results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
     paths = write_results(results, study.out)
+    if pictures and (overlays := _overlays(results, jobs, study.out)) is not None:
+        paths["overlays"] = overlays
     if folder is not None:
         paths["stored"] = store(results, jobs, folder)
     if as_json:
@@ -222,3 +230,21 @@ def _finish(
         return
     say(markdown(results))
     say(f"Written: {', '.join(str(path) for path in paths.values())}")
+
+
+def _overlays(results: "Results", jobs: "dict[str, Job]", out: Path) -> Path | None:
+    """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
+    from unpaired.experiments.shown import median_case, predictions_of
+    from unpaired.files import atomic
+    from unpaired.report.gallery import Line, gallery
+
+    lines = []
+    for m in results.modalities:
+        if (case := median_case(results, m, 0)) is not None:
+            lines.append(Line(m, case, predictions_of(results, jobs, m, case, 0)))
+    if not any(line.runs for line in lines):
+        return None
+    path = out / f"{results.experiment.name}_overlays.png"
+    with atomic(path) as temporary:
+        temporary.write_bytes(gallery([line for line in lines if line.runs]))
+    return path

@@ -18,14 +18,23 @@ INK, MUTED, LINE = "#1b2733", "#5a6b7b", "#d9e0e6"
 FONT = "DejaVu Sans"
 DPI = 160
 
+RED, GREEN, BLUE, YELLOW = "#e0352b", "#2fa84f", "#2f6fe4", "#e9b000"
 # The paper's colours (its Fig. 4), in tones that read on white and on a grey image.
 PAPER = {
-    "spleen": "#e0352b",
-    "right kidney": "#2fa84f",
-    "kidney right": "#2fa84f",
-    "left kidney": "#2f6fe4",
-    "kidney left": "#2f6fe4",
-    "liver": "#e9b000",
+    "spleen": RED,
+    "right kidney": GREEN,
+    "kidney right": GREEN,
+    "left kidney": BLUE,
+    "kidney left": BLUE,
+    "liver": YELLOW,
+    "ascending aorta": RED,
+    "aa": RED,
+    "left atrium": GREEN,
+    "lac": GREEN,
+    "left ventricle": BLUE,
+    "lvc": BLUE,
+    "myocardium": YELLOW,
+    "lvm": YELLOW,
 }
 # Okabe and Ito's set, told apart by all common forms of colour vision.
 SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800")
@@ -50,9 +59,17 @@ class Picture:
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
-    """A colour per foreground class: the paper's for its four organs, otherwise a safe set."""
+    """A colour per foreground class: the paper's for its organs, otherwise a safe set.
+
+    Of two organs that the paper gives one colour, one of its heart and one of its abdomen, the
+    first keeps it.
+    """
     names = list(classes)[1:]
-    known = {name: PAPER[key] for name in names if (key := canonical_name(name)) in PAPER}
+    known: dict[str, str] = {}
+    for name in names:
+        colour = PAPER.get(canonical_name(name))
+        if colour is not None and colour not in known.values():
+            known[name] = colour
     more = [to_hex(colour) for colour in colormaps["tab20"].colors]  # type: ignore[attr-defined]
     rest = SAFE if not known else ("#8a4fbf", "#12a5a5", "#e87fb0", "#8c6239", *SAFE)
     spare = iter([c for c in (*rest, *more * 20) if c not in known.values()])

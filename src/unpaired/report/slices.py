@@ -57,8 +57,11 @@ def best_median_worst(run: Run, modality: str) -> dict[str, str]:
     return found if len(cases) != 1 else {"only case": cases[0]}
 
 
-def load_slice(run: Run, modality: str, case: str) -> Slice:
+def load_slice(run: Run, modality: str, case: str, by_truth: bool = False) -> Slice:
     """Read a case and choose the slice that shows most of every class of the truth.
+
+    Args:
+        by_truth: crop to the body and the truth only, so that pictures of several runs are alike.
 
     Raises:
         DataError: a file is missing or at fault, or the three lie on different grids.
@@ -85,7 +88,8 @@ def load_slice(run: Run, modality: str, case: str) -> Slice:
     low, high = window(run, modality, arrays[0])
     best = richest_slice(arrays[1])
     picture = [np.ascontiguousarray(a[best]) for a in arrays]
-    box = body_box(picture[0], np.maximum(picture[1], picture[2]), low, high)
+    inside = picture[1] if by_truth else np.maximum(picture[1], picture[2])
+    box = body_box(picture[0], inside, low, high)
     image_2d, truth_2d, prediction_2d = (a[box] for a in picture)
     return Slice(
         image_2d.astype(np.float32), truth_2d, prediction_2d, low, high, (rows, columns),
