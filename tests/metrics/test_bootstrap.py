@@ -9,6 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unpaired.metrics.bootstrap import _by_group, _nested
 from unpaired.metrics.bootstrap_size import crossed_size, nested_size
 from unpaired.metrics.statistics import bootstrap_interval
 
@@ -106,6 +107,13 @@ def test_groups_of_their_own_cases_equal_a_loop():
     assert found == pytest.approx(expected, abs=0.12)
 
 
+def test_a_group_keeps_its_number_of_cases():
+    """Two zeros and nine ones: drawn once each, they still weigh two to nine."""
+    padded, sizes = _by_group(np.repeat([0.0, 1.0], [2, 9]), [0] * 2 + [1] * 9)
+    means = _nested(padded, sizes, np.random.default_rng(0), 200)
+    assert set(np.round(means, 9)) == {0.0, round(9 / 11, 9), 1.0}
+
+
 def test_shared_cases_equal_a_loop():
     table = np.random.default_rng(3).normal(size=(3, 5)) + np.array([[0.0], [1.0], [3.0]])
     table[1, 4] = np.nan
@@ -190,9 +198,9 @@ def test_19_of_20_intervals_hold_the_truth(groups, cases, stds, shared):
 
 def test_the_estimated_variance_is_right_on_average():
     rng = np.random.default_rng(0)
-    tables = [simulated(4, 5, 0.7, 1.0, 0.5, rng, True) for _ in range(3000)]
-    truth = 0.7**2 / 4 + 1 / 5 + 0.5**2 / 20
-    assert np.mean([crossed_size(t)[0] for t in tables]) == pytest.approx(truth, rel=0.1)
+    tables = [simulated(4, 5, 1.5, 1.5, 2.0, rng, True) for _ in range(3000)]
+    truth = 1.5**2 / 4 + 1.5**2 / 5 + 2.0**2 / 20
+    assert np.mean([crossed_size(t)[0] for t in tables]) == pytest.approx(truth, rel=0.08)
     tables = [simulated(4, 5, 3.0, 1.0, 0.0, rng, False) for _ in range(3000)]
     sizes = np.full(4, 5)
     truth = 3.0**2 / 4 + 1 / 20
