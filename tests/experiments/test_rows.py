@@ -12,7 +12,7 @@ from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, to_toml
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.experiments import EXPERIMENTS, published
-from unpaired.experiments.rows import OURS, Row
+from unpaired.experiments.rows import OURS, PAYER, Row
 from unpaired.experiments.study import Study
 from unpaired.models import Joint
 
@@ -148,3 +148,13 @@ def test_table_4_takes_few_cases_of_one_modality() -> None:
         "One annotated MRI": (1, 1), "Three annotated MRI": (1, 3),
         "One annotated CT": (0, 1), "Three annotated CT": (0, 3),
     }  # fmt: skip
+
+
+def test_a_network_of_volumes_has_a_recipe_of_its_own() -> None:
+    grid = ('data.classes=["spleen", "liver"]', "data.patch=[128, 128]", "data.slice_axis=S")
+    study = Study({}, Path(), "phantom-benchmark", None, ("train.steps=7",), grid=grid)
+    own = study.recipe(*PAYER.overrides, row=PAYER)
+    assert (own.model.name, own.data.dims, own.train.steps) == ("payer", 3, 7)
+    assert own.data.classes == ("spleen", "liver") and own.data.spacing_mm == (6.0, 4.5, 4.5)
+    common = study.recipe(*OURS.overrides, row=OURS)
+    assert common.data.patch == (128, 128) and common.train.batch_size == 4

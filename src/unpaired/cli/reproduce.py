@@ -97,9 +97,10 @@ def command(
         raise UsageError(f"there is no experiment {which!r}; choose {', '.join(EXPERIMENTS)}.")
     experiment = EXPERIMENTS[which]
     count = seeds or (1 if quick else experiment.seeds)
-    study = open_study(
-        _study(experiment, out, data, preset, config, overrides or [], quick, one_split)
+    study, printed = _study(
+        experiment, out, data, preset, config, overrides or [], quick, one_split, paper
     )
+    study = open_study(study)
     chosen = {row.name for row in _rows(experiment, rows)}
     known, reasons = plan_jobs(experiment, study, range(count), experiment.rows)
     todo = [job for job in known.values() if chosen & {row for row, _ in job.rows}]
@@ -107,7 +108,7 @@ def command(
     if plan_only:
         return
     failures = _run(todo, out, jobs)
-    _finish(experiment, study, known, reasons, count, failures, paper, store, overlays, as_json)
+    _finish(experiment, study, known, reasons, count, failures, printed, store, overlays, as_json)
     if quick:
         note("This was a smoke test: the budget is far too small to compare rows.")
 
@@ -128,8 +129,10 @@ def _study(
     overrides: Sequence[str],
     quick: bool,
     one_split: bool,
-) -> "Study":
-    from unpaired.experiments import phantom
+    paper: bool,
+) -> "tuple[Study, dict[str, str]]":
+    """The study, and the paper's names of its modalities where they are the paper's data."""
+    from unpaired.experiments import papers, phantom
     from unpaired.experiments.study import Study
 
     if data == [PHANTOM]:
@@ -137,9 +140,13 @@ def _study(
             roots = phantom.scans(out / "data", experiment.modalities, quick, bar)
         layers = (*(phantom.QUICK if quick else ()), *overrides)
         chosen = preset or (None if config else phantom.PRESET)
-        return Study(roots, out, chosen, config, layers, redraw=False)
-    layers = (*(phantom.QUICK_STEPS if quick else ()), *overrides)
-    return Study(parse_data(data), out, preset, config, layers, redraw=not one_split)
+        return Study(roots, out, chosen, config, layers, redraw=False), {}
+    roots, layers = papers.in_order(parse_data(data)), (phantom.QUICK_STEPS if quick else ())
+    if paper or papers.is_papers(experiment, roots):
+        preset = preset or (None if config else experiment.preset)
+        layers, paper = (*papers.protocol(experiment, roots), *layers), True
+    study = Study(roots, out, preset, config, (*layers, *overrides), redraw=not one_split)
+    return study, papers.printed_names(roots) if paper else {}
 
 
 def _rows(experiment: "Experiment", names: str | None) -> "tuple[Row, ...]":
@@ -199,7 +206,7 @@ def _finish(
     reasons: dict[str, str],
     seeds: int,
     failures: dict[str, str],
-    paper: bool,
+    printed: dict[str, str],
     folder: Path | None,
     pictures: bool,
     as_json: bool,
@@ -210,7 +217,6 @@ def _finish(
     from unpaired.experiments.study import modalities_of
 
     names = modalities_of(experiment, study)
-    printed = dict(zip(names, ("CT", "MR"), strict=False)) if paper else {}
     results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
     paths = write_results(results, study.out)
     if pictures and (overlays := _overlays(results, jobs, study.out)) is not None:

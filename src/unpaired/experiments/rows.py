@@ -22,6 +22,8 @@ class Row:
         shots: (role, cases): of this modality (0 the first, 1 the second) only so many training
             cases; all of the others.
         at_test: what is changed in the trained model only before it is tested.
+        recipes: (preset of the study, preset of this row): where a network cannot take the
+            common recipe, such as one that sees volumes.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Row:
     who: Who = "all"
     shots: tuple[int, int] | None = None
     at_test: tuple[str, ...] = ()
+    recipes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,12 @@ V1_CR, V2_CR = (
     Row(f"Joint {name} (w/ CR)", (variant,)) for name, variant in (("V1", _V1), ("V2", _V2))
 )
 OURS = Row("Ours (w/ CR)", (_V3,))
-PAYER = Row("Payer et al.", ("model.name=payer", "data.dims=3", "data.patch=none"), "alone")
+PAYER = Row(
+    "Payer et al.",
+    ("model.name=payer", "data.dims=3", "data.patch=none", "data.plane=none"),
+    "alone",
+    recipes=(("phantom-benchmark", "payer-phantom"), ("cardiac-2d", "payer-3d")),
+)
 UMMKD = Row("UMMKD", ("model.name=ummkd",))
 SHARINGS = ("all", "encoder", "decoder", "middle")
 VALINDRIA = tuple(

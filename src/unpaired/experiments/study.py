@@ -52,9 +52,13 @@ class Study:
     cases: Mapping[str, Sequence[Case]] = field(default_factory=dict)
     forecast: Mapping[str, Any] = field(default_factory=dict)
 
-    def recipe(self, *more: str) -> Config:
-        """The recipe with further overrides on top."""
-        return load_config(self.preset, self.file, [*self.overrides, *self.grid, *more])
+    def recipe(self, *more: str, row: Row | None = None) -> Config:
+        """The recipe with further overrides on top; for a row with a recipe of its own, that."""
+        own = dict(row.recipes).get(self.preset or "") if row else None
+        if own is None:
+            return load_config(self.preset, self.file, [*self.overrides, *self.grid, *more])
+        classes = [text for text in self.grid if text.startswith("data.classes=")]
+        return load_config(own, self.file, [*self.overrides, *classes, *more])
 
 
 @dataclass
@@ -205,7 +209,8 @@ def record_name(row: Row) -> str:
 def _job(
     study: Study, row: Row, names: Sequence[str], group: Sequence[str], split: Split, seed: int
 ) -> Job:
-    config = study.recipe(*row.overrides, *_shots(row, names, seed), f"train.seed={seed}")
+    seeds = (*_shots(row, names, seed), f"train.seed={seed}")
+    config = study.recipe(*row.overrides, *seeds, row=row)
     size_step(config, config.data.dims)  # refuses what is not registered
     crop_rule(config)  # and a network of volumes on slices
     train, val, test = ({m: part.get(m, ()) for m in group} for part in _parts(split))
