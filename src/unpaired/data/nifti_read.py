@@ -178,6 +178,6 @@ def _refuse_beyond(array: np.ndarray, name: str) -> None:
     low, high = float(array.min()), float(array.max())
     if max(-low, high) > float(np.finfo(np.float32).max):
         raise DataError(
-            f"{name}: voxels reach from {low:.3g} to {high:.3g}, beyond 32-bit numbers; the file is "
-            "damaged, or its values must be scaled down."
+            f"{name}: voxels reach from {low:.3g} to {high:.3g}, beyond 32-bit numbers; the file "
+            "is damaged, or its values must be scaled down."
         )
