@@ -12,8 +12,8 @@ import pytest
 from unpaired.config import Config
 from unpaired.data.split import Split
 from unpaired.errors import Interrupted
+from unpaired.experiments.jobs import DEFAULT, Job
 from unpaired.experiments.pool import Ended, run_jobs
-from unpaired.experiments.study import DEFAULT, Job
 
 FAKE = """
 import json, os, sys, time

@@ -14,12 +14,14 @@ from toy_study import toy_study
 
 from unpaired.engine.evaluate import read_evaluation
 from unpaired.engine.test import evaluate_run
-from unpaired.experiments.collect import collect
+from unpaired.errors import UsageError
+from unpaired.experiments.collect import collect, read_checked
 from unpaired.experiments.execute import execute, read_job, write_job
+from unpaired.experiments.jobs import DEFAULT, Job, plan_jobs
 from unpaired.experiments.record import Record, read_record
 from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
-from unpaired.experiments.study import DEFAULT, Job, Study, plan_jobs
+from unpaired.experiments.study import Study
 
 STEPS = ("train.steps=30", "train.steps_per_epoch=3")
 TABLE = EXPERIMENTS["scaling"]
@@ -44,8 +46,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Job]:
 def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> None:
     _, job = whole
     record = read_record(job.record(DEFAULT))
+    kept = read_evaluation(job.folder / "evaluation").scores
     evaluate_run(job.folder, device="cpu")
     scores = read_evaluation(job.folder / "evaluation").scores
+    assert repr(kept) == repr(scores)  # so that report and compare find it there
     wanted = {(s.modality, s.case, s.cls): s for s in scores}
     assert len(wanted) == len(record.scores["native"]) == 4
     for one in record.scores["native"]:
@@ -103,6 +107,23 @@ def test_a_job_is_read_as_it_was_written(whole: tuple[Study, Job], tmp_path: Pat
 
 def dice(record: Record) -> list[float]:
     return [one.dice for one in record.scores["prepared"]]
+
+
+def test_a_record_of_another_configuration_is_refused(
+    whole: tuple[Study, Job], tmp_path: Path
+) -> None:
+    _, job = whole
+    text = job.record(DEFAULT).read_text()
+    moved = replace(job, folder=tmp_path)
+    moved.record(DEFAULT).write_text(text)
+    assert read_checked(moved, DEFAULT).identity == job.identity
+    for old, new, what in (
+        ('"loss.tau": 4.0', '"loss.tau": 5.0', r"loss\.tau: 5\.0 -> 4\.0"),
+        (job.identity, "0" * 64, "of another run"),
+    ):
+        moved.record(DEFAULT).write_text(text.replace(old, new))
+        with pytest.raises(UsageError, match=what):
+            read_checked(moved, DEFAULT)
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ from unpaired.config import Config
 from unpaired.data.split import Split
 from unpaired.errors import DataError, UsageError
 from unpaired.experiments.cells import Results
+from unpaired.experiments.jobs import Job, record_name
 from unpaired.experiments.record import read_record, write_record
 from unpaired.experiments.render import markdown
 from unpaired.experiments.store import load, store, write_page
-from unpaired.experiments.study import Job, record_name
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -1,5 +1,6 @@
 """Runs that rows need: shared where they are equal, refused where the recipe changed."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 from toy_study import toy_study
 
 from unpaired.errors import UsageError
+from unpaired.experiments.facts import facts_of
+from unpaired.experiments.jobs import Job, plan_jobs
 from unpaired.experiments.rows import EXPERIMENTS, Row
-from unpaired.experiments.study import Job, Study, facts_of, open_study, plan_jobs
+from unpaired.experiments.study import Study, open_study
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,15 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
 def test_an_experiment_needs_its_modalities(study: Study) -> None:
     with pytest.raises(UsageError, match=r"three needs 3 modalities, --data gives 2 \(a, b\)"):
         plan_jobs(EXPERIMENTS["three"], study, [0], EXPERIMENTS["three"].rows)
+
+
+def test_an_experiment_of_ones_own_is_planned(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block of docs/extend.md."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text()
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "EXPERIMENTS[" in c]
+    monkeypatch.setitem(EXPERIMENTS, "heads", EXPERIMENTS["table5"])  # undone afterwards
+    exec(compile(code, "extend.md", "exec"), {"__name__": "example"})
+    jobs = jobs_of(study, "heads")
+    assert sorted(job.config.model.heads for job in jobs.values()) == [4, 8]

@@ -2,66 +2,39 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
 from unpaired.cli.progress import Progress, duration
+from unpaired.cli.reproduce_options import (
+    Data,
+    Dry,
+    Fixed,
+    Jobs,
+    Out,
+    Overlays,
+    Page,
+    Paper,
+    Quick,
+    Rows,
+    Seeds,
+    Store,
+    Stored,
+    Which,
+)
 from unpaired.cli.show import memory, note, say, say_json
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
     from unpaired.experiments.cells import Results
+    from unpaired.experiments.jobs import Job
     from unpaired.experiments.pool import Ended
     from unpaired.experiments.rows import Experiment, Row
-    from unpaired.experiments.study import Job, Study
+    from unpaired.experiments.study import Study
 
 NAME = "reproduce"
 PHANTOM = "phantom"
-
-Which = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="EXPERIMENT",
-        help="table1, table2, table4, table5, table6, table7, fig5, draws, three, scaling or "
-        "comparators.",
-    ),
-]
-Data = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        metavar="NAME=FOLDER|phantom",
-        help="A modality's name and folder, in the order first, second; or phantom.",
-    ),
-]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where everything goes.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds, or draws, of each row.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of minutes, not a result.")]
-Rows = Annotated[
-    str | None, typer.Option("--rows", metavar="A;B", help="Only these rows, parted by ';'.")
-]
-Fixed = Annotated[
-    bool, typer.Option("--one-split", help="The same split for all seeds, not one a seed.")
-]
-Dry = Annotated[bool, typer.Option("--plan", help="Only say what would be run.")]
-Paper = Annotated[
-    bool, typer.Option("--paper", help="These are the paper's data: print its numbers beside.")
-]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="DIR", help="Also copy the records, without weights, here."),
-]
-Overlays = Annotated[
-    bool, typer.Option("--overlays", help="Also a picture as Fig. 4: a case a modality, all rows.")
-]
-Stored = Annotated[
-    Path | None,
-    typer.Option("--results", metavar="DIR", help="Run nothing: write --page from stored records."),
-]
-Page = Annotated[Path, typer.Option("--page", metavar="FILE", help="Of --results.")]
 
 
 def command(
@@ -90,8 +63,9 @@ def command(
         return
     if which is None or out is None:
         raise UsageError("say which experiment and where: unpaired reproduce table5 --out DIR ...")
+    from unpaired.experiments.jobs import plan_jobs
     from unpaired.experiments.rows import EXPERIMENTS
-    from unpaired.experiments.study import open_study, plan_jobs
+    from unpaired.experiments.study import open_study
 
     if which not in EXPERIMENTS:
         raise UsageError(f"there is no experiment {which!r}; choose {', '.join(EXPERIMENTS)}.")
@@ -189,11 +163,14 @@ def _run(jobs: "list[Job]", out: Path, at_a_time: int) -> dict[str, str]:
 
     total = sum(bool(job.missing) for job in jobs)
     done: list[Any] = []
+    began = monotonic()
 
     def ended(one: "Ended") -> None:
         done.append(one)
         how = f"failed: {one.failure}" if one.failure else f"done in {duration(one.seconds)}"
-        note(f"[{len(done)}/{total}] {one.job.folder.name}: {how}")
+        left = (monotonic() - began) / len(done) * (total - len(done))
+        ahead = f", about {duration(left)} left" if len(done) < total else ""
+        note(f"[{len(done)}/{total}] {one.job.folder.name}: {how}{ahead}")
 
     found = run_jobs(jobs, out / "prepared", at_a_time, ended)
     return {one.job.identity: one.failure for one in found if one.failure}

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unpaired.engine.both_grids import PREPARED
+from unpaired.errors import UsageError
 from unpaired.experiments.cells import Result, Results
+from unpaired.experiments.facts import named_facts
 from unpaired.experiments.figure import figure
+from unpaired.experiments.jobs import Job, record_name
 from unpaired.experiments.record import Record, read_record
 from unpaired.experiments.render import latex, markdown, to_csv
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.experiments.study import Job, record_name
 from unpaired.files import atomic, write_text
 
 
@@ -37,6 +39,31 @@ def collect(
     return Results(experiment, tuple(rows), tuple(modalities), classes_of(rows), printed or {}, why)
 
 
+def read_checked(job: Job, test: str) -> Record:
+    """The record of a job's test.
+
+    Raises:
+        UsageError: it was made under another configuration than this call's, such as by a version
+            with other defaults.
+    """
+    record = read_record(job.record(test))
+    wanted = named_facts(job.config)
+    shared = record.facts.keys() & wanted.keys()
+    changed = [
+        f"{key}: {record.facts[key]!r} -> {wanted[key]!r}"
+        for key in sorted(shared)
+        if record.facts[key] != wanted[key]
+    ]
+    if record.identity != job.identity and not changed:
+        changed = ["it is of another run"]
+    if changed:
+        raise UsageError(
+            f"{job.record(test)} was made under another configuration ({'; '.join(changed)}). "
+            "Remove the run's folder to make it anew, or give another --out."
+        )
+    return record
+
+
 def classes_of(rows: Sequence[Result]) -> tuple[str, ...]:
     """The classes that were scored, in the order of the data."""
     found = [r for row in rows for records in row.records.values() for r in records]
@@ -55,7 +82,7 @@ def _result(
         own = [job for job in jobs.values() if (row.name, seed) in job.rows]
         paths = [job.record(record_name(row)) for job in own]
         if paths and all(path.exists() for path in paths):
-            records[seed] = [read_record(path) for path in paths]
+            records[seed] = [read_checked(job, record_name(row)) for job in own]
         failed = [failures[job.identity] for job in own if job.identity in failures]
         if failed:
             reason = f"failed: {failed[0]}"

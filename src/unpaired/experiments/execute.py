@@ -1,6 +1,7 @@
 """One run from start to record: train (or go on), test on both grids, write what is kept."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -11,8 +12,9 @@ from unpaired.config.overrides import parse_override
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import open_prepared
 from unpaired.data.split import Split
-from unpaired.engine.both_grids import score_both
+from unpaired.engine.both_grids import NATIVE, score_both
 from unpaired.engine.checkpoint import load_checkpoint
+from unpaired.engine.evaluate import Evaluation, write_evaluation
 from unpaired.engine.finish import parameter_counts
 from unpaired.engine.log import read_log
 from unpaired.engine.model_file import save_model
@@ -22,8 +24,9 @@ from unpaired.engine.start import load_matching
 from unpaired.engine.test import read_recorded
 from unpaired.engine.train import train
 from unpaired.errors import UsageError
+from unpaired.experiments.facts import named_facts
+from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
-from unpaired.experiments.study import DEFAULT, PARTS, Job, facts_of, listed
 from unpaired.files import read_json, write_json, write_text
 from unpaired.models import gains_form
 
@@ -49,7 +52,14 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         model = _export(job, folder, test)
         scores = score_both(job.folder, device=job.config.train.device, model=model)
         took = monotonic() - began
-        write_record(job.record(test), _record(job, folder, test, scores, took))
+        floor = _floor(job.folder)
+        if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
+            tolerance = job.config.evaluate.tolerance_mm
+            native = Evaluation(tuple(scores[NATIVE]), tolerance_mm=tolerance)
+            write_evaluation(native, job.folder / "evaluation")
+            write_json(job.folder / "floor.json", floor)
+        record = _record(job, folder, test, scores, took)
+        write_record(job.record(test), replace(record, floor=floor))
 
 
 def _wait_for(folder: RunFolder) -> None:
@@ -101,21 +111,15 @@ def _record(
         identity=job.identity,
         test=test,
         modalities=tuple(job.data),
-        facts=_named(facts_of(job.config)),
+        facts=named_facts(job.config),
         split=listed(read_recorded(job.folder).split),
         scores=scores,
-        floor=_floor(job.folder),
+        floor={},
         parameters=_parameters(job.config, folder),
         seconds={"train": round(last[-1], 1) if last else 0.0, "test": round(test_seconds, 1)},
         curve=curve,
         environment=about,
     )
-
-
-def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Files by name only: a record goes where the folders do not."""
-    files = ("model.pretrained", "train.init_from")
-    return {k: Path(v).name if k in files and v else v for k, v in facts.items()}
 
 
 def _floor(run: Path) -> dict[str, dict[str, float]]:

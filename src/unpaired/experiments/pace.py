@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.experiments.record import Record, read_record
-from unpaired.experiments.study import Job, Study
+from unpaired.experiments.collect import read_checked
+from unpaired.experiments.jobs import Job
+from unpaired.experiments.study import Study
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ def _paces(jobs: Sequence[Job]) -> dict[int, list[float]]:
     """Number of modalities -> seconds of whole runs by step."""
     found: dict[int, list[float]] = {}
     for job in jobs:
-        for path in (job.record(test) for test in job.tests):
-            if path.exists():
-                record: Record = read_record(path)
+        for test in job.tests:
+            if job.record(test).exists():
+                record = read_checked(job, test)
                 spent = sum(record.seconds.values()) / job.config.train.steps
                 found.setdefault(len(job.data), []).append(spent)
     return found

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 from unpaired.errors import Interrupted
 from unpaired.experiments.execute import write_job
-from unpaired.experiments.study import Job
+from unpaired.experiments.jobs import Job
 from unpaired.experiments.worker import FAILURE
 
 INTERRUPTED = 5

@@ -10,7 +10,7 @@ from unpaired.engine.predict import Predictor
 from unpaired.engine.predict_folder import predict_cases
 from unpaired.engine.test import read_recorded
 from unpaired.experiments.cells import DICE, Result, Results, case_values
-from unpaired.experiments.study import Job
+from unpaired.experiments.jobs import Job
 
 
 def median_case(results: Results, modality: str, seed: int) -> str | None:

@@ -10,10 +10,10 @@ from unpaired.errors import DataError, UsageError
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.collect import classes_of
 from unpaired.experiments.figure import figure
+from unpaired.experiments.jobs import DEFAULT, Job, record_name
 from unpaired.experiments.record import read_record
 from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
-from unpaired.experiments.study import DEFAULT, Job, record_name
 from unpaired.files import atomic, read_json, write_json, write_text
 
 RECORDS = "records"

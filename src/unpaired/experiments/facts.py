@@ -1,0 +1,42 @@
+"""The settings that make a run what it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unpaired.config import Config
+from unpaired.engine.setup import MAY_CHANGE
+
+FREE = MAY_CHANGE | {"data.splits", "data.fold"}
+"""Settings that are not part of a run's identity; the split itself is."""
+
+
+def facts_of(config: Config) -> dict[str, Any]:
+    """The settings that decide what a run computes and how it is scored, by full name."""
+    return _bound(config.model_dump(mode="json"))
+
+
+def named_facts(config: Config) -> dict[str, Any]:
+    """The same with files by name only: a record goes where the folders do not."""
+    files = ("model.pretrained", "train.init_from")
+    found = facts_of(config)
+    return {k: Path(v).name if k in files and v else v for k, v in found.items()}
+
+
+def chosen_facts(config: Config) -> dict[str, Any]:
+    """Of these the ones that are not the default: a setting that is new later changes no name."""
+    return _bound(config.model_dump(mode="json", exclude_defaults=True))
+
+
+def _bound(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in _flat(content).items() if key not in FREE}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            found.update(_flat(item, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = item
+    return found
