@@ -160,6 +160,8 @@ def test_the_modality_of_one_side_is_left_out(tmp_path):
     assert found.modalities == ("mr",)
     assert dict(found.left_out) == {"ct": "b"}
     assert {e.modality for e in found.effects} == {"mr"}
+    mixed = open_side([tmp_path / "both-0", tmp_path / "mr"])
+    assert mixed.modalities == ("mr",)
     ct = write_run(tmp_path / "ct", dice_table(("ct",)))
     with pytest.raises(DataError, match="no modality in common"):
         two([tmp_path / "mr"], [ct])

@@ -22,7 +22,7 @@ def command(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="RUN RUN [RUN...]",
+            metavar="RUN",
             help="Runs, or folders of runs (seeds, folds). Each further one against the first.",
         ),
     ] = None,

@@ -68,15 +68,23 @@ def bootstrap_interval(
     if len(values) < 2:
         return math.nan, math.nan
     rng = np.random.default_rng(seed)
+    means, variance, freedom = _resampled(values, labels, names, rng, resamples)
+    return _stretched(float(values.mean()), means, variance, freedom, level)
+
+
+def _resampled(
+    values: np.ndarray,
+    labels: Sequence[Hashable],
+    names: Sequence[Hashable],
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[np.ndarray, float, float]:
+    """Resampled means; the estimated variance of the mean, and its degrees of freedom."""
     if len(set(labels)) > 1 and len(set(names)) == len(names):
         padded, sizes = _by_group(values, labels)
-        means = _nested(padded, sizes, rng, resamples)
-        variance, freedom = nested_size(padded, sizes)
-    else:
-        table = _by_group_and_case(values, labels, names)
-        means = _crossed(table, rng, resamples)
-        variance, freedom = crossed_size(table)
-    return _stretched(float(values.mean()), means, variance, freedom, level)
+        return _nested(padded, sizes, rng, resamples), *nested_size(padded, sizes)
+    table = _by_group_and_case(values, labels, names)
+    return _crossed(table, rng, resamples), *crossed_size(table)
 
 
 def _stretched(
