@@ -182,7 +182,8 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(
 def test_a_run_starts_from_another_and_keeps_its_crop(
     learnt: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    config = config_of("train.steps=1", f"train.init_from={learnt}", "locate.margin_mm=9")
+    other = ("locate.margin_mm=9", "locate.coarse_mm=6")
+    config = config_of("train.steps=1", f"train.init_from={learnt}", *other)
     train(config, data, tmp_path / "next")
     before, after = Plan.read(learnt / "plan.json"), Plan.read(tmp_path / "next" / "plan.json")
     assert after.patch == before.patch and after.coarse == before.coarse

@@ -23,9 +23,7 @@ def conv_blocks(
     """`count` times convolution, instance norm, LeakyReLU."""
     widths = [in_channels, *[channels] * count]
     sizes = (kernel,) * dims
-    return nn.Sequential(
-        *(ConvBlock(a, b, sizes) for a, b in pairwise(widths))
-    )
+    return nn.Sequential(*(ConvBlock(a, b, sizes) for a, b in pairwise(widths)))
 
 
 class PooledUnet(nn.Module):
