@@ -90,8 +90,9 @@ def test_a_run_that_was_stopped_stops_all(tmp_path: Path, worker: tuple[str, ...
 
 
 CALL = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 sys.path[:0] = sys.argv[3:]
 from test_pool import job
 from unpaired.experiments.pool import run_jobs

@@ -1,5 +1,7 @@
 """`unpaired reproduce`: a table of the paper, from data to ours | paper | gap."""
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -64,6 +66,7 @@ def command(
     if which is None or out is None:
         raise UsageError("say which experiment and where: unpaired reproduce table5 --out DIR ...")
     from unpaired.experiments.jobs import plan_jobs
+    from unpaired.experiments.pool import threads_of
     from unpaired.experiments.rows import EXPERIMENTS
     from unpaired.experiments.study import open_study
 
@@ -74,7 +77,7 @@ def command(
     study, printed = _study(
         experiment, out, data, preset, config, overrides or [], quick, one_split, paper
     )
-    study = open_study(study)
+    study = open_study(study, threads_of(jobs))
     chosen = {row.name for row in _rows(experiment, rows)}
     known, reasons = plan_jobs(experiment, study, range(count), experiment.rows)
     todo = [job for job in known.values() if chosen & {row for row, _ in job.rows}]
@@ -111,7 +114,8 @@ def _study(
 
     if data == [PHANTOM]:
         with Progress("scans") as bar:
-            roots = phantom.scans(out / "data", experiment.modalities, quick, bar)
+            folder = out / ("data_quick" if quick else "data")
+            roots = phantom.scans(folder, experiment.modalities, quick, bar)
         layers = (*(phantom.QUICK if quick else ()), *overrides)
         chosen = preset or (None if config else phantom.PRESET)
         return Study(roots, out, chosen, config, layers, redraw=False), {}
@@ -189,7 +193,7 @@ def _finish(
     as_json: bool,
 ) -> None:
     from unpaired.experiments.collect import collect, write_results
-    from unpaired.experiments.render import markdown
+    from unpaired.experiments.render import markdown, to_csv
     from unpaired.experiments.store import store
     from unpaired.experiments.study import modalities_of
 
@@ -205,6 +209,7 @@ def _finish(
             {
                 "experiment": experiment.name,
                 "files": paths,
+                "cells": list(csv.DictReader(io.StringIO(to_csv(results)))),
                 "runs": {job.folder.name: not job.missing for job in jobs.values()},
                 "failures": {jobs[i].folder.name: why for i, why in failures.items()},
                 "not_run": reasons,

@@ -41,7 +41,7 @@ def run_jobs(
     prepared: Path,
     at_a_time: int,
     ended: Callable[[Ended], None],
-    worker: Sequence[str] = WORKER,
+    worker: Sequence[str] | None = None,
 ) -> list[Ended]:
     """Run every job that lacks a record.
 
@@ -49,25 +49,32 @@ def run_jobs(
         at_a_time: processes; each takes its share of the CPU's cores unless train.threads says
             otherwise.
         ended: called after each run.
-        worker: the command of a run's process, to which job.json is added.
+        worker: the command of a run's process, to which job.json is added; WORKER by default.
 
     Raises:
         Interrupted: a signal came, or a run was stopped by one; every run has saved itself.
     """
     waiting = [job for job in jobs if job.missing]
-    threads = max(1, (os.cpu_count() or 1) // max(1, at_a_time))
+    threads = threads_of(at_a_time)
     found: list[Ended] = []
     running: list[_Running] = []
     with _stopped_at_the_end(running):
         while waiting or running:
             while waiting and len(running) < at_a_time:
-                running.append(_start(_with_threads(waiting.pop(0), threads), prepared, worker))
+                running.append(
+                    _start(_with_threads(waiting.pop(0), threads), prepared, worker or WORKER)
+                )
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 found.append(_ended(one))
                 ended(found[-1])
             sleep(0.1)
     return found
+
+
+def threads_of(at_a_time: int) -> int:
+    """The share of the cores that each of so many runs has."""
+    return max(1, (os.cpu_count() or 1) // max(1, at_a_time))
 
 
 def _with_threads(job: Job, threads: int) -> Job:

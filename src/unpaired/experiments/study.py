@@ -1,10 +1,13 @@
 """What one call of `reproduce` is about: data, recipe and grid, the same for all rows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
 from unpaired.data.dataset import Case, Dataset
@@ -49,8 +52,11 @@ class Study:
         return load_config(own, self.file, [*self.overrides, *classes, *more])
 
 
-def open_study(study: Study) -> Study:
+def open_study(study: Study, threads: int = 1) -> Study:
     """Read which cases there are, fix the grid, and hold the recipe against that of earlier calls.
+
+    Args:
+        threads: what a run will have, for the forecast of its pace.
 
     Raises:
         UsageError: the folder holds runs of another recipe or other data.
@@ -65,7 +71,8 @@ def open_study(study: Study) -> Study:
     before = read_json(path) if path.exists() else {"cases": {}, "grid": [], "forecast": {}}
     _check_cases(before["cases"], cases, study.out)
     if not before["grid"]:
-        plan, ahead = training_needs(base, _only(datasets, cases), {})
+        with _threads(base.train.threads or threads):
+            plan, ahead = training_needs(base, _only(datasets, cases), {})
         before |= {"grid": list(_grid(plan)), "forecast": asdict(ahead)}
     study = replace(study, cases=cases, grid=tuple(before["grid"]), forecast=before["forecast"])
     recipe = study.out / "recipe.toml"
@@ -76,6 +83,17 @@ def open_study(study: Study) -> Study:
     known = {**before["cases"], **{m: [c.id for c in found] for m, found in cases.items()}}
     write_json(path, {**before, "cases": known})
     return study
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _only(datasets: Mapping[str, Dataset], cases: Mapping[str, list[Case]]) -> dict[str, Dataset]:
