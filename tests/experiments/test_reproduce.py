@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from toy_study import toy_study
 
+from unpaired.cli.reproduce import draw_overlays
 from unpaired.engine.evaluate import read_evaluation
 from unpaired.engine.test import evaluate_run
 from unpaired.errors import UsageError
@@ -21,6 +22,7 @@ from unpaired.experiments.jobs import DEFAULT, Job, plan_jobs
 from unpaired.experiments.record import Record, read_record
 from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
+from unpaired.experiments.shown import median_case, predictions_of
 from unpaired.experiments.study import Study
 
 STEPS = ("train.steps=30", "train.steps_per_epoch=3")
@@ -107,6 +109,23 @@ def test_a_job_is_read_as_it_was_written(whole: tuple[Study, Job], tmp_path: Pat
 
 def dice(record: Record) -> list[float]:
     return [one.dice for one in record.scores["prepared"]]
+
+
+def test_a_picture_shows_the_median_case_by_every_row_that_was_run(
+    whole: tuple[Study, Job], tmp_path: Path
+) -> None:
+    study, _ = whole
+    jobs, reasons = plan_jobs(TABLE, study, [0], TABLE.rows)
+    results = collect(TABLE, jobs, reasons, ("a", "b"), [0])
+    case = median_case(results, "a", 0)
+    assert case is not None and case in {s.case for s in results.rows[0].scores("native")[0]}
+    found = predictions_of(results, jobs, "a", case, 0)
+    assert list(found) == ["Ours (w/ CR)"]  # the other row of it is only tested otherwise
+    assert (found["Ours (w/ CR)"] / "predictions" / "a" / f"{case}.nii.gz").exists()
+    path = draw_overlays(results, jobs, tmp_path)
+    assert path is not None and path.read_bytes().startswith(b"\x89PNG")
+    nothing = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
+    assert median_case(nothing, "a", 0) is None and draw_overlays(nothing, jobs, tmp_path) is None
 
 
 def test_a_record_of_another_configuration_is_refused(

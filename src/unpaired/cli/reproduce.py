@@ -200,8 +200,8 @@ def _finish(
     names = modalities_of(experiment, study)
     results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
     paths = write_results(results, study.out)
-    if pictures and (overlays := _overlays(results, jobs, study.out)) is not None:
-        paths["overlays"] = overlays
+    if pictures and (picture := draw_overlays(results, jobs, study.out)) is not None:
+        paths["overlays"] = picture
     if folder is not None:
         paths["stored"] = store(results, jobs, folder)
     if as_json:
@@ -220,7 +220,7 @@ def _finish(
     say(f"Written: {', '.join(str(path) for path in paths.values())}")
 
 
-def _overlays(results: "Results", jobs: "dict[str, Job]", out: Path) -> Path | None:
+def draw_overlays(results: "Results", jobs: "dict[str, Job]", out: Path) -> Path | None:
     """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
     from unpaired.experiments.shown import median_case, predictions_of
     from unpaired.files import atomic

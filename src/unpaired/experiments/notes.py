@@ -25,7 +25,8 @@ def notes(results: Results) -> list[str]:
     told = [READ, _recipe(found), _cases(found), _machine(found)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
-            told.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.")
+            why = f" Another {row.reason}" if row.reason else ""
+            told.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.{why}")
         if empty := _empty(r for records in row.records.values() for r in records):
             told.append(f"{row.row.name}: {empty} of its predicted organs are empty.")
     table = results.experiment.table if results.printed else None

@@ -21,7 +21,7 @@ from unpaired.experiments.effects import effects
 from unpaired.experiments.published import ALL, MEAN
 from unpaired.experiments.table import Table
 
-NOT_RUN, NONE = "not run", "-"
+NOT_RUN, FAILED, NONE = "not run", "failed", "-"
 PRIOR = "position alone, no image"
 GRIDS = {PREPARED: "prepared grid, as the literature", NATIVE: "the scans' own grid"}
 Column = tuple[str, str]
@@ -65,6 +65,8 @@ def _lines(
     """Ours; with the paper's column ours, paper and gap beneath each other."""
     name, columns = result.row.name, results.columns
     ours = [shown(cells[column], metric, result) for column in columns]
+    if not result.records and result.reason:  # the sentence once
+        ours = [result.reason, *[FAILED] * (len(columns) - 1)]
     if not results.printed:
         return [(name, *ours)]
     theirs, gaps, digits = [], [], DECIMALS[metric]
@@ -84,7 +86,7 @@ def _lines(
 def shown(number: Number, metric: str, result: Result) -> str:
     """ "88.1 ± 2.0 (0.4)": mean, deviation over the cases, deviation of the seeds' means."""
     if not result.records:
-        return result.reason or NOT_RUN
+        return NOT_RUN
     if math.isnan(number.mean):
         return NONE
     digits = DECIMALS[metric]
