@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from unpaired.build import build_joint, build_objective, build_segmenter, size_step
+from unpaired.build import build_joint, build_objective, build_segmenter, crop_rule, size_step
 from unpaired.config import Config, load_config, preset_names
-from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.data.plan import Clip, CoarseView, ModalityPlan, Plan
 from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import UsageError
 
@@ -107,6 +107,10 @@ def test_every_preset_builds_its_network_at_its_patch(name: str, of_minutes: boo
     step = size_step(found, found.data.dims)
     size = found.data.patch or tuple(max(n, 64 // n * n) for n in step)
     part = ModalityPlan(channel_names=("c0",), clip=(Clip(kind="percentile", low=0.5, high=99.5),))
+    rule, view = crop_rule(found), None
+    if rule is not None:
+        cells = (2 * rule.coarse_step,) * 3
+        view = CoarseView(stride=(2, 2, 2), shape=cells, step=rule.coarse_step)
     chosen = Plan(
         classes=("background", "spleen", "right kidney", "left kidney", "liver"),
         modalities={"a": part, "b": part},
@@ -114,6 +118,7 @@ def test_every_preset_builds_its_network_at_its_patch(name: str, of_minutes: boo
         slice_axis="S",
         patch=size,
         context=found.data.context if found.data.dims == 2 else 1,
+        coarse=view,
     )
     assert all(n % s == 0 for n, s in zip(size, step, strict=True))
     joint = build_shapes(found, chosen, 10_000, build_joint)
