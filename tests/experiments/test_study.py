@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_results import made_record
 from toy_study import toy_study
 
 from unpaired.errors import UsageError
-from unpaired.experiments.facts import facts_of
+from unpaired.experiments.facts import facts_of, named_facts
 from unpaired.experiments.jobs import Job, plan_jobs
+from unpaired.experiments.pace import forecast
+from unpaired.experiments.record import write_record
 from unpaired.experiments.rows import EXPERIMENTS, Row
 from unpaired.experiments.study import Study, open_study
 
@@ -129,3 +132,19 @@ def test_an_experiment_of_ones_own_is_planned(
     exec(compile(code, "extend.md", "exec"), {"__name__": "example"})
     jobs = jobs_of(study, "heads")
     assert sorted(job.config.model.heads for job in jobs.values()) == [4, 8]
+
+
+def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_path: Path) -> None:
+    measured = {"seconds_per_step": 3.0, "memory_bytes": 10}
+    told = replace(study, forecast=measured, out=tmp_path)
+    jobs = list(jobs_of(told, "table5").values())  # six of both modalities, four of one
+    ahead = forecast(told, jobs, 2)
+    assert ahead.seconds == pytest.approx((6 * 3 + 4 * 1.5) * 2 / 2)  # two steps, two at a time
+    assert ahead.memory_bytes == 20 and "one step" in ahead.basis
+    done = next(job for job in jobs if len(job.data) == 2)
+    record = replace(
+        made_record("any", 0, *done.data), identity=done.identity, facts=named_facts(done.config)
+    )
+    write_record(done.record("as_trained"), replace(record, seconds={"train": 30.0, "test": 10.0}))
+    ahead = forecast(told, jobs, 1)
+    assert ahead.seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
