@@ -229,8 +229,7 @@ class TrainConfig(Section):
     foreground: Fraction = 0.33
     """Share of samples drawn from slices that hold a chosen class."""
     keep: Literal["auto", "last", "best"] = "auto"
-    """Weights that become the model: the last, or the best by the smoothed validation score;
-    auto: the last, or with early_stop the best."""
+    """Weights kept: the last, or the best by smoothed score; auto: last, unless early_stop."""
     early_stop: Size | None = None
     """Stop after so many epochs without gain of the smoothed score; none: never."""
     max_minutes: Positive | None = None
