@@ -25,7 +25,7 @@ from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.shown import median_case, predictions_of
 from unpaired.experiments.study import Study
 
-STEPS = ("train.steps=30", "train.steps_per_epoch=3")
+STEPS = ("train.steps=12", "train.steps_per_epoch=3")
 TABLE = EXPERIMENTS["scaling"]
 
 
