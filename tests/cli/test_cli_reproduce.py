@@ -25,7 +25,7 @@ def test_the_plan_is_said_and_nothing_is_run(
     command = call(toy, tmp_path, "table5", "--seeds", "2", "--plan")
     assert run(command) == 0
     text = capsys.readouterr().out
-    assert "Table 5: variants, the heart: 20 runs, 0 of them done." in text
+    assert "Table 5: variants: 20 runs, 0 of them done." in text
     assert "20 runs to do, 1 at a time: about" in text and "of memory" in text
     assert not (tmp_path / "out" / "runs").exists()
     stored = read_json(tmp_path / "out" / "reproduce.json")

@@ -188,6 +188,10 @@ def test_an_erratum_is_marked_and_explained() -> None:
 def test_without_the_papers_data_there_is_no_column_of_it() -> None:
     table = score_tables(made_results("table7"))[0]
     assert "paper" not in str(table) and table.names == 1
+    assert markdown(made_results("table5")).startswith("## Table 5: variants\n")
+    assert markdown(made_results("table5", paper=True)).startswith(
+        "## Table 5: variants, the heart"
+    )
     assert len(table.rows) == 4 + 1  # the rows, and what position alone scores
 
 
@@ -223,7 +227,7 @@ def test_notes_come_from_the_records() -> None:
     short = replace(short, reason="failed: no memory.")
     text = "\n".join(notes(replace(results, rows=(results.rows[0], short, *results.rows[2:]))))
     assert "Joint V3 + L_mcr: 1 of 3 seeds. Another failed: no memory." in text
-    assert "Joint V3: 6 of its predicted organs are empty." in text  # one a modality and seed
+    assert "not found at all: Joint V3 6, Joint V3 + L_mcr 2," in text  # one a modality and seed
     assert "4/4 to train, 0/0 to validate, 4/4 to test; one split for all seeds" in text
     assert "steps 100" in text and "β 0.1 where used" in text
     assert "10 runs, median 1.0 min" in text

@@ -37,7 +37,7 @@ def test_organs_stand_in_the_papers_colours_in_truth_and_predictions(tmp_path: P
     shown = load_slice(open_run(run), "ct", "ct_001", by_truth=True)
     present = [CLASSES[i] for i in np.unique(shown.truth) if i]
     assert len(present) > 2
-    body = height - int(0.45 * height / (2 * PANEL + 0.6))  # above the legend
+    body = height - int(0.45 * height / (2 * PANEL + 0.8))  # above the legend
     for name in present:
         colour = class_colours(CLASSES)[name]
         counts = [coloured(column[:body], colour) for column in columns]

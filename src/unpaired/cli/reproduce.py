@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -85,9 +86,9 @@ def command(
     if plan_only:
         return
     failures = _run(todo, out, jobs)
-    _finish(experiment, study, known, reasons, count, failures, printed, store, overlays, as_json)
-    if quick:
-        note("This was a smoke test: the budget is far too small to compare rows.")
+    _finish(
+        experiment, study, known, reasons, count, failures, printed, quick, store, overlays, as_json
+    )
 
 
 def _write_page(folder: Path, page: Path) -> None:
@@ -188,17 +189,21 @@ def _finish(
     seeds: int,
     failures: dict[str, str],
     printed: dict[str, str],
+    quick: bool,
     folder: Path | None,
     pictures: bool,
     as_json: bool,
 ) -> None:
     from unpaired.experiments.collect import collect, write_results
+    from unpaired.experiments.phantom import SMOKE
     from unpaired.experiments.render import markdown, to_csv
     from unpaired.experiments.store import store
     from unpaired.experiments.study import modalities_of
 
     names = modalities_of(experiment, study)
     results = collect(experiment, jobs, reasons, names, range(seeds), printed, failures)
+    if quick:
+        results = replace(results, notes=(SMOKE, *results.notes))
     paths = write_results(results, study.out)
     if pictures and (picture := draw_overlays(results, jobs, study.out)) is not None:
         paths["overlays"] = picture

@@ -80,6 +80,12 @@ class Results:
     notes: tuple[str, ...] = ()
 
     @property
+    def title(self) -> str:
+        """The experiment's, and with the paper's data what they show."""
+        organs = self.experiment.organs if self.printed else ""
+        return f"{self.experiment.title}, {organs}" if organs else self.experiment.title
+
+    @property
     def columns(self) -> list[tuple[str, str]]:
         """(modality, class), the classes' mean last; then the mean of the modalities."""
         own = [(m, c) for m in self.modalities for c in (*self.classes, MEAN)]

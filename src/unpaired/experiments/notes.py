@@ -27,8 +27,10 @@ def notes(results: Results) -> list[str]:
         if 0 < len(row.records) < row.wanted:
             why = f" Another {row.reason}" if row.reason else ""
             told.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.{why}")
-        if empty := _empty(r for records in row.records.values() for r in records):
-            told.append(f"{row.row.name}: {empty} of its predicted organs are empty.")
+    empty = [(r.row.name, _empty(x for rs in r.records.values() for x in rs)) for r in results.rows]
+    if any(count for _, count in empty):
+        counts = ", ".join(f"{name} {count}" for name, count in empty if count)
+        told.append(f"Organs that are there and were not found at all: {counts}.")
     table = results.experiment.table if results.printed else None
     errata = [c.erratum for c in published() if c.table == table and c.erratum]
     told += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]

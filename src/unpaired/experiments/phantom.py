@@ -10,6 +10,7 @@ LEVEL, CASES, QUICK_CASES = "benchmark", 32, 8
 MODALITIES = ("ct", "mr", "t1")
 QUICK_STEPS = ("train.steps=60", "train.steps_per_epoch=30", "train.warmup_steps=10")
 QUICK = (*QUICK_STEPS, "data.split=[0.5, 0.25, 0.25]")
+SMOKE = "A smoke test: the budget is far too small to compare rows."
 Progress = Callable[[int, int, str], None]
 
 

@@ -18,7 +18,7 @@ HEAD = (
 
 def markdown(results: Results, level: int = 2) -> str:
     """Tables and notes under a heading."""
-    parts = [f"{'#' * level} {results.experiment.title}", ""]
+    parts = [f"{'#' * level} {results.title}", ""]
     for table in all_tables(results):
         parts += [*markdown_table(table), ""]
     parts += [f"- {text}" for text in notes(results)]
@@ -27,7 +27,7 @@ def markdown(results: Results, level: int = 2) -> str:
 
 def latex(results: Results) -> str:
     """The same tables for a paper (booktabs)."""
-    title = results.experiment.title
+    title = results.title
     parts = [f"% {tex(title)}; needs \\usepackage{{booktabs}}"]
     for table in all_tables(results):
         parts += latex_table(table, f"{title}. {table.title}")

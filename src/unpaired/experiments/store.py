@@ -116,7 +116,7 @@ def write_page(folder: Path, page: Path) -> list[Path]:
                 temporary.write_bytes(png)
             written.append(picture)
             link = picture.relative_to(page.parent)
-            body.append(f"![{results.experiment.title}]({link.as_posix()})\n")
+            body.append(f"![{results.title}]({link.as_posix()})\n")
         text = _put(text, name, "\n".join(body))
     write_text(page, text)
     return written

@@ -48,9 +48,8 @@ def gallery(lines: Sequence[Line]) -> bytes:
             found[row] = load_slice(run, line.modality, line.case, by_truth=True)
         slices.append(found)
     tall = [_aspect(next(iter(found.values()))) for found in slices]
-    figure = Figure(
-        figsize=(PANEL * len(head), PANEL * sum(tall) + 0.6), dpi=DPI, layout="constrained"
-    )
+    figure = Figure(figsize=(PANEL * len(head), PANEL * sum(tall) + 0.8), dpi=DPI)
+    figure.set_layout_engine("constrained", h_pad=0.08)  # room for the names above
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(lines), len(head), squeeze=False, height_ratios=tall)
     for line, found, places in zip(lines, slices, panels, strict=True):
