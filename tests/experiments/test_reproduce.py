@@ -1,6 +1,5 @@
 """The whole way on toy scans: killed and gone on equals unbroken; the tests of a trained run."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.engine.evaluate import read_evaluation
+from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import evaluate_run
 from unpaired.errors import UsageError
 from unpaired.experiments.collect import collect, read_checked
@@ -25,7 +25,7 @@ from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.shown import median_case, predictions_of
 from unpaired.experiments.study import Study
 
-STEPS = ("train.steps=12", "train.steps_per_epoch=3")
+STEPS = ("train.steps=20", "train.steps_per_epoch=2")
 TABLE = EXPERIMENTS["scaling"]
 
 
@@ -147,7 +147,8 @@ def test_a_record_of_another_configuration_is_refused(
 
 @pytest.mark.slow
 def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: Path) -> None:
-    """SIGKILL in the middle of a training; the same command ends it."""
+    """SIGKILL of the command in the middle of a training: its run saves itself and leaves; the
+    same command ends it."""
     study, job = whole
     out = tmp_path / "out"
     command = [
@@ -156,14 +157,18 @@ def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: 
         *(f"--data={m}={root}" for m, root in study.data.items()),
         "--config", str(study.file), "--out", str(out), "--seeds", "1", *STEPS,
     ]  # fmt: skip
-    caller = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    caller = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     run = out / "runs" / job.folder.name
     end = time.monotonic() + 200
     while not (run / "checkpoints" / "last.pt").exists():
         assert caller.poll() is None and time.monotonic() < end
         time.sleep(0.02)
-    os.killpg(caller.pid, signal.SIGKILL)
+    caller.send_signal(signal.SIGKILL)
     caller.wait()
+    folder = RunFolder(run)
+    while _held(folder):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert not (run / "record_as_trained.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "1 runs to do" in done.stdout and "Ours, no gains at test" in done.stdout
@@ -171,3 +176,12 @@ def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: 
         broken, unbroken = read_record(run / f"record_{test}.json"), read_record(job.record(test))
         assert repr(broken.scores) == repr(unbroken.scores)  # nan is nan
         assert broken.curve == unbroken.curve and broken.identity == unbroken.identity
+
+
+def _held(folder: RunFolder) -> bool:
+    """Whether a process still trains there."""
+    try:
+        with folder.lock():
+            return False
+    except UsageError:
+        return True
