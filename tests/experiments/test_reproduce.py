@@ -145,6 +145,19 @@ def test_a_record_of_another_configuration_is_refused(
             read_checked(moved, DEFAULT)
 
 
+def test_a_training_cut_by_its_time_limit_has_no_record(tmp_path: Path) -> None:
+    """It would stand in the table as a whole one, and never be ended."""
+    study = toy_study(tmp_path, "train.max_minutes=1e-6")
+    job = the_job(study)
+    with pytest.raises(UsageError, match=r"max_minutes stopped .* at step 1 of 2"):
+        execute(job, study.out / "prepared")
+    assert job.missing == list(job.tests)
+    longer = the_job(replace(study, overrides=()))
+    assert longer.folder == job.folder
+    execute(longer, study.out / "prepared")
+    assert not job.missing
+
+
 @pytest.mark.slow
 def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: Path) -> None:
     """SIGKILL of the command in the middle of a training: its run saves itself and leaves; the

@@ -89,6 +89,8 @@ def test_what_does_not_change_the_result_does_not_change_the_name(study: Study) 
     assert set(jobs_of(free, "table7")) == before
     other = replace(study, overrides=("train.learning_rate=0.01",))
     assert not set(jobs_of(other, "table7")) & before
+    sooner = replace(study, overrides=("train.early_stop=3",))  # decides which weights are kept
+    assert not set(jobs_of(sooner, "table7")) & before
     assert "train.threads" not in facts_of(study.recipe())
 
 

@@ -39,14 +39,20 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
     """Do what is missing of a job; a record that is there is not made again.
 
     Raises:
-        UnpairedError: as training and testing do; Interrupted when a signal came.
+        UnpairedError: as training and testing do; Interrupted when a signal came; UsageError when
+            the time limit did: what is tested and recorded are whole trainings.
     """
     missing = job.missing
     if not missing:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    train(job.config, job.data, job.folder, progress, prepared)
+    ended = train(job.config, job.data, job.folder, progress, prepared)
+    if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
+        raise UsageError(
+            f"train.max_minutes stopped {job.folder} at step {ended.step} of "
+            f"{job.config.train.steps}; everything is saved. Give a larger one to go on."
+        )
     for test in missing:
         began = monotonic()
         model = _export(job, folder, test)

@@ -7,8 +7,9 @@ from typing import Any
 from unpaired.config import Config
 from unpaired.engine.setup import MAY_CHANGE
 
-FREE = MAY_CHANGE | {"data.splits", "data.fold"}
-"""Settings that are not part of a run's identity; the split itself is."""
+FREE = MAY_CHANGE - {"train.early_stop"} | {"data.splits", "data.fold"}
+"""Settings that are not part of a run's identity; the split itself is, and so is early stopping,
+which a run may be told of late but which decides where it ends and which weights it keeps."""
 
 
 def facts_of(config: Config) -> dict[str, Any]:
