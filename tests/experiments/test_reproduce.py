@@ -1,5 +1,6 @@
 """The whole way on toy scans: killed and gone on equals unbroken; the tests of a trained run."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,18 @@ def test_a_record_of_another_configuration_is_refused(
         moved.record(DEFAULT).write_text(text.replace(old, new))
         with pytest.raises(UsageError, match=what):
             read_checked(moved, DEFAULT)
+
+
+def test_a_study_that_moved_goes_on(whole: tuple[Study, Job], tmp_path: Path) -> None:
+    """As does one whose --out is written otherwise, relative to another folder."""
+    study, job = whole
+    out = shutil.copytree(study.out, tmp_path / "moved")
+    moved = the_job(replace(study, out=out))
+    assert moved.folder == out / "runs" / job.folder.name and not moved.missing
+    moved.record(DEFAULT).unlink()
+    execute(moved, out / "prepared")
+    again, before = (read_record(one.record(DEFAULT)) for one in (moved, job))
+    assert repr(again.scores) == repr(before.scores)
 
 
 def test_a_training_cut_by_its_time_limit_has_no_record(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    ended = train(job.config, job.data, job.folder, progress, prepared)
+    ended = train(_as_begun(job.config, folder), job.data, job.folder, progress, prepared)
     if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
         raise UsageError(
             f"train.max_minutes stopped {job.folder} at step {ended.step} of "
@@ -66,6 +66,15 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
             write_json(job.folder / "floor.json", floor)
         record = _record(job, folder, test, scores, took)
         write_record(job.record(test), replace(record, floor=floor))
+
+
+def _as_begun(config: Config, folder: RunFolder) -> Config:
+    """A run that goes on keeps the name of its splits file: the study's folder may have moved, or
+    be named otherwise in this call. The split itself is part of the run's identity."""
+    if not folder.last.exists():
+        return config
+    splits = config_from_toml(folder.config).data.splits
+    return config.model_copy(update={"data": config.data.model_copy(update={"splits": splits})})
 
 
 def _wait_for(folder: RunFolder) -> None:
