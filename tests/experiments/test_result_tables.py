@@ -17,6 +17,7 @@ from unpaired.experiments.figure import figure, points
 from unpaired.experiments.notes import notes
 from unpaired.experiments.published import ALL, MEAN, cell, printed_class
 from unpaired.experiments.render import latex, markdown, to_csv
+from unpaired.experiments.table import tex
 from unpaired.experiments.tables import all_tables, score_tables
 
 
@@ -157,6 +158,14 @@ def test_markdown_latex_and_csv_say_the_same(paper: bool) -> None:
     first = score_tables(results)[0]
     column = first.head.index("ct liver")
     assert first.rows[0][column].startswith(f"{float(mean):.1f} ± ")
+
+
+def test_latex_prints_every_mark() -> None:
+    assert tex("p < 0.001") == "p $<$ 0.001"
+    assert tex("a\\b_{c}^2 ~ d|e > 5 %") == (
+        "a\\textbackslash{}b\\_\\{c\\}\\textasciicircum{}2 \\textasciitilde{} d\\textbar{}e "
+        "$>$ 5 \\%"
+    )
 
 
 def test_the_papers_column_and_the_gap() -> None:
