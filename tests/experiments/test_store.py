@@ -91,6 +91,19 @@ def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
     assert page.read_bytes() != first
 
 
+def test_the_page_may_lie_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = made_results("table7")
+    store(results, jobs_of(results, tmp_path / "runs"), tmp_path / "kept" / "phantom")
+    (tmp_path / "pages").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for folder, page in ((tmp_path / "kept", Path("pages/a.md")), (Path("kept"), Path("b.md"))):
+        write_page(folder, page)
+    assert "](../kept/phantom/table7.png)" in Path("pages/a.md").read_text()
+    assert "](kept/phantom/table7.png)" in Path("b.md").read_text()
+
+
 def test_nothing_stored_and_a_damaged_index_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no stored results"):
         write_page(tmp_path, tmp_path / "page.md")

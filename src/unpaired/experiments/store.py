@@ -1,5 +1,6 @@
 """Results that travel: records without weights in one folder, and a page written from them."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -115,8 +116,8 @@ def write_page(folder: Path, page: Path) -> list[Path]:
             with atomic(picture) as temporary:
                 temporary.write_bytes(png)
             written.append(picture)
-            link = picture.relative_to(page.parent)
-            body.append(f"![{results.title}]({link.as_posix()})\n")
+            link = Path(os.path.relpath(picture, page.parent)).as_posix()
+            body.append(f"![{results.title}]({link})\n")
         text = _put(text, name, "\n".join(body))
     write_text(page, text)
     return written
