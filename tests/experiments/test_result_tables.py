@@ -242,6 +242,27 @@ def test_notes_come_from_the_records() -> None:
     assert "10 runs, median 1.0 min" in text
 
 
+def test_networks_of_others_are_not_said_to_have_the_recipe() -> None:
+    results = made_results("table1")
+    rows = list(results.rows)
+    assert [row.row.name for row in rows[:2]] == ["Payer et al.", "UMMKD"]
+    own = {"model.name": "payer", "data.spacing_mm": [6.0, 4.5, 4.5], "train.steps": 350}
+    for n, facts in enumerate((own, {"model.name": "ummkd"})):
+        records = {
+            seed: [replace(one, facts={**one.facts, **facts}) for one in found]
+            for seed, found in rows[n].records.items()
+        }
+        rows[n] = replace(rows[n], records=records)
+    told = notes(replace(results, rows=tuple(rows)))
+    recipe = next(text for text in told if text.startswith("Recipe"))
+    assert "network swin_unet, grid in mm 6 x 3 x 3, steps 100" in recipe
+    assert (
+        "Payer et al.: a network of its own (docs/comparators.md), with grid in mm 6 x 4.5 x 4.5, "
+        "steps 350. Scores on the prepared grid are on that grid."
+    ) in told
+    assert "UMMKD: a network of its own (docs/comparators.md)." in told
+
+
 def test_classes_of_the_paper_are_found_under_the_names_of_data_sets() -> None:
     names = {"left_kidney": "L-kdy", "Right Kidney": "R-kdy", "Liver": "Liver",
              "myocardium": "LVM", "ascending aorta": "AA", "pancreas": None}  # fmt: skip

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 _TEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
     | {"<": "$<$", ">": "$>$", "±": "$\\pm$", "Δ": "$\\Delta$", "τ": "$\\tau$"}
     | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
     | {"|": "\\textbar{}"}
 )
-"""In one pass, so that no mark is escaped twice. The old encodings print < as an exclamation mark."""
+"""Marks and how they are written, in one pass: none is escaped twice. Old fonts lack < and >."""
 
 
 @dataclass(frozen=True)
