@@ -1,6 +1,6 @@
 """What a reader must know beside the numbers: all of it from the records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,13 +16,28 @@ READ = (
     "0 and there is no distance."
 )
 
+OURS = "consistency"
+NETWORK, GRID = "network", "grid in mm"
+SETTINGS = {
+    "model.backbone": NETWORK,
+    "data.spacing_mm": GRID,
+    "data.patch": "patch",
+    "train.steps": "steps",
+    "train.batch_size": "images per modality and step",
+    "train.optimizer": "optimiser",
+    "train.learning_rate": "learning rate",
+    "train.keep": "weights kept",
+    "loss.tau": "τ",
+}
+"""The settings that are shown, in words."""
+
 
 def notes(results: Results) -> list[str]:
     """How the numbers came about, one or two sentences each."""
     found = _distinct(r for row in results.rows for rs in row.records.values() for r in rs)
     if not found:
         return list(results.notes)
-    told = [READ, _recipe(found), _cases(found), _machine(found)]
+    told = [READ, _recipe(found), *_others(results, found), _cases(found), _machine(found)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
             why = f" Another {row.reason}" if row.reason else ""
@@ -42,30 +57,45 @@ def _distinct(records: Iterable[Record]) -> list[Record]:
 
 
 def _recipe(found: Sequence[Record]) -> str:
-    """From the settings that all runs share."""
-    facts = found[0].facts
-    shared = {k for k, v in facts.items() if all(r.facts.get(k) == v for r in found)}
-    words = [
-        f"{text} {_words(facts[key])}"
-        for key, text in (
-            ("model.backbone", "network"),
-            ("data.spacing_mm", "grid in mm"),
-            ("data.patch", "patch"),
-            ("train.steps", "steps"),
-            ("train.batch_size", "images per modality and step"),
-            ("train.optimizer", "optimiser"),
-            ("train.learning_rate", "learning rate"),
-            ("train.keep", "weights kept"),
-            ("loss.tau", "τ"),
-        )
-        if key in shared
-    ]
+    """From the settings that the runs of the paper's own rows share."""
+    own = [r for r in found if _method(r) == OURS] or found
+    words = [f"{text} {_words(value)}" for text, value in _shared(own).items()]
     weights = {
-        name: max((float(r.facts.get(f"loss.{key}", 0)) for r in found), default=0.0)
+        name: max((float(r.facts.get(f"loss.{key}", 0)) for r in own), default=0.0)
         for key, name in (("alpha", "α"), ("beta", "β"), ("gamma", "γ"))
     }
     words += [f"{name} {value:g} where used" for name, value in weights.items()]
     return f"Recipe, the same for all rows: {', '.join(words)}."
+
+
+def _shared(found: Sequence[Record]) -> dict[str, object]:
+    """Setting in words -> its value, of those that are shown and that all these runs share."""
+    facts = found[0].facts
+    return {
+        text: facts[key]
+        for key, text in SETTINGS.items()
+        if key in facts and all(r.facts.get(key) == facts[key] for r in found)
+    }
+
+
+def _others(results: Results, found: Sequence[Record]) -> Iterator[str]:
+    """Rows with a network of their own: what they do not have in common with the paper's rows."""
+    own = [r for r in found if _method(r) == OURS]
+    for row in results.rows:
+        theirs = _distinct(r for records in row.records.values() for r in records)
+        if not own or not theirs or _method(theirs[0]) == OURS:
+            continue
+        common = _shared(own)
+        other = {k: v for k, v in _shared(theirs).items() if k in common and v != common[k]}
+        other.pop(NETWORK, None)
+        words = ", ".join(f"{text} {_words(value)}" for text, value in other.items())
+        but = f", with {words}" if words else ""
+        apart = " Scores on the prepared grid are on that grid." if GRID in other else ""
+        yield f"{row.row.name}: a network of its own (docs/comparators.md){but}.{apart}"
+
+
+def _method(record: Record) -> object:
+    return record.facts.get("model.name", OURS)
 
 
 def _words(value: object) -> str:
