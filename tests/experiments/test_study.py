@@ -109,6 +109,8 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
     open_study(replace(again, overrides=("train.threads=2",)))
     with pytest.raises(UsageError, match=r"loss\.alpha: 0\.4 -> 0\.3.*another --out"):
         open_study(replace(again, overrides=("loss.alpha=0.3",)))
+    with pytest.raises(UsageError, match=r"data\.patch: \[32, 32\] -> \[16, 16\].*another --out"):
+        open_study(replace(again, overrides=("data.patch=[16,16]",)))  # the grid is fixed by now
     root = study.data["b"]
     files = [root / "labelsTr" / "b_04.nii.gz", root / "imagesTr" / "b_04_0000.nii.gz"]
     for file in files:
@@ -143,6 +145,8 @@ def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_
     ahead = forecast(told, jobs, 2)
     assert ahead.seconds == pytest.approx((6 * 3 + 4 * 1.5) * 2 / 2)  # two steps, two at a time
     assert ahead.memory_bytes == 20 and "one step" in ahead.basis
+    of_one = replace(told, forecast={**measured, "modalities": 1})  # an earlier call had only one
+    assert forecast(of_one, jobs, 2).seconds == pytest.approx((6 * 6 + 4 * 3) * 2 / 2)
     done = next(job for job in jobs if len(job.data) == 2)
     record = replace(
         made_record("any", 0, *done.data), identity=done.identity, facts=named_facts(done.config)

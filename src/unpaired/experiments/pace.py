@@ -24,7 +24,7 @@ def forecast(study: Study, jobs: Sequence[Job], at_a_time: int) -> Ahead:
     missing = [job for job in jobs if job.missing]
     paces = _paces(jobs)
     measured = study.forecast["seconds_per_step"]
-    everyone = len(study.data)
+    everyone = study.forecast.get("modalities", len(study.data))
     total = 0.0
     for job in missing:
         known = paces.get(len(job.data))

@@ -18,6 +18,9 @@ from unpaired.experiments.facts import facts_of
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.files import read_json, write_json, write_text
 
+GRID = ("classes", "spacing_mm", "slice_axis", "patch")
+"""Settings of `data` that are the same for all rows."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -73,7 +76,9 @@ def open_study(study: Study, threads: int = 1) -> Study:
     if not before["grid"]:
         with _threads(base.train.threads or threads):
             plan, ahead = training_needs(base, _only(datasets, cases), {})
-        before |= {"grid": list(_grid(plan)), "forecast": asdict(ahead)}
+        measured = {**asdict(ahead), "modalities": len(datasets)}
+        before |= {"grid": list(_grid(plan)), "forecast": measured, "asked": _asked(base)}
+    _check_asked(before.get("asked", {}), _asked(base), study.out)
     study = replace(study, cases=cases, grid=tuple(before["grid"]), forecast=before["forecast"])
     recipe = study.out / "recipe.toml"
     if recipe.exists():
@@ -109,6 +114,23 @@ def _grid(plan: Plan) -> tuple[str, ...]:
         f"data.slice_axis={plan.slice_axis}",
         f"data.patch={list(plan.patch)}",
     )
+
+
+def _asked(config: Config) -> dict[str, Any]:
+    """What a call says of the grid, as `reproduce.json` keeps it."""
+    return {key: config.model_dump(mode="json")["data"][key] for key in GRID}
+
+
+def _check_asked(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> None:
+    """The grid is fixed by the first call; a later one that asks for another must not be silent."""
+    changed = [
+        f"data.{key}: {old[key]!r} -> {new[key]!r}" for key in old if old[key] != new.get(key)
+    ]
+    if changed:
+        raise UsageError(
+            f"{out} holds runs on another grid ({'; '.join(changed)}). Give the same values to go "
+            "on, or another --out to begin anew."
+        )
 
 
 def _check_cases(
