@@ -186,6 +186,19 @@ def test_settings_for_a_modality_that_is_not_there_are_refused(
         train(toy_config("modalities.A.clip=percentile"), data, tmp_path)
 
 
+def test_settings_of_a_protocol_do_not_pass_a_modality_by(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    """A preset for ct and mr, the data are a and ct: `a` would be prepared by other rules."""
+    named = {"ct": data["a"], "a": data["b"]}
+    settings = ("modalities.ct.clip=none", "modalities.mr.clip=none")
+    with pytest.raises(UsageError, match=r"so a would have none.*--data mr=FOLDER"):
+        make_setup(toy_config(*settings), named, RunFolder(tmp_path / "no"))
+    config = toy_config(*settings, "modalities.a.clip=auto")
+    make_setup(config, named, RunFolder(tmp_path / "own"))
+    make_setup(toy_config(*settings), {"a": data["b"]}, RunFolder(tmp_path / "alone"))
+
+
 def test_without_a_checkpoint_the_run_is_planned_anew(
     data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -104,15 +104,27 @@ def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
 
 
 def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
-    """A misspelt table must not be ignored; a preset's table for what is not there may be."""
+    """A misspelt table must not be ignored; a preset's table for what is not there may be.
+
+    Unless another modality has none: a protocol's `mr` would not hold for data named `t2`. A
+    single modality is exempt, since comparators train each alone.
+    """
     folded = {name.casefold(): name for name in data}
-    for name in sorted(set(config.modalities) - set(data)):
+    unused = sorted(set(config.modalities) - set(data))
+    for name in unused:
         close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
         if close:
             raise UsageError(
                 f"modalities.{name} is configured, but the data are {', '.join(data)}. "
                 f"Did you mean modalities.{folded[close[0]]}?"
             )
+    bare = [name for name in data if name not in config.modalities]
+    if unused and bare and len(data) > 1:
+        raise UsageError(
+            f"the settings of the preset or file are for {', '.join(config.modalities)}, the data "
+            f"are {', '.join(data)}, so {bare[0]} would have none. Give the data the settings' name "
+            f"(--data {unused[0]}=FOLDER), or settings of its own (modalities.{bare[0]}.clip=auto)."
+        )
 
 
 def cache_key(plan: Plan) -> str:
