@@ -98,6 +98,21 @@ def test_manifest_lines(tmp_path):
     assert [f.case for f in done.facts] == ["c0", "c1", "c2"]
 
 
+def test_one_file_in_two_lines_of_a_manifest(tmp_path):
+    """The same file is the same image, though its path is one; the name of a case counts once."""
+    base = ct(tmp_path)
+    (base / "scans.json").write_text((base / "dataset.json").read_text())
+    line = "{},imagesTr/c{n}_0000.nii.gz,labelsTr/c{n}.nii.gz,ct,{},{}"
+    lines = ["case,image,label,modality,patient,split", line.format("a", "p1", "train", n=0)]
+    lines += [line.format("b", "p2", "test", n=0), line.format("a", "p3", "", n=1)]
+    (base / "scans.csv").write_text("\n".join(lines))
+    found = examine_roots({"ct": base / "scans.csv"}).findings
+    errors = {(f.case, f.kind): f for f in found if f.severity == "error"}
+    assert set(errors) == {("a", "case-name"), ("b", "copy")}
+    assert errors["a", "case-name"].what == "another line has the case a already"
+    assert errors["b", "copy"].mend == "remove one: it is in training and in test"
+
+
 def test_a_fault_of_the_program_does_not_stop_the_others(tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("boom")

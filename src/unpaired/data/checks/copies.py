@@ -19,7 +19,8 @@ def _images(facts: Sequence[Facts]) -> Iterator[Finding]:
     for fact in facts:
         for digest, file in fact.digests:
             other, where = owners.setdefault(digest, (fact, file))
-            if where != file:
+            # A manifest may name one file in two cases.
+            if other is not fact or where != file:
                 what = f"the same image as {shown(where)} ({other.modality} {other.case})".rstrip()
                 mend = "remove one, or it may be in training and in test"
                 if fact.held_out != other.held_out:

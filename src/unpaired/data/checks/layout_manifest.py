@@ -58,6 +58,8 @@ def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list
     twin = next((name for name in known if name.casefold() == row["case"].casefold()), None)
     if twin is not None:
         what = f"the case's name is that of {shown(twin)}, but for upper and lower case"
+        if twin == row["case"]:
+            what = f"another line has the case {shown(twin)} already"
         faults.append(Remark("case-name", "error", what, "rename one of them", "2 cases"))
     images = _images(row, path)
     if len(images) != channels:
