@@ -122,8 +122,8 @@ def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
     if unused and bare and len(data) > 1:
         raise UsageError(
             f"the settings of the preset or file are for {', '.join(config.modalities)}, the data "
-            f"are {', '.join(data)}, so {bare[0]} would have none. Give the data the settings' name "
-            f"(--data {unused[0]}=FOLDER), or settings of its own (modalities.{bare[0]}.clip=auto)."
+            f"are {', '.join(data)}, so {bare[0]} would have none. Give the data the name in the "
+            f"settings (--data {unused[0]}=FOLDER), or settings (modalities.{bare[0]}.clip=auto)."
         )
 
 
