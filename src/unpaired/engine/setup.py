@@ -106,8 +106,8 @@ def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
 def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
     """A misspelt table must not be ignored; a preset's table for what is not there may be.
 
-    Unless another modality has none: a protocol's `mr` would not hold for data named `t2`. A
-    single modality is exempt, since comparators train each alone.
+    Unless another modality has none: a protocol's settings would not hold for data that only have
+    another name. A single modality is exempt, since comparators train each alone.
     """
     folded = {name.casefold(): name for name in data}
     unused = sorted(set(config.modalities) - set(data))
