@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nifti_files import affine, dataset, noise, patch, save
 
+from dicom_files import turned, voxels, write_series
 from unpaired.data.check import check, check_path
 from unpaired.data.sources import open_dataset
 from unpaired.errors import DataError
@@ -281,6 +282,17 @@ def test_folder_of_files(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no"):
         check_path(tmp_path / "none")
+
+
+def test_slices_among_images_are_not_passed_over(tmp_path):
+    save(tmp_path / "a.nii.gz", noise())
+    save(tmp_path / "deep" / "b.nii.gz", noise(seed=1))
+    assert check_path(tmp_path) == []
+    write_series(tmp_path / "deep", voxels(), turned())
+    (found,) = check_path(tmp_path)
+    assert (found.severity, found.kind, found.file) == ("error", "mixed", str(tmp_path / "deep"))
+    (tmp_path / "deep" / "b.nii.gz").unlink()
+    assert all(one.severity != "error" for one in check_path(tmp_path))
 
 
 def test_folder_of_data_sets_one_of_them_broken(tmp_path):

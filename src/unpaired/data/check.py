@@ -17,6 +17,7 @@ from unpaired.data.checks.finding import Finding, Remark, Severity, worst_first
 from unpaired.data.checks.layout import opened
 from unpaired.data.checks.naming import naming
 from unpaired.data.dataset import Case, Dataset
+from unpaired.data.dicom.scan import holds_dicom
 from unpaired.data.paths import shown
 from unpaired.data.read import ENDINGS, is_series_folder
 from unpaired.data.sources import nnunet
@@ -136,13 +137,24 @@ def examine_path(path: Path, progress: Progress | None = None, workers: int = 0)
             return examine_roots({root.name: root for root in chosen}, progress, workers)
         inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
         images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
+        mixed = list(_slices_among(images))
     except OSError as error:
         raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
     if not images:
         raise DataError(
             f"{shown(path)} holds no .nii or .nii.gz file, nor another image; check the path."
         )
-    return examine({"": _loose(path, images)}, progress, workers)
+    done = examine({"": _loose(path, images)}, progress, workers)
+    return replace(done, findings=worst_first([*mixed, *done.findings]))
+
+
+def _slices_among(images: Sequence[Path]) -> Iterator[Finding]:
+    """Folders where DICOM slices lie among images: which of them is meant is not guessed."""
+    for folder in sorted({image.parent for image in images if not image.is_dir()}):
+        if holds_dicom(folder):
+            what = "DICOM files and other images lie side by side; the DICOM files were not read"
+            mend = "keep them in folders of their own"
+            yield Remark("mixed", "error", what, mend).about("", shown(folder.name), folder)
 
 
 def _run(
