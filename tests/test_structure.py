@@ -18,6 +18,7 @@ LEVELS = {
     "report": 6,
     "engine": 5,
     "build": 4,
+    "methods": 3.5,
     "models": 3,
     "config": 3,
     "backbones": 2,
