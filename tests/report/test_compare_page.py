@@ -198,6 +198,7 @@ def test_the_page_stands_alone_and_holds_the_answer(tmp_path, helped):
     assert text.count("data:image/png") == 2
     assert "CT is left out: only joint has it." in text
     assert "<h3>What differs" in text
+    assert "over the classes of all modalities and comparisons here" in text  # Holm's families
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "comparison.html", "comparison.csv", "comparison.json", "cases_1_1.png", "classes_1_1.png"

@@ -208,7 +208,8 @@ def _reading(one: Comparison) -> Markup:
         f"its mean over {covers}: a bootstrap that draws runs first and then cases, stretched to "
         "Student's quantile because there are few. It does not hold what no run here varied, nor "
         "other hospitals and scanners. p: Wilcoxon's signed-rank test over the test cases (exact), "
-        "Holm p: corrected for the number of classes. ±: population deviation over the test cases. "
+        "Holm p: corrected over the classes of all modalities and comparisons here, and separately "
+        "over their means. ±: population deviation over the test cases. "
         "Undefined: scores without a value on either side (an empty prediction has no surface), "
         "left out on both."
     )
