@@ -8,6 +8,7 @@ import pytest
 from made_results import made_record
 from toy_study import toy_study
 
+from unpaired.engine.draw import check_names
 from unpaired.errors import UsageError
 from unpaired.experiments.facts import facts_of, named_facts
 from unpaired.experiments.jobs import Job, plan_jobs
@@ -72,6 +73,15 @@ def test_start_and_case_have_seeds_of_their_own(study: Study) -> None:
     assert len(seeds) == 2
     control = [job for job in jobs if job.config.model.shared_embeddings]
     assert [row for job in control for row, _ in job.rows] == ["Ours, one embedding set"] * 2
+
+
+def test_few_cases_of_a_modality_hold_for_the_rows_that_have_it(study: Study) -> None:
+    """A study of few cases: a row of the other modality alone takes all of its own."""
+    few = replace(study, overrides=("data.few_shot.b=1",))
+    for job in jobs_of(few, "table5").values():
+        check_names(job.config.data, job.data)
+        assert job.config.data.few_shot == ({"b": 1} if "b" in job.data else {})
+        assert len(job.split.train["b"]) > 1 if "b" in job.data else True  # drawn by the run
 
 
 def test_testing_otherwise_is_no_other_training(study: Study) -> None:

@@ -97,7 +97,9 @@ def _job(
         write_splits(path, [own])
     label = f"{'_'.join(group)}-{_label(config)}-s{seed}"
     folder = study.out / "runs" / f"{label}-{identity[:8]}"
-    data = config.data.model_copy(update={"splits": str(path), "fold": 0, "cases": {}})
+    few = {m: count for m, count in config.data.few_shot.items() if m in group}
+    own_data = {"splits": str(path), "fold": 0, "cases": {}, "few_shot": few}
+    data = config.data.model_copy(update=own_data)
     roots = {m: study.data[m] for m in group}
     return Job(folder, identity, config.model_copy(update={"data": data}), roots, own, seed)
 
