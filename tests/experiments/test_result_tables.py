@@ -242,6 +242,20 @@ def test_notes_come_from_the_records() -> None:
     assert "10 runs, median 1.0 min" in text
 
 
+def test_draws_that_repeat_are_counted() -> None:
+    """Ten seeds that draw one of eight cases do not draw ten."""
+    results = made_results("draws")
+    row = results.rows[0]
+    drawn = {0: ["mr_2"], 1: ["mr_0"], 2: ["mr_2"]}
+    records = {
+        seed: [replace(r, split={**r.split, "train": {**r.split["train"], "mr": drawn[seed]}})]
+        for seed, (r,) in row.records.items()
+    }
+    told = notes(replace(results, rows=(replace(row, records=records),)))
+    assert "Few training cases of mr, 1 a seed: 3 seeds, 2 different draws." in told
+    assert not any(text.startswith("Few ") for text in notes(made_results("table7")))
+
+
 def test_networks_of_others_are_not_said_to_have_the_recipe() -> None:
     results = made_results("table1")
     rows = list(results.rows)

@@ -37,7 +37,8 @@ def notes(results: Results) -> list[str]:
     found = _distinct(r for row in results.rows for rs in row.records.values() for r in rs)
     if not found:
         return list(results.notes)
-    told = [READ, _recipe(found), *_others(results, found), _cases(found), _machine(found)]
+    told = [READ, _recipe(found), *_others(results, found), _cases(found)]
+    told += [*dict.fromkeys(_draws(results)), _machine(found)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
             why = f" Another {row.reason}" if row.reason else ""
@@ -112,6 +113,20 @@ def _cases(found: Sequence[Record]) -> str:
     draws = len({str(r.split["test"]) for r in found if r.modalities == first.modalities})
     how = "one split for all seeds" if draws == 1 else f"{draws} random splits"
     return f"Cases ({'/'.join(first.modalities)}): {', '.join(parts)}; {how}."
+
+
+def _draws(results: Results) -> Iterator[str]:
+    """Of few-shot rows: seeds may have drawn the same cases, and are then no independent draws."""
+    for row in results.rows:
+        if row.row.shots is None or len(row.records) < 2:
+            continue
+        role, count = row.row.shots
+        m = results.modalities[role]
+        drawn = {str(r.split["train"][m]) for records in row.records.values() for r in records}
+        yield (
+            f"Few training cases of {m}, {count} a seed: {len(row.records)} seeds, "
+            f"{len(drawn)} different draws."
+        )
 
 
 def _machine(found: Sequence[Record]) -> str:
