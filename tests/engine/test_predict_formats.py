@@ -187,6 +187,19 @@ def test_dicom_among_other_images_is_refused(tmp_path: Path) -> None:
         predictor().predict_folder(tmp_path, tmp_path / "out", "ct")
 
 
+def test_a_series_of_another_modality_is_told(tmp_path: Path) -> None:
+    """Only DICOM says what it is; a scan taken for another modality is not segmented silently."""
+    for said in ("CT", "MR"):
+        write_series(tmp_path / said, smooth_image(SHAPE), np.eye(4), modality=said)
+    found = {
+        (said, taken): predictor().predict_file(tmp_path / said, tmp_path / "out", taken).notes
+        for said, taken in (("CT", "ct"), ("MR", "mr"), ("CT", "mr"), ("MR", "ct"))
+    }
+    odd = {pair for pair, notes in found.items() if any("see --modality" in n for n in notes)}
+    assert odd == {("CT", "mr"), ("MR", "ct")}
+    assert "the series says it is CT, and was predicted as mr" in found["CT", "mr"][-1]
+
+
 def test_a_resampled_series_is_predicted_and_told(tmp_path: Path) -> None:
     def edit(one: pydicom.Dataset, k: int) -> None:
         one.ImagePositionPatient = ["0", f"{-0.9 * k:.6f}", f"{3 * k + 1.1 * (k > 3):.6f}"]

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,15 @@ def volumes_of(
     if not channels:
         raise UsageError("there is no image; give a path, a volume, an array, or one a channel.")
     return [_volume(channel, affine, spacing_mm, reading) for channel in channels]
+
+
+def told_otherwise(volume: Volume, modality: str, known: Iterable[str]) -> tuple[str, ...]:
+    """A note, where a series calls itself another modality of the model than it is taken for."""
+    told = str(getattr(volume.source, "modality", ""))
+    others = {name.casefold() for name in known} - {modality.casefold()}
+    if told.casefold() not in others:
+        return ()
+    return (f"the series says it is {told}, and was predicted as {modality}: see --modality",)
 
 
 def _volume(

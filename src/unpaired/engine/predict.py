@@ -14,7 +14,7 @@ from unpaired.data.volume import Volume
 from unpaired.data.write import Names, Writing, write_labels
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble
-from unpaired.engine.images import Image, grid_of, volumes_of
+from unpaired.engine.images import Image, grid_of, told_otherwise, volumes_of
 from unpaired.engine.label_files import colours, recipe_mark, write_label_files
 from unpaired.engine.members import Member, load_members
 from unpaired.engine.memory import told_for
@@ -267,6 +267,7 @@ class Predictor:
     ) -> Prediction:
         grid, already = grid_of(volumes[0]), len(self.notes)
         notes = [note for volume in volumes for note in volume.notes]
+        notes += told_otherwise(volumes[0], modality, self.modalities)
         labels = self._ensemble.segment(volumes, modality, largest, *into)
         notes += self.notes[already:]
         return Prediction(labels, grid, self.classes, modality, notes=tuple(notes))

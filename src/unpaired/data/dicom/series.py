@@ -24,10 +24,12 @@ class DicomSource:
     Attributes:
         frames: the slices along the normal; slice k of the array, unless `resampled`.
         resampled: the array lies on a grid of its own.
+        modality: as the series calls it; empty if it is not told.
     """
 
     frames: tuple[Frame, ...]
     resampled: bool = False
+    modality: str = ""
 
 
 def read_series(
@@ -72,5 +74,5 @@ def read_series(
     single = all(header.frames == 1 for header in headers)
     if chosen.modality == "CT" and single and any("RescaleSlope" not in h.facts for h in headers):
         notes.append("no rescale slope is stored: values may not be Hounsfield units")
-    source = DicomSource(stack.frames, bool(stack.faults))
+    source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
     return Volume(np.asarray(array), affine, None, path, tuple(notes), source)
