@@ -8,10 +8,11 @@ import pytest
 from made_results import made_record
 from toy_study import toy_study
 
+from unpaired.data.split import Split, few_shot
 from unpaired.engine.draw import check_names
 from unpaired.errors import UsageError
 from unpaired.experiments.facts import facts_of, named_facts
-from unpaired.experiments.jobs import Job, plan_jobs
+from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_jobs
 from unpaired.experiments.pace import forecast
 from unpaired.experiments.record import write_record
 from unpaired.experiments.rows import EXPERIMENTS, Row
@@ -164,3 +165,21 @@ def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_
     write_record(done.record("as_trained"), replace(record, seconds={"train": 30.0, "test": 10.0}))
     ahead = forecast(told, jobs, 1)
     assert ahead.seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
+
+
+@pytest.mark.parametrize(("cases", "count", "possible"), [(8, 1, 8), (4, 3, 4), (5, 2, 10)])
+def test_seeds_of_drawn_cases_give_every_draw_before_one_comes_again(
+    cases: int, count: int, possible: int
+) -> None:
+    split = Split({"mr": tuple(f"mr_{i}" for i in range(cases))}, {}, {})
+    seeds = [case_seed(split, "mr", count, n) for n in range(2 * possible + 1)]
+    draws = [few_shot(split, "mr", count, seed).train["mr"] for seed in seeds]
+    assert seeds[0] == CASE_SEED and seeds == sorted(set(seeds))
+    assert len(set(draws[:possible])) == possible
+    assert set(draws[possible : 2 * possible]) == set(draws[:possible])
+
+
+def test_the_rows_of_a_draw_share_its_case(study: Study) -> None:
+    jobs = jobs_of(study, "draws", seeds=3).values()
+    for seed in range(3):
+        assert len({job.config.data.few_shot_seed for job in jobs if job.seed == seed}) == 1

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb
 from pathlib import Path
 from typing import Any
 
 from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
-from unpaired.data.split import Split, read_splits, write_splits
+from unpaired.data.split import Split, few_shot, read_splits, write_splits
 from unpaired.engine.draw import make_split
 from unpaired.errors import UnpairedError
 from unpaired.experiments.facts import chosen_facts
@@ -18,7 +19,7 @@ from unpaired.experiments.study import Study, modalities_of
 
 DEFAULT = "as_trained"
 CASE_SEED = 1000
-"""Added to the seed of the start, so that the two are never one number."""
+"""First seed of drawn cases, far from the seeds of the start: the two are never one number."""
 PARTS = ("train", "val", "test")
 Ids = dict[str, tuple[str, ...]]
 
@@ -85,7 +86,7 @@ def record_name(row: Row) -> str:
 def _job(
     study: Study, row: Row, names: Sequence[str], group: Sequence[str], split: Split, seed: int
 ) -> Job:
-    seeds = (*_shots(row, names, seed), f"train.seed={seed}")
+    seeds = (*_shots(row, names, split, seed), f"train.seed={seed}")
     config = study.recipe(*row.overrides, *seeds, row=row)
     size_step(config, config.data.dims)  # refuses what is not registered
     crop_rule(config)  # and a network of volumes on slices
@@ -109,12 +110,32 @@ def _label(config: Config) -> str:
     return name if name in ("ummkd", "payer", "valindria") else config.model.variant
 
 
-def _shots(row: Row, names: Sequence[str], seed: int) -> list[str]:
+def _shots(row: Row, names: Sequence[str], split: Split, seed: int) -> list[str]:
     """Few-shot settings; the seed of the case is another number than the seed of the start."""
     if row.shots is None:
         return []
     role, count = row.shots
-    return [f"data.few_shot.{names[role]}={count}", f"data.few_shot_seed={CASE_SEED + seed}"]
+    drawn = case_seed(split, names[role], count, seed)
+    return [f"data.few_shot.{names[role]}={count}", f"data.few_shot_seed={drawn}"]
+
+
+def case_seed(split: Split, modality: str, count: int, n: int) -> int:
+    """The n-th seed whose draw of `count` training cases differs from those of the seeds before.
+
+    Equal draws of two seeds would count as two independent ones. After every possible draw has had
+    its turn, they come again.
+    """
+    cases = len(split.train.get(modality, ()))
+    if not 0 < count <= cases:
+        return CASE_SEED + n  # refused where the cases are drawn, with a sentence
+    possible, seen, seed = comb(cases, count), set[tuple[str, ...]](), CASE_SEED
+    while True:
+        draw = few_shot(split, modality, count, seed).train[modality]
+        if draw not in seen:
+            if n == 0:
+                return seed
+            n, seen = n - 1, seen | {draw} if len(seen) + 1 < possible else set()
+        seed += 1
 
 
 def _split(study: Study, names: Sequence[str], seed: int) -> Split:
