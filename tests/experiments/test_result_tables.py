@@ -12,11 +12,12 @@ from made_results import CLASSES, made_results
 
 from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.cells import ASD, DICE, Result, Results, numbers, seed_mean
-from unpaired.experiments.effects import effects
+from unpaired.experiments.effects import Effect, effects
 from unpaired.experiments.figure import figure, points
 from unpaired.experiments.notes import notes
 from unpaired.experiments.published import ALL, MEAN, cell, printed_class
 from unpaired.experiments.render import latex, markdown, to_csv
+from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.table import tex
 from unpaired.experiments.tables import all_tables, score_tables
 
@@ -101,6 +102,48 @@ def test_effects_are_paired_by_seed_and_case() -> None:
     assert one.low < one.mean < one.high
     assert (one.n, one.seeds) == (4, 3)
     assert math.isnan(one.p)  # four cases cannot be significant
+
+
+def test_further_comparisons_stand_beside_those_with_the_reference() -> None:
+    results = made_results("draws")
+    found = {(e.row, e.against, e.modality): e.mean for e in effects(results)}
+    ours, control = "Ours (w/ CR)", "Ours, one embedding set"
+    assert len(found) == 2 * (3 + 2)
+    for m in ("ct", "mr"):
+        against_v3, control_v3 = found[ours, "Joint V3", m], found[control, "Joint V3", m]
+        assert found[ours, control, m] == pytest.approx(against_v3 - control_v3)
+        v2 = found["Joint V2", "Joint V3", m]
+        assert found[ours, "Joint V2", m] == pytest.approx(against_v3 - v2)
+    bare = [replace(r, records={}) if r.row.name == control else r for r in results.rows]
+    left = effects(replace(results, rows=tuple(bare)))
+    assert {control} & {name for e in left for name in (e.row, e.against)} == set()
+
+
+def test_every_comparison_names_rows_of_its_experiment() -> None:
+    for experiment in EXPERIMENTS.values():
+        names = {row.name for row in experiment.rows}
+        pairs = experiment.comparisons
+        assert {name for pair in pairs for name in pair} <= names
+        assert len(set(pairs)) == len(pairs) and all(a != b for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_holm", "word"),
+    [
+        (0.2, 1.8, 0.01, "higher"),
+        (0.2, 1.8, 0.2, "perhaps higher"),
+        (0.2, 1.8, math.nan, "perhaps higher"),
+        (-1.8, -0.2, 0.01, "lower"),
+        (-0.2, 1.8, 0.01, "no difference"),
+        (0.0, 1.8, 0.01, "no difference"),
+        (math.nan, math.nan, 0.01, ""),
+    ],
+)
+def test_what_is_shown_needs_the_interval_and_the_corrected_test(
+    low: float, high: float, p_holm: float, word: str
+) -> None:
+    mean = -1.0 if high < 0 else 1.0
+    assert Effect("a", "b", "mr", mean, low, high, 0.001, p_holm, 9, 3).shown == word
 
 
 def test_holm_is_over_all_rows_and_modalities() -> None:

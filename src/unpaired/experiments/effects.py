@@ -1,7 +1,7 @@
-"""Each row against the reference row: paired by case, with interval, test and correction."""
+"""Rows against each other: paired by case, with interval, test and correction."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,14 +9,16 @@ from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.metrics.statistics import bootstrap_interval, holm, paired, wilcoxon
 
+LEVEL = 0.05
 SeedCase = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Row minus reference, mean Dice over the classes of a case, in points of percent.
+    """Row minus another row, mean Dice over the classes of a case, in points of percent.
 
     Attributes:
+        against: the other row.
         low, high: 95 % bootstrap interval that resamples seeds and cases.
         p: Wilcoxon's signed-rank test over the cases, seeds averaged; nan where too few.
         p_holm: corrected for all comparisons of the experiment.
@@ -24,6 +26,7 @@ class Effect:
     """
 
     row: str
+    against: str
     modality: str
     mean: float
     low: float
@@ -33,19 +36,30 @@ class Effect:
     n: int
     seeds: int
 
+    @property
+    def shown(self) -> str:
+        """What can be said: "higher" or "lower" where the interval leaves out zero and the
+        corrected test agrees, the same with "perhaps" where it does not, else "no difference"."""
+        if math.isnan(self.low):
+            return ""
+        if self.low <= 0 <= self.high:
+            return "no difference"
+        word = "higher" if self.mean > 0 else "lower"
+        return word if self.p_holm < LEVEL else f"perhaps {word}"
+
 
 def effects(results: Results) -> list[Effect]:
-    """All rows but the reference, modality by modality; rows that were not run are left out."""
-    reference = next(r for r in results.rows if r.row.name == results.experiment.reference)
+    """All comparisons, modality by modality; rows that were not run are left out."""
+    rows = {result.row.name: result for result in results.rows}
     found = [
         effect
-        for result in results.rows
-        if result is not reference
+        for name, against in results.experiment.comparisons
+        if {name, against} <= rows.keys()
         for m in results.modalities
-        if (effect := _effect(reference, result, m)) is not None
+        if (effect := _effect(rows[against], rows[name], m)) is not None
     ]
     corrected = holm([one.p for one in found])
-    return [Effect(**{**vars(one), "p_holm": p}) for one, p in zip(found, corrected, strict=True)]
+    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
 
 
 def _effect(reference: Result, result: Result, modality: str) -> Effect | None:
@@ -59,9 +73,8 @@ def _effect(reference: Result, result: Result, modality: str) -> Effect | None:
     for case, value in zip(cases, pair.values, strict=True):
         by_case.setdefault(case, []).append(float(value))
     p = wilcoxon([float(np.mean(values)) for values in by_case.values()])
-    return Effect(
-        result.row.name, modality, pair.mean, low, high, p, math.nan, len(by_case), len(set(seeds))
-    )
+    names = (result.row.name, reference.row.name, modality)
+    return Effect(*names, pair.mean, low, high, p, math.nan, len(by_case), len(set(seeds)))
 
 
 def _values(result: Result, modality: str) -> dict[SeedCase, float]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import Results
+from unpaired.experiments.effects import effects
 from unpaired.experiments.published import published
 from unpaired.experiments.record import Record
 
@@ -15,6 +16,14 @@ READ = (
     "modalities. A class that the truth lacks is left out; where the prediction is empty, Dice is "
     "0 and there is no distance."
 )
+COMPARED = (
+    "Row against row: the interval resamples seeds and test cases, p is Wilcoxon's over the cases. "
+    '"higher" and "lower": the interval leaves out zero and p, corrected for all lines, is below '
+    '0.05; "perhaps": only the interval does. "no difference": none is shown, which is not that '
+    "there is none."
+)
+FEW = 5
+"""Fewer seeds than this say little of what another training would give."""
 
 OURS = "consistency"
 NETWORK, GRID = "network", "grid in mm"
@@ -37,7 +46,7 @@ def notes(results: Results) -> list[str]:
     found = _distinct(r for row in results.rows for rs in row.records.values() for r in rs)
     if not found:
         return list(results.notes)
-    told = [READ, _recipe(found), *_others(results, found), _cases(found)]
+    told = [READ, *_compared(results), _recipe(found), *_others(results, found), _cases(found)]
     told += [*dict.fromkeys(_draws(results)), _machine(found)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
@@ -51,6 +60,16 @@ def notes(results: Results) -> list[str]:
     errata = [c.erratum for c in published() if c.table == table and c.erratum]
     told += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]
     return [*told, *results.notes]
+
+
+def _compared(results: Results) -> Iterator[str]:
+    """How to read the differences, where there are any."""
+    found = effects(results)
+    if not found:
+        return
+    seeds = min(one.seeds for one in found)
+    few = f" {seeds} seeds are few: another training may say otherwise." if seeds < FEW else ""
+    yield COMPARED + (few if seeds > 1 else " One seed: another training may say otherwise.")
 
 
 def _distinct(records: Iterable[Record]) -> list[Record]:

@@ -43,6 +43,7 @@ class Experiment:
         name: as on the command line.
         table: the number of the paper's table; none for a figure or an experiment of ours.
         reference: the row that the others are compared with.
+        also: further comparisons: (row, the row it is compared with).
         modalities: how many it takes.
         seeds: by default.
         tau: the rows are points of a curve over the temperature.
@@ -58,6 +59,13 @@ class Experiment:
     seeds: int = 5
     tau: bool = False
     preset: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[tuple[str, str], ...]:
+        """(row, the row it is compared with), those with the reference first."""
+        others = [row.name for row in self.rows if row.name != self.reference]
+        return (*((name, self.reference) for name in others), *self.also)
 
     @property
     def organs(self) -> str:
@@ -92,6 +100,8 @@ VALINDRIA = tuple(
     for n in SHARINGS
 )
 
+_CLAIM = ((OURS.name, BASELINE.name),)
+"""The paper's other claim: joint training with consistency against one modality alone."""
 _VARIANTS = (BACKBONE, BASELINE, V1, V2, V3, V1_CR, V2_CR, OURS)
 _PAPER = (
     Experiment(
@@ -132,6 +142,7 @@ _PAPER = (
         "Joint V3",
         table="5",
         preset=_HEART,
+        also=_CLAIM,
     ),
     Experiment(
         "table6",
@@ -140,6 +151,7 @@ _PAPER = (
         "Joint V3",
         table="6",
         preset=_ABDOMEN,
+        also=_CLAIM,
     ),
     Experiment(
         "table7",
@@ -163,7 +175,8 @@ _PAPER = (
         preset=_ABDOMEN,
     ),
 )
-_ONE = (1, 1)
+_ONE, _CONTROL = (1, 1), "Ours, one embedding set"
+_NO_GAINS = "Joint V3, no gains at test"
 _OURS = (
     Experiment(
         "draws",
@@ -172,10 +185,11 @@ _OURS = (
             Row("Joint V2", V2.overrides, shots=_ONE),
             Row("Joint V3", V3.overrides, shots=_ONE),
             Row("Ours (w/ CR)", OURS.overrides, shots=_ONE),
-            Row("Ours, one embedding set", (_V3, "model.shared_embeddings=true"), shots=_ONE),
+            Row(_CONTROL, (_V3, "model.shared_embeddings=true"), shots=_ONE),
         ),
         "Joint V3",
         seeds=10,
+        also=((OURS.name, V2.name), (OURS.name, _CONTROL)),
     ),
     Experiment(
         "three",
@@ -183,6 +197,7 @@ _OURS = (
         (BACKBONE, BASELINE, V2, V3, OURS),
         "Joint V3",
         modalities=3,
+        also=_CLAIM,
     ),
     Experiment(
         "scaling",
@@ -191,10 +206,10 @@ _OURS = (
             OURS,
             Row("Ours, no gains at test", (_V3,), at_test=("model.scaling_at_test=false",)),
             V3,
-            Row("Joint V3, no gains at test", V3.overrides,
-                at_test=("model.scaling_at_test=false",)),
+            Row(_NO_GAINS, V3.overrides, at_test=("model.scaling_at_test=false",)),
         ),
         "Ours (w/ CR)",
+        also=((_NO_GAINS, V3.name),),
     ),
     Experiment(
         "comparators",

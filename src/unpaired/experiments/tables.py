@@ -121,13 +121,14 @@ def _average(values: list[float]) -> float:
 
 
 def effect_tables(results: Results) -> list[Table]:
-    """Each row against the reference row."""
+    """Row against row."""
     found = effects(results)
     if not found:
         return []
     rows = [
         (
             one.row,
+            one.against,
             one.modality,
             f"{one.mean:+.2f}",
             NONE if math.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}",
@@ -135,12 +136,14 @@ def effect_tables(results: Results) -> list[Table]:
             probability(one.p_holm),
             str(one.n),
             str(one.seeds),
+            one.shown or NONE,
         )
         for one in found
     ]
-    head = ("row", "modality", "Δ Dice", "95 % interval", "p", "p, Holm", "cases", "seeds")
-    title = f"Against {results.experiment.reference}: points of Dice, paired by case"
-    return [Table(title, head, tuple(rows), 2)]
+    names = ("row", "against", "modality")
+    numbers = ("Δ Dice", "95 % interval", "p", "p, Holm", "cases", "seeds", "shown")
+    title = "Row against row: points of Dice, paired by case"
+    return [Table(title, (*names, *numbers), tuple(rows), len(names))]
 
 
 def probability(p: float) -> str:
