@@ -29,7 +29,7 @@ def test_the_plan_is_said_and_nothing_is_run(
     assert "20 runs to do, 1 at a time: about" in text and "of memory" in text
     assert not (tmp_path / "out" / "runs").exists()
     stored = read_json(tmp_path / "out" / "reproduce.json")
-    assert set(stored["cases"]) == {"aa", "bb"} and stored["forecast"]["memory_bytes"] > 0
+    assert set(stored["scans"]) == {"aa", "bb"} and stored["forecast"]["memory_bytes"] > 0
     assert run([*command[:-5], "--rows", "Backbone;Ours", *command[-5:]]) == 2
     assert "has no row 'Ours'. It has: Backbone; Baseline" in capsys.readouterr().err
     assert run([*command, "loss.alpha=0.3"]) == 2

@@ -1,5 +1,6 @@
 """Runs that rows need: shared where they are equal, refused where the recipe changed."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,23 @@ def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
         open_study(again)
     for file in files:
         (tmp_path / file.name).rename(file)
+
+
+def test_a_corrected_label_under_the_same_name_is_other_data(tmp_path: Path) -> None:
+    """Old records beside new ones would compare rows on different truths."""
+    study = toy_study(tmp_path)
+    again = replace(study, cases={}, grid=())
+    labels = study.data["a"] / "labelsTr"
+    first, second = (labels / f"a_0{n}.nii.gz" for n in (1, 2))
+    content = first.read_bytes()
+    os.utime(first, ns=(1, 1))  # copied or touched, not changed
+    open_study(again)
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(UsageError, match=r"files of a_01 \(a\) have changed.*another --out"):
+        open_study(again)
+    first.write_bytes(content)
+    open_study(again)
+
 
 
 def test_an_experiment_needs_its_modalities(study: Study) -> None:

@@ -1,6 +1,5 @@
 """Preparing data sets: every case through `preprocess` into the cache; restartable, parallel."""
 
-import hashlib
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,8 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.read import files_of, read_image, read_label_image
+from unpaired.data.read import read_image, read_label_image
+from unpaired.data.source_files import sha256_of, source_files, unchanged
 from unpaired.errors import DataError, ResourceError, UnpairedError
 
 __all__ = [
@@ -181,7 +181,7 @@ def _attempt(job: _Job) -> _Outcome:
 
 
 def _prepare_case(job: _Job) -> None:
-    sources = _sources(job.case)
+    sources = source_files(job.case)
     record: dict[str, Any] = {
         "format": _FORMAT,
         "id": job.case.id,
@@ -195,7 +195,7 @@ def _prepare_case(job: _Job) -> None:
     try:
         job.marker.touch()
         image, label = _arrays(job)
-        record["sources"] = [{**source, "sha256": _sha256(source)} for source in sources]
+        record["sources"] = [{**source, "sha256": sha256_of(source)} for source in sources]
         record["versions"] = _versions()
         write_case(job.folder, image, label, record)
     except OSError as error:
@@ -231,39 +231,10 @@ def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -
         return (
             same
             and len(old) == len(sources)
-            and all(_unchanged(a, b) for a, b in zip(old, sources, strict=True))
+            and all(unchanged(a, b) for a, b in zip(old, sources, strict=True))
         )
     except (DataError, KeyError, TypeError):
         return False
-
-
-def _unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    if old["size"] != new["size"]:
-        return False
-    # A copied or touched file is read once more rather than prepared once more.
-    untouched = old["path"] == new["path"] and old["mtime_ns"] == new["mtime_ns"]
-    return untouched or old["sha256"] == _sha256(new)
-
-
-def _sources(case: Case) -> list[dict[str, Any]]:
-    found = []
-    named = (*case.images, *([case.label] if case.label else []))
-    # Of a DICOM series every file counts.
-    for path in (file for one in named for file in files_of(one)):
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
-        found.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
-    return found
-
-
-def _sha256(source: Mapping[str, Any]) -> str:
-    try:
-        with Path(source["path"]).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {source['path']}: {error.strerror or error}.") from error
 
 
 def _versions() -> dict[str, str]:

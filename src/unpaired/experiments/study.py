@@ -16,6 +16,7 @@ from unpaired.data.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.experiments.facts import facts_of
 from unpaired.experiments.rows import Experiment, Row
+from unpaired.experiments.scans import check_scans
 from unpaired.files import read_json, write_json, write_text
 
 GRID = ("classes", "spacing_mm", "slice_axis", "patch")
@@ -71,8 +72,8 @@ def open_study(study: Study, threads: int = 1) -> Study:
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     base = study.recipe()
     path = study.out / "reproduce.json"
-    before = read_json(path) if path.exists() else {"cases": {}, "grid": [], "forecast": {}}
-    _check_cases(before["cases"], cases, study.out)
+    before = read_json(path) if path.exists() else {"grid": [], "forecast": {}}
+    scans = check_scans(before.get("scans", {}), cases, study.out)
     if not before["grid"]:
         with _threads(base.train.threads or threads):
             plan, ahead = training_needs(base, _only(datasets, cases), {})
@@ -85,8 +86,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
         _check_recipe(config_from_toml(recipe), study.recipe(), study.out)
     else:
         write_text(recipe, to_toml(study.recipe()))
-    known = {**before["cases"], **{m: [c.id for c in found] for m, found in cases.items()}}
-    write_json(path, {**before, "cases": known})
+    write_json(path, {**before, "scans": {**before.get("scans", {}), **scans}})
     return study
 
 
@@ -131,18 +131,6 @@ def _check_asked(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> N
             f"{out} holds runs on another grid ({'; '.join(changed)}). Give the same values to go "
             "on, or another --out to begin anew."
         )
-
-
-def _check_cases(
-    before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[Case]], out: Path
-) -> None:
-    for m, found in now.items():
-        if m in before and list(before[m]) != [case.id for case in found]:
-            other = sorted(set(before[m]) ^ {case.id for case in found})
-            raise UsageError(
-                f"{out} holds runs on other data: {m} differs in the cases "
-                f"{', '.join(other[:5])}. Give the same data, or another --out."
-            )
 
 
 def _check_recipe(old: Config, new: Config, out: Path) -> None:
