@@ -83,6 +83,16 @@ def test_training_is_told_before(roots, tmp_path, capsys):
     assert patch["amount"] == "38 %"  # 24 columns of 64
 
 
+def test_settings_for_other_modalities_are_refused_before_anything_is_read(roots, tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text('[modalities.PET]\nclip = "window"\nlow = 0\nhigh = 9\n')
+    image_of(roots[1]).write_bytes(b"")  # would be found, with exit code 3
+    assert call(roots, "--config", config) == 2
+    said = capsys.readouterr()
+    assert "the settings of the preset or file are for PET, the data are" in said.err
+    assert not said.out
+
+
 def test_other_paths(tmp_path, capsys):
     assert run(["check", str(tmp_path / ("x" * 300))]) == 3
     assert "name too long" in capsys.readouterr().err.lower()

@@ -149,7 +149,6 @@ def test_a_corrected_label_under_the_same_name_is_other_data(tmp_path: Path) -> 
     open_study(again)
 
 
-
 def test_an_experiment_needs_its_modalities(study: Study) -> None:
     with pytest.raises(UsageError, match=r"three needs 3 modalities, --data gives 2 \(a, b\)"):
         plan_jobs(EXPERIMENTS["three"], study, [0], EXPERIMENTS["three"].rows)
@@ -183,6 +182,8 @@ def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_
     write_record(done.record("as_trained"), replace(record, seconds={"train": 30.0, "test": 10.0}))
     ahead = forecast(told, jobs, 1)
     assert ahead.seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
+    done.tests["another"] = ()  # the training is not done again
+    assert forecast(told, jobs, 1).seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2 + 10)
 
 
 @pytest.mark.parametrize(("cases", "count", "possible"), [(8, 1, 8), (4, 3, 4), (5, 2, 10)])

@@ -12,6 +12,7 @@ from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from unpaired.config import Config
     from unpaired.data.check import Examined, Finding
 
 NAME = "check"
@@ -55,8 +56,9 @@ def command(
         from unpaired.data.checks.mend import check_out
 
         check_out([path] if path is not None else roots.values(), fix_headers)
+    settings = _settings(preset, config, roots)
     done = _examine(path, roots, splits, folds, workers)
-    findings = _findings(done, workers, preset, config)
+    findings = _findings(done, workers, settings)
     if html is not None:
         from unpaired.report.check_page import write_check_page
 
@@ -81,6 +83,20 @@ def _roots(path: Path | None, data: list[str] | None) -> dict[str, Path]:
     return {} if path is not None else parse_data(data)
 
 
+def _settings(preset: str | None, config: Path | None, roots: dict[str, Path]) -> "Config | None":
+    """Of the training that is asked about, refused before the scans are read where it would be."""
+    if preset is None and config is None:
+        return None
+    from unpaired.config import load_config
+    from unpaired.engine.draw import check_modalities, check_names
+
+    settings = load_config(preset, config, [])
+    if roots:
+        check_modalities(settings.modalities, roots)
+        check_names(settings.data, roots)
+    return settings
+
+
 def _examine(
     path: Path | None,
     roots: dict[str, Path],
@@ -98,15 +114,13 @@ def _examine(
         return examine_roots(roots, progress, workers, splits, folds)
 
 
-def _findings(
-    done: "Examined", workers: int, preset: str | None, config: Path | None
-) -> list["Finding"]:
+def _findings(done: "Examined", workers: int, settings: "Config | None") -> list["Finding"]:
     """What was found, and what preparing and training take."""
     from unpaired.data.checks.finding import worst_first
 
     findings = [*done.findings, *_needs(done, workers)]
-    if preset is not None or config is not None:
-        findings += _training(done, preset, config)
+    if settings is not None:
+        findings += _training(done, settings)
     return worst_first(findings)
 
 
@@ -127,13 +141,11 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
     say(f"Mended copies: {copies}, in {out}; the list is {out / LIST}.")
 
 
-def _training(done: "Examined", preset: str | None, config: Path | None) -> list["Finding"]:
+def _training(done: "Examined", settings: "Config") -> list["Finding"]:
     """What a training with these settings takes; nothing where the data do not allow one."""
-    from unpaired.config import load_config
     from unpaired.data.checks.needs import patch_findings, training_finding
     from unpaired.engine.needs import training_needs
 
-    settings = load_config(preset, config, [])
     bad = {
         m: {f.case for f in done.facts if f.modality == m and not f.shape} for m in done.datasets
     }

@@ -1,6 +1,7 @@
 """Which cases a run learns from, chooses by and is tested on: drawn, held out, few-shot."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,33 @@ def check_names(options: DataConfig, cases: Mapping[str, object]) -> None:
         raise UsageError(
             "data.cases draws cases for a random split, but data.splits names the cases of each "
             "part already. Leave one of them out."
+        )
+
+
+def check_modalities(configured: Collection[str], data: Collection[str]) -> None:
+    """A misspelt table must not be ignored; a preset's table for what is not there may be.
+
+    Unless another modality has none: a protocol's settings would not hold for data that only have
+    another name. A single modality is exempt, since comparators train each alone.
+
+    Raises:
+        UsageError: naming the table and the modalities there are.
+    """
+    folded = {name.casefold(): name for name in data}
+    unused = sorted(set(configured) - set(data))
+    for name in unused:
+        close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+        if close:
+            raise UsageError(
+                f"modalities.{name} is configured, but the data are {', '.join(data)}. "
+                f"Did you mean modalities.{folded[close[0]]}?"
+            )
+    bare = [name for name in data if name not in configured]
+    if unused and bare and len(data) > 1:
+        raise UsageError(
+            f"the settings of the preset or file are for {', '.join(configured)}, the data "
+            f"are {', '.join(data)}, so {bare[0]} would have none. Give the data the name in the "
+            f"settings (--data {unused[0]}=FOLDER), or settings (modalities.{bare[0]}.clip=auto)."
         )
 
 

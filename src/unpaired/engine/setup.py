@@ -1,6 +1,5 @@
 """From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
 
-import difflib
 import fcntl
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prep
 from unpaired.data.sources import open_dataset
 from unpaired.data.split import Split, read_splits, write_splits
 from unpaired.data.split_file import PARTS
-from unpaired.engine.draw import check_names, make_split
+from unpaired.engine.draw import check_modalities, check_names, make_split
 from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
@@ -71,7 +70,7 @@ def make_setup(
     """
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
-    _check_modalities(config, data)
+    check_modalities(config.modalities, data)
     check_names(config.data, data)
     if folder.last.exists():
         check_same_config(config_from_toml(folder.config), config, folder)
@@ -101,30 +100,6 @@ def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
         m: replace(d, cases=tuple(c for c in d.cases if c.id in ids[m]))
         for m, d in datasets.items()
     }
-
-
-def _check_modalities(config: Config, data: Mapping[str, Path]) -> None:
-    """A misspelt table must not be ignored; a preset's table for what is not there may be.
-
-    Unless another modality has none: a protocol's settings would not hold for data that only have
-    another name. A single modality is exempt, since comparators train each alone.
-    """
-    folded = {name.casefold(): name for name in data}
-    unused = sorted(set(config.modalities) - set(data))
-    for name in unused:
-        close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-        if close:
-            raise UsageError(
-                f"modalities.{name} is configured, but the data are {', '.join(data)}. "
-                f"Did you mean modalities.{folded[close[0]]}?"
-            )
-    bare = [name for name in data if name not in config.modalities]
-    if unused and bare and len(data) > 1:
-        raise UsageError(
-            f"the settings of the preset or file are for {', '.join(config.modalities)}, the data "
-            f"are {', '.join(data)}, so {bare[0]} would have none. Give the data the name in the "
-            f"settings (--data {unused[0]}=FOLDER), or settings (modalities.{bare[0]}.clip=auto)."
-        )
 
 
 def cache_key(plan: Plan) -> str:
