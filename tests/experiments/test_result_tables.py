@@ -12,8 +12,9 @@ from made_results import CLASSES, made_results
 
 from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.cells import ASD, DICE, Result, Results, numbers, seed_mean
+from unpaired.experiments.curves import gained, validation_tables
 from unpaired.experiments.effects import Effect, effects
-from unpaired.experiments.figure import figure, points
+from unpaired.experiments.figure import figures, points
 from unpaired.experiments.notes import notes
 from unpaired.experiments.published import ALL, MEAN, cell, printed_class
 from unpaired.experiments.render import latex, markdown, to_csv
@@ -258,7 +259,7 @@ def test_what_was_not_run_says_so() -> None:
     cells = score_tables(again)[0].rows[3][1:]
     assert cells[0] == "failed: no memory" and set(cells[1:]) == {"failed"}
     empty = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
-    assert len(all_tables(empty)) == 1 and figure(empty) is None
+    assert len(all_tables(empty)) == 1 and figures(empty) == {}
     assert notes(empty) == []
 
 
@@ -329,6 +330,45 @@ def test_classes_of_the_paper_are_found_under_the_names_of_data_sets() -> None:
 def test_figures_are_pictures_and_repeat_byte_for_byte() -> None:
     for name in ("table5", "fig5"):
         results = made_results(name)
-        first = figure(results)
-        assert first is not None and first.startswith(b"\x89PNG") and len(first) > 5000
-        assert figure(results) == first
+        first = figures(results)
+        assert list(first) == [f"{name}.png", f"{name}_curves.png"]
+        assert all(png.startswith(b"\x89PNG") and len(png) > 5000 for png in first.values())
+        assert figures(results) == first
+
+
+def with_curve(result: Result, curve: dict[int, dict[str, float]]) -> Result:
+    """The same validations in all records, a little higher with every seed."""
+    records = {
+        seed: [
+            replace(
+                record,
+                curve=[
+                    {
+                        "step": step,
+                        "score": 0.0,
+                        "mean": {m: mean[m] + 0.01 * seed for m in record.modalities},
+                    }
+                    for step, mean in curve.items()
+                ],
+            )
+            for record in own
+        ]
+        for seed, own in result.records.items()
+    }
+    return replace(result, records=records)
+
+
+def test_validation_at_the_end_and_over_the_last_fifth() -> None:
+    results = made_results("table5")
+    alone, joint = results.rows[0], results.rows[2]
+    assert (alone.row.who, joint.row.who) == ("alone", "all")
+    rising = {70: {"ct": 0.4, "mr": 0.2}, 80: {"ct": 0.5, "mr": 0.2}, 90: {"ct": 0.9, "mr": 0.9},
+              100: {"ct": 0.6, "mr": 0.1}}  # fmt: skip
+    found = replace(results, rows=(with_curve(alone, rising), with_curve(joint, {5: rising[70]})))
+    (table,) = validation_tables(found)
+    assert table.head == ("row", "ct", "mr", "ct, last fifth", "mr, last fifth")
+    assert table.rows[0] == ("Backbone", "61.0 (1.0)", "11.0 (1.0)", "+10.0 (0.0)", "-10.0 (0.0)")
+    assert table.rows[1][1:] == ("41.0 (1.0)", "21.0 (1.0)", "-", "-")  # nothing to compare with
+    assert gained({10: 1.0, 20: 2.0, 24: 3.0, 25: 5.0}) == 3.0
+    none = replace(found, rows=tuple(with_curve(r, {}) for r in found.rows))
+    assert validation_tables(none) == [] and list(figures(none)) == ["table5.png"]

@@ -78,10 +78,20 @@ def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
     written = write_page(folder, page)
     first = page.read_bytes()
     text = first.decode()
-    assert {path.name for path in written} == {"results.md", "table7.png", "fig5.png"}
+    pictures = {f"{name}{kind}.png" for name in ("table7", "fig5") for kind in ("", "_curves")}
+    assert {path.name for path in written} == {"results.md", *pictures}
     assert text.index("Prose.") < text.index("### Table 7") < text.index("More prose.")
     assert text.index("More prose.") < text.index("### Fig. 5") and "old" not in text
     assert "](results/phantom/table7.png)" in text
+    short = text.split("<!-- reproduce summary: begin -->")[1].split("<!--")[0]
+    lines = [line for line in short.splitlines() if line.startswith("| phantom")]
+    assert [line.split(" | ")[1:4] for line in lines] == [
+        ["table7", "Joint V3", "ct"], ["table7", "Joint V3", "mr"],
+    ]  # fmt: skip
+    for line in lines:  # the same numbers as in the table they come from
+        _, *cells = line.split(" | ")
+        assert " | ".join(cells[3:5]) in text.split("### Table 7")[1].split("<!--")[0]
+    assert "- not run on phantom: table1, table2, table4, table5, table6, draws" in short
     page.write_text(text.replace("Joint V3 + L_mcr |", "Joint V3 + L_mcr | 99.9 |"))
     write_page(folder, page)
     assert page.read_bytes() == first
@@ -113,12 +123,25 @@ def test_nothing_stored_and_a_damaged_index_are_said(tmp_path: Path) -> None:
         write_page(tmp_path, tmp_path / "page.md")
 
 
+def test_no_number_of_the_page_was_typed() -> None:
+    """Beside the generated parts: words, and what says which data they are."""
+    text = re.sub(
+        r"<!-- reproduce (\S+): begin -->.*?<!-- reproduce \1: end -->",
+        "",
+        (DOCS / "results.md").read_text(),
+        flags=re.DOTALL,
+    )
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
+    typed = re.findall(r"[-+]?\d+\.\d+\b|\b\d+ ?(?:%|points?\b)|±", prose)
+    assert not typed
+
+
 def test_the_projects_own_page_comes_from_its_records(tmp_path: Path) -> None:
     """No number in the generated parts of docs/results.md was typed."""
     folder, page = DOCS / "results", DOCS / "results.md"
     marks = re.findall(r"<!-- reproduce (\S+): begin -->", page.read_text())
     stored = sorted(f"{p.parent.name}/{p.stem}" for p in folder.glob("*/*.json"))
-    assert sorted(marks) == stored
+    assert sorted(marks) == sorted([*stored, *["summary"] * bool(stored)])
     if not stored:
         return
     copy = tmp_path / "results.md"

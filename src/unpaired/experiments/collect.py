@@ -7,12 +7,12 @@ from unpaired.engine.both_grids import PREPARED
 from unpaired.errors import UsageError
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.facts import named_facts
-from unpaired.experiments.figure import figure
+from unpaired.experiments.figure import write_figures
 from unpaired.experiments.jobs import Job, record_name
 from unpaired.experiments.record import Record, read_record
 from unpaired.experiments.render import latex, markdown, to_csv
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.files import atomic, write_text
+from unpaired.files import write_text
 
 
 def collect(
@@ -90,14 +90,13 @@ def _result(
 
 
 def write_results(results: Results, folder: Path) -> dict[str, Path]:
-    """`<experiment>.md`, `.csv`, `.tex` and, where something was run, `.png`."""
+    """`<experiment>.md`, `.csv`, `.tex` and, where something was run, `.png` (scores) and
+    `_curves.png` (validation), by these endings."""
     texts = {"md": markdown(results), "csv": to_csv(results), "tex": latex(results)}
     paths = {}
     for ending, text in texts.items():
         paths[ending] = folder / f"{results.experiment.name}.{ending}"
         write_text(paths[ending], text)
-    if (png := figure(results)) is not None:
-        paths["png"] = folder / f"{results.experiment.name}.png"
-        with atomic(paths["png"]) as temporary:
-            temporary.write_bytes(png)
+    for path in write_figures(results, folder):
+        paths["curves" if path.stem.endswith("_curves") else "png"] = path
     return paths

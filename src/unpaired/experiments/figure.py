@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,22 +11,42 @@ from matplotlib.figure import Figure
 
 from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, paper, seed_mean
+from unpaired.experiments.curves import curve_figure
 from unpaired.experiments.published import MEAN
+from unpaired.files import atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 Points = dict[str, list[float]]
 
 
-def figure(results: Results) -> bytes | None:
-    """PNG; None where nothing was run."""
+def figures(results: Results) -> dict[str, bytes]:
+    """File name -> PNG: the scores and the validation curves, where there are any."""
     ran = [result for result in results.rows if result.records]
     if not ran:
-        return None
+        return {}
+    name = results.experiment.name
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
-        picture = _curve(results, ran) if results.experiment.tau else _dots(results, ran)
-        FigureCanvasAgg(picture)
-        data = io.BytesIO()
-        picture.savefig(data, format="png", dpi=130, metadata={"Software": None})
+        scores = _curve(results, ran) if results.experiment.tau else _dots(results, ran)
+        found = {f"{name}.png": _png(scores)}
+        if (picture := curve_figure(results)) is not None:
+            found[f"{name}_curves.png"] = _png(picture)
+    return found
+
+
+def write_figures(results: Results, folder: Path) -> list[Path]:
+    """Each whole or not at all."""
+    paths = []
+    for name, png in figures(results).items():
+        paths.append(folder / name)
+        with atomic(paths[-1]) as temporary:
+            temporary.write_bytes(png)
+    return paths
+
+
+def _png(picture: Figure) -> bytes:
+    FigureCanvasAgg(picture)
+    data = io.BytesIO()
+    picture.savefig(data, format="png", dpi=130, metadata={"Software": None})
     return data.getvalue()
 
 

@@ -10,14 +10,16 @@ from typing import Any
 from unpaired.errors import DataError, UsageError
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.collect import classes_of
-from unpaired.experiments.figure import figure
+from unpaired.experiments.figure import write_figures
 from unpaired.experiments.jobs import DEFAULT, Job, record_name
 from unpaired.experiments.record import read_record
 from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
+from unpaired.experiments.summary import summary
 from unpaired.files import atomic, read_json, write_json, write_text
 
 RECORDS = "records"
+SUMMARY = "summary"
 BEGIN, END = "<!-- reproduce {}: begin -->", "<!-- reproduce {}: end -->"
 
 
@@ -91,8 +93,9 @@ def write_page(folder: Path, page: Path) -> list[Path]:
     """Write every stored experiment into its place on a page, and its figure beside the index.
 
     `folder` holds one folder a study; `<study>/<experiment>` stands between the marks
-    `<!-- reproduce <study>/<experiment>: begin -->` and `... end -->`; what has no place yet is put
-    at the end. The rest of the page is left as it is.
+    `<!-- reproduce <study>/<experiment>: begin -->` and `... end -->`, a table of what Ours gave in
+    all of them between those of `summary`; what has no place yet is put at the end. The rest of the
+    page is left as it is.
 
     Returns:
         the files written.
@@ -108,19 +111,24 @@ def write_page(folder: Path, page: Path) -> list[Path]:
         )
     text = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
     written = [page]
-    for index in indices:
-        results, name = load(index), f"{index.parent.name}/{index.stem}"
+    stored = {(index.parent.name, index.stem): load(index) for index in _in_order(indices)}
+    text = _put(text, SUMMARY, summary(stored))
+    for (study, experiment), results in stored.items():
+        name, index = f"{study}/{experiment}", folder / study / f"{experiment}.json"
         body = [markdown(results, 3)]
-        if (png := figure(results)) is not None:
-            picture = index.with_suffix(".png")
-            with atomic(picture) as temporary:
-                temporary.write_bytes(png)
+        for picture in write_figures(results, index.parent):
             written.append(picture)
             link = Path(os.path.relpath(picture, page.parent)).as_posix()
             body.append(f"![{results.title}]({link})\n")
         text = _put(text, name, "\n".join(body))
     write_text(page, text)
     return written
+
+
+def _in_order(indices: Sequence[Path]) -> list[Path]:
+    """By study, and the experiments as `reproduce` lists them."""
+    order = {name: place for place, name in enumerate(EXPERIMENTS)}
+    return sorted(indices, key=lambda path: (path.parent.name, order.get(path.stem, len(order))))
 
 
 def _put(page: str, name: str, body: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables of an experiment: scores on both grids, effects, parameters."""
+"""The tables of an experiment: scores on both grids, effects, validation, parameters."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ from unpaired.experiments.cells import (
     numbers,
     paper,
 )
-from unpaired.experiments.effects import effects
+from unpaired.experiments.curves import validation_tables
+from unpaired.experiments.effects import Effect, effects
 from unpaired.experiments.published import ALL, MEAN
 from unpaired.experiments.table import Table
 
@@ -29,7 +30,12 @@ Column = tuple[str, str]
 
 def all_tables(results: Results) -> list[Table]:
     """In the order of print."""
-    return [*score_tables(results), *effect_tables(results), *parameter_tables(results)]
+    return [
+        *score_tables(results),
+        *effect_tables(results),
+        *validation_tables(results),
+        *parameter_tables(results),
+    ]
 
 
 def score_tables(results: Results) -> list[Table]:
@@ -125,25 +131,18 @@ def effect_tables(results: Results) -> list[Table]:
     found = effects(results)
     if not found:
         return []
-    rows = [
-        (
-            one.row,
-            one.against,
-            one.modality,
-            f"{one.mean:+.2f}",
-            NONE if math.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}",
-            probability(one.p),
-            probability(one.p_holm),
-            str(one.n),
-            str(one.seeds),
-            one.shown or NONE,
-        )
-        for one in found
-    ]
+    rows = [(one.row, one.against, one.modality, *difference(one)) for one in found]
     names = ("row", "against", "modality")
     numbers = ("Δ Dice", "95 % interval", "p", "p, Holm", "cases", "seeds", "shown")
     title = "Row against row: points of Dice, paired by case"
     return [Table(title, (*names, *numbers), tuple(rows), len(names))]
+
+
+def difference(one: Effect) -> tuple[str, ...]:
+    """Mean, interval, p, corrected p, cases, seeds, what it shows."""
+    interval = NONE if math.isnan(one.low) else f"{one.low:+.2f} to {one.high:+.2f}"
+    tests = (probability(one.p), probability(one.p_holm))
+    return (f"{one.mean:+.2f}", interval, *tests, str(one.n), str(one.seeds), one.shown or NONE)
 
 
 def probability(p: float) -> str:
