@@ -138,7 +138,7 @@ def test_a_record_of_another_configuration_is_refused(
     moved.record(DEFAULT).write_text(text)
     assert read_checked(moved, DEFAULT).identity == job.identity
     for old, new, what in (
-        ('"loss.tau": 4.0', '"loss.tau": 5.0', r"loss\.tau: 5\.0 -> 4\.0"),
+        ('"loss.alpha": 0.4', '"loss.alpha": 0.5', r"loss\.alpha: 0\.5 -> 0\.4"),
         (job.identity, "0" * 64, "of another run"),
     ):
         moved.record(DEFAULT).write_text(text.replace(old, new))

@@ -12,6 +12,7 @@ from toy_study import toy_study
 from unpaired.data.split import Split, few_shot
 from unpaired.engine.draw import check_names
 from unpaired.errors import UsageError
+from unpaired.experiments.collect import read_checked
 from unpaired.experiments.facts import facts_of, named_facts
 from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_jobs
 from unpaired.experiments.pace import forecast
@@ -40,6 +41,22 @@ def test_equal_runs_of_two_tables_are_one(study: Study) -> None:
     assert len(five) == 10 and len(seven) == 4
     assert all(five[i].folder == seven[i].folder for i in shared)
     assert len({job.folder for job in (*five.values(), *seven.values())}) == 12
+
+
+def test_a_setting_that_is_not_used_makes_no_other_run(study: Study) -> None:
+    """Without L_icr its temperature changes nothing."""
+    before = jobs_of(study, "table7")
+    other = replace(study, overrides=(*study.overrides, "loss.tau=9", "loss.mask_absent=true"))
+    after = jobs_of(other, "table7")
+    rows = {row for i in before.keys() & after.keys() for row, _ in before[i].rows}
+    assert rows == {"Joint V3", "Joint V3 + L_mcr"}
+    job = next(job for job in after.values() if ("Joint V3", 0) in job.rows)
+    old = next(job for job in before.values() if ("Joint V3", 0) in job.rows)
+    facts = {**named_facts(old.config), "loss.tau": 4.0}  # written by an earlier version
+    record = replace(made_record("any", 0, *job.data), identity=old.identity, facts=facts)
+    write_record(job.record("as_trained"), record)
+    assert read_checked(job, "as_trained").identity == job.identity
+    job.record("as_trained").unlink()
 
 
 def test_rows_of_one_modality_see_the_split_and_the_grid_of_all(study: Study) -> None:

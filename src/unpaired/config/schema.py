@@ -160,8 +160,8 @@ class LossConfig(Section):
     """Weight of the consistency of class embeddings between modalities."""
     gamma: NotNegative = 0.1
     """Weight of the consistency of semantic correlations between images."""
-    tau: Positive = 4.0
-    """Temperature of the correlation consistency."""
+    tau: Positive = 32.0
+    """Temperature of the correlation consistency; the paper's is 4 (docs/decisions.md)."""
     ce: NotNegative = 1.0
     """Weight of the cross-entropy in each segmentation loss."""
     dice: NotNegative = 1.0
@@ -172,8 +172,8 @@ class LossConfig(Section):
     """Cross-entropy weight per class, background first; none: all equal."""
     aux_target: Literal["label", "logits"] = "label"
     """Compare at the map's size (label brought down) or at full size (logits brought up)."""
-    mask_absent: bool = False
-    """Leave classes absent from a slice out of the correlation consistency."""
+    mask_absent: bool = True
+    """Leave classes absent from a slice out of the correlation consistency; the paper does not."""
     distill: NotNegative = 0.5
     """Weight of the distillation between modalities (comparator ummkd only)."""
     distill_tau: Positive = 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from unpaired.engine.both_grids import PREPARED
 from unpaired.errors import UsageError
 from unpaired.experiments.cells import Result, Results
-from unpaired.experiments.facts import named_facts
+from unpaired.experiments.facts import in_use, named_facts
 from unpaired.experiments.figure import write_figures
 from unpaired.experiments.jobs import Job, record_name
 from unpaired.experiments.record import Record, read_record
@@ -48,7 +48,7 @@ def read_checked(job: Job, test: str) -> Record:
     """
     record = read_record(job.record(test))
     wanted = named_facts(job.config)
-    shared = record.facts.keys() & wanted.keys()
+    shared = in_use(record.facts).keys() & wanted.keys()
     changed = [
         f"{key}: {record.facts[key]!r} -> {wanted[key]!r}"
         for key in sorted(shared)

@@ -12,6 +12,13 @@ FREE = MAY_CHANGE - {"train.early_stop"} | {"data.splits", "data.fold"}
 which a run may be told of late but which decides where it ends and which weights it keeps."""
 
 
+IDLE = {
+    "loss.alpha": ("loss.aux_target",),
+    "loss.gamma": ("loss.tau", "loss.mask_absent"),
+}
+"""Weight -> settings of a term that is not computed where the weight is 0."""
+
+
 def facts_of(config: Config) -> dict[str, Any]:
     """The settings that decide what a run computes and how it is scored, by full name."""
     return _bound(config.model_dump(mode="json"))
@@ -20,13 +27,21 @@ def facts_of(config: Config) -> dict[str, Any]:
 def named_facts(config: Config) -> dict[str, Any]:
     """The same with files by name only: a record goes where the folders do not."""
     files = ("model.pretrained", "train.init_from")
-    found = facts_of(config)
+    found = in_use(facts_of(config))
     return {k: Path(v).name if k in files and v else v for k, v in found.items()}
 
 
 def chosen_facts(config: Config) -> dict[str, Any]:
     """Of these the ones that are not the default: a setting that is new later changes no name."""
-    return _bound(config.model_dump(mode="json", exclude_defaults=True))
+    used = in_use(facts_of(config))
+    found = _bound(config.model_dump(mode="json", exclude_defaults=True))
+    return {key: value for key, value in found.items() if key in used}
+
+
+def in_use(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that change nothing: runs that compute the same are equal."""
+    idle = {key for weight, keys in IDLE.items() if facts.get(weight) == 0 for key in keys}
+    return {key: value for key, value in facts.items() if key not in idle}
 
 
 def _bound(content: Mapping[str, Any]) -> dict[str, Any]:

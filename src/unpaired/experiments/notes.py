@@ -7,6 +7,7 @@ import numpy as np
 from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import Results
 from unpaired.experiments.effects import effects
+from unpaired.experiments.facts import in_use
 from unpaired.experiments.published import published
 from unpaired.experiments.record import Record
 
@@ -89,13 +90,12 @@ def _recipe(found: Sequence[Record]) -> str:
 
 
 def _shared(found: Sequence[Record]) -> dict[str, object]:
-    """Setting in words -> its value, of those that are shown and that all these runs share."""
-    facts = found[0].facts
-    return {
-        text: facts[key]
-        for key, text in SETTINGS.items()
-        if key in facts and all(r.facts.get(key) == facts[key] for r in found)
+    """Setting in words -> its value, of those that are shown and alike in all runs that use it."""
+    used = [in_use(record.facts) for record in found]
+    values = {
+        text: [facts[key] for facts in used if key in facts] for key, text in SETTINGS.items()
     }
+    return {t: own[0] for t, own in values.items() if own and all(v == own[0] for v in own)}
 
 
 def _others(results: Results, found: Sequence[Record]) -> Iterator[str]:
