@@ -9,7 +9,7 @@ import torch
 
 from engine.toy import toy_config
 from unpaired.build import build_joint, build_objective
-from unpaired.config import Config, load_config
+from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import LossConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.experiments import EXPERIMENTS, published
