@@ -26,7 +26,6 @@ from unpaired.files import read_json, write_json, write_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 STORED = DOCS / "recipe_search.json"
-BEGIN, END = "<!-- search: begin -->", "<!-- search: end -->"
 PLAIN = ("model.variant=V2", "loss.alpha=0", "loss.beta=0", "loss.gamma=0")
 NO_LOSS = PLAIN[1:]
 NO_CONSISTENCY = PLAIN[2:]
@@ -169,10 +168,11 @@ def _cell(values: list[float | None]) -> str:
     return f"{mean(known):.1f} ({each})"
 
 
-def write_section(path: Path, text: str) -> None:
-    """Replace what stands between the markers."""
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    write_text(path, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+def write_section(path: Path, text: str, name: str) -> None:
+    """Replace what stands between the markers of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    write_text(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def main() -> None:
@@ -189,7 +189,7 @@ def main() -> None:
             delayed(run_one)(tried, draw, data, options.out) for tried, draw in jobs
         )
         write_json(STORED, found)
-    write_section(DOCS / "decisions.md", tables(read_json(STORED)))
+    write_section(DOCS / "decisions.md", tables(read_json(STORED)), "search")
 
 
 if __name__ == "__main__":
