@@ -326,6 +326,9 @@ def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_
         "if __name__ == '__main__':\n"
         f"    train(toy_config(*{common!r}, 'train.batch_size=2'),\n"
         f"          {as_text(data)}, Path({str(tmp_path / 'two')!r}))\n"
+        "    threads = [x.read_text() for x in Path('/proc/self/task').glob('*/comm')]\n"
+        "    left = [name for name in threads if 'gloo' in name]\n"
+        "    assert not left, left  # they can abort the process at its exit\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     launch += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}", str(script)]

@@ -1,10 +1,12 @@
 """One process or several under torchrun, from the same code."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -85,9 +87,13 @@ def process_group(cuda: bool) -> Iterator[Group]:
     group = Group(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
     if cuda:
         torch.cuda.set_device(group.local_rank)
+    # Imported later, this module would hold the group for good in its defaults, and the threads of
+    # a group that is never freed can abort the process at its exit.
+    import_module("torch.distributed.nn.functional")
     # Others wait while the first process prepares the data, however long that takes.
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=24))
     try:
         yield group
     finally:
+        gc.collect()  # what still holds the group: DistributedDataParallel is part of a cycle
         distributed.destroy_process_group()
