@@ -66,9 +66,8 @@ class Watched:
         return {**{part: float(g.norm()) for part, g in pulls.items()}, "cosine": float(cosine)}
 
     def _gradient(self, loss: Tensor) -> Tensor:
-        found = torch.autograd.grad(loss, self.shared, retain_graph=True, allow_unused=True)
-        pairs = zip(self.shared, found, strict=True)
-        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+        found = torch.autograd.grad(loss, self.shared, retain_graph=True, materialize_grads=True)
+        return torch.cat([gradient.flatten() for gradient in found])
 
 
 def follow(overrides: tuple[str, ...], data: Mapping[str, Path], out: Path) -> list[dict[str, Any]]:

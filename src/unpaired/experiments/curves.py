@@ -71,7 +71,7 @@ def curve_figure(results: Results) -> Figure | None:
                 steps, means = zip(*points, strict=True)
                 style = {"color": f"C{colour % 10}", "marker": "o", "markersize": 3}
                 axes.plot(steps, means, label=result.row.name, **style)
-        _finish(axes, m)
+        finish(axes, m, "step")
     panels[0].set_ylabel("mean Dice of the validation cases (%)")
     lines = {text: line for axes in panels for line, text in _legend(axes)}
     picture.legend(list(lines.values()), list(lines), loc="outside right center", frameon=False)
@@ -89,8 +89,9 @@ def _legend(axes: Axes) -> Iterator[tuple[Artist, str]]:
     yield from zip(lines, names, strict=True)
 
 
-def _finish(axes: Axes, title: str) -> None:
+def finish(axes: Axes, title: str, label: str) -> None:
+    """What all figures of experiments have in common."""
     axes.set_title(title, loc="left")
-    axes.set_xlabel("step")
+    axes.set_xlabel(label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,13 +5,12 @@ import math
 from pathlib import Path
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, paper, seed_mean
-from unpaired.experiments.curves import curve_figure
+from unpaired.experiments.curves import curve_figure, finish
 from unpaired.experiments.published import MEAN
 from unpaired.files import atomic
 
@@ -74,7 +73,7 @@ def _dots(results: Results, ran: list[Result]) -> Figure:
                 axes.plot([one.mean], [place], "x", color="#333333", ms=6)
         axes.set_yticks(range(len(ran)), [result.row.name for result in ran])
         axes.set_ylim(len(ran) - 0.5, -0.5)
-        _finish(axes, m, "mean Dice of the test cases (%)")
+        finish(axes, m, "mean Dice of the test cases (%)")
     return picture
 
 
@@ -92,13 +91,5 @@ def _curve(results: Results, ran: list[Result]) -> Figure:
     axes.set_xticks(taus)
     axes.set_ylabel("mean Dice of the test cases (%)")
     axes.legend(frameon=False)
-    _finish(axes, "", "temperature τ")
+    finish(axes, "", "temperature τ")
     return picture
-
-
-def _finish(axes: Axes, title: str, label: str) -> None:
-    axes.set_title(title, loc="left")
-    axes.set_xlabel(label)
-    axes.grid(alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
