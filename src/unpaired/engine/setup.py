@@ -170,7 +170,8 @@ def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
     if changed:
         raise UsageError(
             f"{folder.root} holds a run with another configuration ({'; '.join(changed)}). "
-            "Give the same values to go on, or another --out to begin anew."
+            "Give the same values to go on. To begin anew, give another --out, or delete "
+            f"{folder.root}."
         )
 
 
