@@ -43,6 +43,12 @@ class Slice:
     count: int
     axis: SliceAxis
 
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width."""
+        (rows, columns), (row_mm, column_mm) = self.image.shape, self.spacing_mm
+        return rows * row_mm, columns * column_mm
+
 
 def best_median_worst(run: Run, modality: str) -> dict[str, str]:
     """Kind -> case by mean Dice; fewer kinds where there are fewer cases."""
