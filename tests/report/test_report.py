@@ -143,7 +143,7 @@ PARTS = {
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are laid out and not painted, where a test looks only at the page around them."""
-    for module in ("curves", "heatmaps", "overlays"):
+    for module in ("curves", "overlays"):
         monkeypatch.setattr(f"unpaired.report.{module}.to_png", lambda figure: b"PNG")
 
 

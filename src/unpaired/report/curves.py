@@ -267,6 +267,6 @@ def _cell_numbers(axes: Axes, matrix: np.ndarray, image: ScalarMappable) -> None
         )  # fmt: skip
 
 
-def _names(run: Run, count: int) -> list[str]:
+def _class_names(run: Run, count: int) -> list[str]:
     names = list(run.classes)
     return names if len(names) == count else [f"class {index}" for index in range(count)]
