@@ -26,9 +26,9 @@ from unpaired.report.tables import case_means
 from unpaired.tables import Table
 
 
-def test_a_slice_is_upright_and_whole(whole_run):
+def test_a_slice_is_upright_and_whole(full_run):
     """Rows run to the back, columns to the patient's left, in the true aspect."""
-    run = open_run(whole_run)
+    run = open_run(full_run)
     shown = load_slice(run, "ct", "ct_001")
     _, label, affine = small_subject("ct", 1)
     # The affine is diag(-2.5, -2, 6): i runs to Left, j to Posterior, k to Superior.
@@ -51,8 +51,8 @@ def cropped(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axis", ["P", "L"])
-def test_other_slice_axes_have_the_head_on_top(whole_run, tmp_path, axis):
-    run = open_run(whole_run)
+def test_other_slice_axes_have_the_head_on_top(full_run, tmp_path, axis):
+    run = open_run(full_run)
     run = type(run)(**{**vars(run), "plan": {**run.plan, "slice_axis": axis}})
     shown = load_slice(run, "ct", "ct_000")
     image, _, _ = small_subject("ct", 0)
@@ -67,9 +67,9 @@ def test_other_slice_axes_have_the_head_on_top(whole_run, tmp_path, axis):
     assert draw(shown, run.classes)[:4] == b"\x89PNG"
 
 
-def test_best_median_and_worst_by_mean_dice(whole_run):
-    run = open_run(whole_run)
-    content = json.loads((whole_run / "evaluation" / "evaluation.json").read_text())["cases"]
+def test_best_median_and_worst_by_mean_dice(full_run):
+    run = open_run(full_run)
+    content = json.loads((full_run / "evaluation" / "evaluation.json").read_text())["cases"]
     means = {}
     for case in {c["case"] for c in content if c["modality"] == "mr"}:
         means[case] = np.mean([c["dice"] for c in content if c["case"] == case])

@@ -173,4 +173,4 @@ def _class_means(side: ByClass, effects: Mapping[str, Effect]) -> dict[RunCase, 
         for number, cases in effect.pairs.items():
             for case in cases:
                 values.setdefault((number, case), []).append(side[cls][number, case])
-    return {key: mean_of(found) for key, found in values.items()}
+    return {key: mean_of(by_class) for key, by_class in values.items()}

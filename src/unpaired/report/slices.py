@@ -56,11 +56,11 @@ def best_median_worst(run: Run, modality: str) -> dict[str, str]:
         return {}
     cases = list(case_means(run.evaluation, modality))
     kinds = {"best": len(cases) - 1, "median": len(cases) // 2, "worst": 0}
-    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for kind, index in kinds.items():
-        if cases and cases[index] not in found.values():
-            found[kind] = cases[index]
-    return found if len(cases) != 1 else {"only case": cases[0]}
+        if cases and cases[index] not in chosen.values():
+            chosen[kind] = cases[index]
+    return chosen if len(cases) != 1 else {"only case": cases[0]}
 
 
 def load_slice(run: Run, modality: str, case: str, by_truth: bool = False) -> Slice:
