@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from _report import interleave, record
 from unpaired.data import inflate
-from unpaired.data.volume import read_volume
+from unpaired.data.nifti_read import read_volume
 
 PIECE = 1 << 16
 

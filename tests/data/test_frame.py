@@ -11,6 +11,7 @@ from small_sets import body, plan, straight, write_set
 
 from unpaired.data.dataset import class_names
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
+from unpaired.data.geometry import Volume
 from unpaired.data.plan import Clip
 from unpaired.data.prepare import open_prepared, prepare
 from unpaired.data.preprocess import (
@@ -20,7 +21,6 @@ from unpaired.data.preprocess import (
     restore_prepared,
 )
 from unpaired.data.sources import open_dataset
-from unpaired.data.volume import Volume
 from unpaired.errors import DataError, UsageError
 
 TABLE = {0: 0, 3: 1, 7: 2}

@@ -11,6 +11,8 @@ from scipy.interpolate import BSpline
 from scipy.stats import spearmanr
 
 from unpaired.data.dataset import class_names, value_table
+from unpaired.data.geometry import canonical_orientation
+from unpaired.data.nifti_read import read_label, read_volume
 from unpaired.data.phantom import LEVELS, MODALITIES, make_subject, scan, write_phantom
 from unpaired.data.phantom.field import EXTENT_MM, smooth, stream
 from unpaired.data.phantom.render import PLAUSIBLE_ML, fitted_subject, render, volumes_ml
@@ -18,7 +20,6 @@ from unpaired.data.phantom.shapes import Ellipsoid, Tube
 from unpaired.data.phantom.subject import ORGANS
 from unpaired.data.phantom.tissue import CT, T2, Values
 from unpaired.data.sources import open_dataset
-from unpaired.data.volume import canonical_orientation, read_label, read_volume
 from unpaired.errors import UsageError
 
 STD = LEVELS["std"]

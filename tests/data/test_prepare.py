@@ -15,6 +15,8 @@ from nifti_files import save
 from small_sets import body, plan, straight, write_set
 
 from unpaired.data import prepare as module
+from unpaired.data.geometry import Volume
+from unpaired.data.nifti_read import read_volume
 from unpaired.data.prepare import open_prepared, prepare, preprocess, restore_labels
 from unpaired.data.prepared import class_slices, quantise
 from unpaired.data.preprocess import (
@@ -27,7 +29,6 @@ from unpaired.data.preprocess import (
 )
 from unpaired.data.resample import resample_label
 from unpaired.data.sources import open_dataset
-from unpaired.data.volume import Volume, read_volume
 from unpaired.errors import DataError, ResourceError
 
 ENDS = {"L": "LR", "P": "PA", "S": "SI"}

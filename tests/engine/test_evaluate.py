@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from unpaired import metrics
-from unpaired.data.volume import Volume, write_volume
+from unpaired.data.geometry import Volume
+from unpaired.data.nifti_write import write_volume
 from unpaired.engine.evaluate import (
     Evaluation,
     Score,

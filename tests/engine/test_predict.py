@@ -21,9 +21,10 @@ from tiny_model import (
 )
 
 import unpaired
+from unpaired.data.geometry import Volume
+from unpaired.data.nifti_read import read_volume
 from unpaired.data.preprocess import preprocess, restore_labels
 from unpaired.data.resample import resample_argmax
-from unpaired.data.volume import Volume, read_volume
 from unpaired.engine.infer import context_stack
 from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, ResourceError, UsageError

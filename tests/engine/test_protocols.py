@@ -10,11 +10,11 @@ import torch
 from data.sources.abdomen import MIDDLE, ORGANS
 from data.sources.miniatures import HEART, write_mmwhs
 from unpaired.config import load_config
+from unpaired.data.geometry import Orientation
 from unpaired.data.importing.run import import_source
 from unpaired.data.phantom import write_phantom
 from unpaired.data.read import read_image, read_label_image
 from unpaired.data.sources.mmwhs import LABELS
-from unpaired.data.volume import Orientation
 from unpaired.engine.both_grids import score_both
 from unpaired.engine.infer import segment_labels
 from unpaired.engine.model_file import load_model

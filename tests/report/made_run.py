@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.volume import Volume, write_volume
+from unpaired.data.geometry import Volume
+from unpaired.data.nifti_write import write_volume
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, write_evaluation
 from unpaired.files import write_json, write_text
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from unpaired.data import plan_crop, plan_facts, plan_patch
 from unpaired.data.dataset import Case, Dataset, class_names, value_table
+from unpaired.data.geometry import SliceAxis
 from unpaired.data.plan_crop import CropRule
 from unpaired.data.plan_frame import FrameOptions, with_frames
 from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
-from unpaired.data.volume import SliceAxis
 from unpaired.errors import DataError, UsageError
 
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 
 from unpaired.data import inflate, nifti_header
 from unpaired.data.dataset import Case, Dataset
+from unpaired.data.geometry import canonical_orientation
 from unpaired.data.read import format_of, read_image, read_label_image
-from unpaired.data.volume import canonical_orientation
 from unpaired.errors import DataError
 
 Found = TypeVar("Found")

@@ -9,7 +9,10 @@ import numpy as np
 from unpaired.data.dicom.codes import SegmentCode
 from unpaired.data.dicom.segmentation import read_mark as _segmentation_mark
 from unpaired.data.dicom.segmentation import write_segmentation
-from unpaired.data.formats import FileSource, write_meta_image, write_mgh, write_nrrd
+from unpaired.data.formats.meta_image import write_meta_image
+from unpaired.data.formats.mgh import write_mgh
+from unpaired.data.formats.nrrd_write import write_nrrd
+from unpaired.data.formats.raw import FileSource
 from unpaired.data.geometry import Volume
 from unpaired.data.nifti_write import fresh_header, write_volume
 from unpaired.data.paths import shown

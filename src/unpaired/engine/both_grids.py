@@ -33,7 +33,7 @@ from unpaired.metrics.score import EXTRA
 
 PREPARED, NATIVE = "prepared", "native"
 VOXELS = "asd_voxels"
-Progress = Callable[[int, int, str], None]
+_GridProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def score_both(
     run: Path,
     part: Part = "test",
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: _GridProgress | None = None,
     model: Path | None = None,
 ) -> dict[str, list[Score]]:
     """Segment and score one part of a run's cases.

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unpaired.data.geometry import Volume
 from unpaired.data.preprocess import PreparedImage, preprocess, slices
-from unpaired.data.volume import Volume
 from unpaired.engine.device import Precision, autocast_dtype
 from unpaired.engine.images import grid_of
 from unpaired.engine.infer import segment_slices

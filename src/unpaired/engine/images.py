@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.data.dicom import holds_dicom
-from unpaired.data.geometry import check_affine
+from unpaired.data.geometry import Volume, check_affine
 from unpaired.data.paths import shown
 from unpaired.data.read import ENDINGS, Reading, images_in, read_image, series_folders_in
-from unpaired.data.volume import Volume
 from unpaired.data.write import marked
 from unpaired.errors import DataError, UsageError
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
-from unpaired.data.volume import Volume
 from unpaired.errors import ResourceError
 
 

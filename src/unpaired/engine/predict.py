@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from unpaired.data.dataset import did_you_mean
+from unpaired.data.geometry import Volume
 from unpaired.data.read import Reading
-from unpaired.data.volume import Volume
 from unpaired.data.write import Names, Writing, write_labels
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble

@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
-from unpaired.data.volume import Volume
 from unpaired.errors import UsageError
 from unpaired.files import atomic
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from unpaired.data.dicom import DicomSource
 from unpaired.data.dicom.library import library
+from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
 from unpaired.data.read import format_of
-from unpaired.data.volume import Volume
 from unpaired.data.write import FORMATS, LABEL_ENDINGS, Writing
 from unpaired.engine.images import case_of, case_of_channel
 from unpaired.errors import UsageError

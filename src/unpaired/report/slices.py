@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from unpaired.data.geometry import SAME_GRID_MM, SliceAxis, canonical_orientation, same_grid
 from unpaired.data.preprocess import to_classes
 from unpaired.data.read import read_image, read_label_image
-from unpaired.data.volume import (
-    SAME_GRID_MM,
-    SliceAxis,
-    canonical_orientation,
-    same_grid,
-)
 from unpaired.errors import DataError
 from unpaired.metrics import largest_component
 from unpaired.report.run import Run

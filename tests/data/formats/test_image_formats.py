@@ -7,7 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from unpaired.data.formats import write_meta_image, write_mgh, write_nrrd
+from unpaired.data.formats.meta_image import write_meta_image
+from unpaired.data.formats.mgh import write_mgh
+from unpaired.data.formats.nrrd_write import write_nrrd
 from unpaired.data.geometry import Volume, corner_offset
 from unpaired.data.read import format_of, read_image, read_label_image
 from unpaired.errors import DataError

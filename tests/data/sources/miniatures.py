@@ -26,7 +26,7 @@ def write_mmwhs(root, numbers=(1001, 1003, 1007)):
                 label[first] = 421
             save(folder / f"{name}_label.nii.gz", label, matrix)
         scan(root / f"{key}_test" / f"{key}_test_2001_image.nii.gz", 2 + turn, "LAS")
-    assert set(HEART.values()) < set(mmwhs.LABELS.values())
+    assert set(HEART.values()) < set(mmwhs.MMWHS_LABELS.values())
     return root
 
 
@@ -35,7 +35,7 @@ def write_btcv(root, numbers=(1, 2, 9)):
     training = root / "RawData" / "Training"
     for n in numbers:
         matrix = scan(training / "img" / f"img{n:04d}.nii.gz", n, TURNS[n % 4])
-        truth(training / "label" / f"label{n:04d}.nii.gz", matrix, btcv.LABELS)
+        truth(training / "label" / f"label{n:04d}.nii.gz", matrix, btcv.BTCV_LABELS)
     scan(root / "RawData" / "Testing" / "img" / "img0061.nii.gz")
     return root
 

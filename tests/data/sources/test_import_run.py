@@ -155,7 +155,7 @@ def test_a_second_call_mends_what_is_not_whole(tmp_path, damage):
         mini.write_btcv(archive, (1, 2, 9, 10))
     outcome, opened = imported("btcv", archive, tmp_path / "out")
     assert outcome.kept == (4 if damage == "new" else 3)
-    values = dict(btcv.LABELS)
+    values = dict(btcv.BTCV_LABELS)
     if damage == "original":
         values["spleen"] = 4
     case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
@@ -240,7 +240,7 @@ def test_a_label_off_the_grid(tmp_path, shift, shape, words):
         "the label's header was 0.3 mm off and now is the image's"
     ]
     case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
-    assert_true(case, btcv.LABELS)
+    assert_true(case, btcv.BTCV_LABELS)
 
 
 def test_values_without_a_name(tmp_path):
@@ -326,7 +326,7 @@ def test_killed_at_any_moment(tmp_path):
     _, opened = imported("btcv", archive, out)
     assert len(ids(opened["ct"])) == 10
     for case in opened["ct"].cases:
-        assert_true(case, btcv.LABELS)
+        assert_true(case, btcv.BTCV_LABELS)
 
 
 def test_manifest(tmp_path):

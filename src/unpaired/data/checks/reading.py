@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unpaired.data.checks.finding import Finding, Remark, Severity, from_error
 from unpaired.data.dataset import Case
-from unpaired.data.volume import Volume
+from unpaired.data.geometry import Volume
 from unpaired.errors import DataError, UnpairedError
 
 _FIX = "`unpaired check --fix-headers OUT` writes a mended copy"

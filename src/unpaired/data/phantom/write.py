@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Float64, Int16, UInt8
 from joblib import Parallel, delayed
 
+from unpaired.data.geometry import Volume
+from unpaired.data.nifti_write import write_volume
 from unpaired.data.phantom import scan
 from unpaired.data.phantom.level import LEVELS, Level, Number
 from unpaired.data.phantom.render import fitted_subject, render
 from unpaired.data.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
 from unpaired.data.phantom.subject import ORGANS
 from unpaired.data.phantom.tissue import CT, T1, T2, Contrast
-from unpaired.data.volume import Volume, write_volume
 from unpaired.errors import UsageError
 from unpaired.files import read_json, write_json
 

@@ -60,7 +60,7 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
     ]
 
 
-SOURCE = Source(
+AMOS = Source(
     wanted=_WANTED,
     reference="https://zenodo.org/records/7262581",
     looks_like=_looks_like,

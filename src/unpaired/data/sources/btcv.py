@@ -9,7 +9,7 @@ from unpaired.data.importing.found import Found, FoundSet, Options, Source
 from unpaired.data.importing.locate import first, matching, need
 from unpaired.data.importing.parts import ImageFile, LabelFile
 
-LABELS = {
+BTCV_LABELS = {
     "background": 0,
     "spleen": 1,
     "right kidney": 2,
@@ -54,10 +54,10 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
     testing = first(root, _testing)
     for n, path in sorted(matching(testing / "img", r"img(\d{4})").items()) if testing else ():
         cases.append(Found(f"btcv_{n}", f"btcv_{n}", (ImageFile(path),), None, held_out=True))
-    return [FoundSet("ct", ("CT",), LABELS, tuple(cases), dropped=tuple(dropped))]
+    return [FoundSet("ct", ("CT",), BTCV_LABELS, tuple(cases), dropped=tuple(dropped))]
 
 
-SOURCE = Source(
+BTCV = Source(
     wanted=_WANTED,
     reference="https://www.synapse.org/#!Synapse:syn3193805/wiki/217789",
     looks_like=_looks_like,

@@ -14,11 +14,11 @@ from unpaired.data.sources import (
 )
 
 IMPORTS: dict[str, Source] = {
-    "mmwhs": mmwhs.SOURCE,
-    "btcv": btcv.SOURCE,
+    "mmwhs": mmwhs.MMWHS,
+    "btcv": btcv.BTCV,
     "chaos": chaos.SOURCE,
-    "amos": amos.SOURCE,
-    "totalsegmentator": totalsegmentator.SOURCE,
+    "amos": amos.AMOS,
+    "totalsegmentator": totalsegmentator.TOTALSEGMENTATOR,
     "decathlon": decathlon.SOURCE,
     "manifest": manifest.SOURCE,
     "nnunet": nnunet_regions.SOURCE,

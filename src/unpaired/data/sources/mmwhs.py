@@ -13,7 +13,7 @@ from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
 
-LABELS = {
+MMWHS_LABELS = {
     "background": 0,
     "myocardium": 205,
     "left atrium": 420,
@@ -67,12 +67,14 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             image = (ImageFile(kinds["image"]),)
             cases.append(Found(name, f"mmwhs_{name}", image, label, held_out=part == "test"))
         sets.append(
-            FoundSet(key, (channel,), LABELS, tuple(cases), ("421 became 420",), tuple(lonely))
+            FoundSet(
+                key, (channel,), MMWHS_LABELS, tuple(cases), ("421 became 420",), tuple(lonely)
+            )
         )
     return sets
 
 
-SOURCE = Source(
+MMWHS = Source(
     wanted="ct_train_1001_image.nii.gz, ct_train_1001_label.nii.gz, mr_train_1001_image.nii.gz",
     reference="https://www.sdspeople.fudan.edu.cn/zhuangxiahai/0/mmwhs/",
     looks_like=_looks_like,

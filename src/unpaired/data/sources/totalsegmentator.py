@@ -106,7 +106,7 @@ def _parts(base: Path) -> dict[str, Part]:
     }
 
 
-SOURCE = Source(
+TOTALSEGMENTATOR = Source(
     wanted=_WANTED,
     reference="https://doi.org/10.5281/zenodo.6802613",
     looks_like=_looks_like,
