@@ -10,10 +10,10 @@ import pytest
 
 from dicom_files import pydicom, turned, voxels, write_series
 from unpaired.cli import main
-from unpaired.data.dicom.codes import CODES
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.write import FORMATS
 from unpaired.engine.model_file import save_model
+from unpaired.io.dicom.codes import CODES
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.write import FORMATS
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.geometry import Orientation
 from unpaired.data.prepared import PreparedCase, read_case, write_case
 from unpaired.data.preprocess import PreparedImage
+from unpaired.io.volume import Orientation
 
 
 def write_small(

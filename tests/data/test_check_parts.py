@@ -28,10 +28,10 @@ from unpaired.data.checks.coverage import table
 from unpaired.data.checks.finding import Remark, quantity
 from unpaired.data.checks.intensity import intensities, looks_hounsfield, not_hounsfield
 from unpaired.data.checks.needs import needs, needs_finding, patch_findings, training_finding
-from unpaired.data.geometry import Volume
 from unpaired.data.prepare import prepare
 from unpaired.data.sources import open_dataset
 from unpaired.errors import DataError
+from unpaired.io.volume import Volume
 
 
 def kinds(done):

@@ -11,7 +11,6 @@ from small_sets import body, plan, straight, write_set
 
 from unpaired.data.dataset import class_names
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
-from unpaired.data.geometry import Volume
 from unpaired.data.plan import Clip
 from unpaired.data.prepare import open_prepared, prepare
 from unpaired.data.preprocess import (
@@ -22,6 +21,7 @@ from unpaired.data.preprocess import (
 )
 from unpaired.data.sources import open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.io.volume import Volume
 
 TABLE = {0: 0, 3: 1, 7: 2}
 AXES = ["LPS", "RAS", "PIR", "SRA", "AIL"]

@@ -11,8 +11,6 @@ from scipy.interpolate import BSpline
 from scipy.stats import spearmanr
 
 from unpaired.data.dataset import class_names, value_table
-from unpaired.data.geometry import canonical_orientation
-from unpaired.data.nifti_read import read_label, read_volume
 from unpaired.data.phantom import LEVELS, MODALITIES, make_subject, scan, write_phantom
 from unpaired.data.phantom.field import EXTENT_MM, smooth, stream
 from unpaired.data.phantom.render import PLAUSIBLE_ML, fitted_subject, render, volumes_ml
@@ -21,6 +19,8 @@ from unpaired.data.phantom.subject import ORGANS
 from unpaired.data.phantom.tissue import CT, T2, Values
 from unpaired.data.sources import open_dataset
 from unpaired.errors import UsageError
+from unpaired.io.nifti import read_label, read_volume
+from unpaired.io.volume import canonical_orientation
 
 STD = LEVELS["std"]
 BOTH = ("ct", "mr")

@@ -8,11 +8,11 @@ from nifti_files import dataset
 from small_sets import LABELS, body, straight, write_set
 
 from unpaired.config import DataConfig, ModalityConfig
-from unpaired.data.nifti_read import read_volume
 from unpaired.data.plan import Clip, Plan, make_plan
 from unpaired.data.plan_facts import read_geometry
 from unpaired.data.sources import open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.io.nifti import read_volume
 
 
 def opened(tmp_path, **sets):

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
 
-from unpaired.data.neighbours import largest_shrink_first, neighbours
-from unpaired.data.resample import (
+from unpaired.io.resample import (
+    _LabelResampler,
+    largest_shrink_first,
+    neighbours,
     resample_argmax,
     resample_image,
     resample_label,
     resample_scores,
 )
-from unpaired.data.resample_linear import _LabelResampler
 
 SHAPES = [
     ((20, 30, 17), (11, 40, 17)),
@@ -229,7 +230,7 @@ def test_ties_go_to_the_lower_class():
 def test_label_slabs_do_not_show(monkeypatch):
     label = blobs((25, 12, 14), 5)
     whole = resample_label(label, (40, 9, 20), 5)
-    monkeypatch.setattr("unpaired.data.resample_linear._LABEL_SLAB", 9 * 20 * 3)
+    monkeypatch.setattr("unpaired.io.resample._LABEL_SLAB", 9 * 20 * 3)
     assert np.array_equal(resample_label(label, (40, 9, 20), 5), whole)
 
 

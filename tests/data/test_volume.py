@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nifti_files import affine, noise, patch, save
 
-from unpaired.data import inflate
-from unpaired.data.geometry import Orientation, Volume, canonical_orientation, same_grid
-from unpaired.data.nifti_read import read_label, read_volume
-from unpaired.data.nifti_write import write_volume
 from unpaired.data.paths import shown
 from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.io import inflate
+from unpaired.io.nifti import read_label, read_volume, write_volume
+from unpaired.io.volume import Orientation, Volume, canonical_orientation, same_grid
 
 TYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64")
 

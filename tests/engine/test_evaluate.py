@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from unpaired import metrics
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_write import write_volume
 from unpaired.engine.evaluate import (
     Evaluation,
     Score,
@@ -21,6 +19,8 @@ from unpaired.engine.evaluate import (
     write_evaluation,
 )
 from unpaired.errors import DataError
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import Volume
 
 CLASSES = ("background", "liver", "spleen")
 TABLE = {0: 0, 500: 1, 205: 2, 7: 0}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unpaired.data.resample import resample_argmax
 from unpaired.engine.native import labels_into, native_slices, scores_into
+from unpaired.io.resample import resample_argmax
 
 
 def runs_of(scores: Tensor, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:

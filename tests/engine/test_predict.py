@@ -21,13 +21,13 @@ from tiny_model import (
 )
 
 import unpaired
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_read import read_volume
 from unpaired.data.preprocess import preprocess, restore_labels
-from unpaired.data.resample import resample_argmax
 from unpaired.engine.infer import context_stack
 from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.io.nifti import read_volume
+from unpaired.io.resample import resample_argmax
+from unpaired.io.volume import Volume
 from unpaired.metrics import keep_largest
 
 AFFINE = np.array([[-1.7, 0, 0, 40], [0, -2.2, 0, 30], [0, 0, 3.1, -20], [0, 0, 0, 1.0]])

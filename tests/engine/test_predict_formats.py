@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_model import pointwise_member, pointwise_predictor, smooth_image, tiny_plan, write_nifti
 
 from dicom_files import pydicom, turned, voxels, write_enhanced, write_series
-from unpaired.data.geometry import Volume, canonical_orientation, corner_offset
-from unpaired.data.read import Reading, read_image, read_label_image
-from unpaired.data.write import Writing
 from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, UsageError
+from unpaired.io.read import Reading, read_image, read_label_image
+from unpaired.io.volume import Volume, canonical_orientation, corner_offset
+from unpaired.io.write import Writing
 
 sitk = pytest.importorskip("SimpleITK", reason="writes NRRD and MetaImage here")
 highdicom = pytest.importorskip("highdicom", reason="highdicom is an extra")

@@ -18,11 +18,11 @@ from tiny_model import pointwise_member, smooth_image, tiny_plan, write_model
 from data.fuzz.seeds import write_detached
 from data.test_geometry_laws import oblique, stored
 from dicom_files import in_place, write_enhanced, write_series
-from unpaired.data.formats.meta_image import write_meta_image
-from unpaired.data.formats.nrrd_write import write_nrrd
-from unpaired.data.geometry import Volume, corner_offset
-from unpaired.data.read import read_image
 from unpaired.engine.predict import Predictor
+from unpaired.io.meta_image import write_meta_image
+from unpaired.io.nrrd import write_nrrd
+from unpaired.io.read import read_image
+from unpaired.io.volume import Volume, corner_offset
 
 MM = 1e-3
 SHAPE, SPACING = (13, 12, 7), (1.7, 2.2, 3.1)

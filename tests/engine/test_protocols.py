@@ -10,10 +10,8 @@ import torch
 from data.sources.abdomen import MIDDLE, ORGANS
 from data.sources.miniatures import HEART, write_mmwhs
 from unpaired.config import load_config
-from unpaired.data.geometry import Orientation
 from unpaired.data.importing.run import import_source
 from unpaired.data.phantom import write_phantom
-from unpaired.data.read import read_image, read_label_image
 from unpaired.data.sources.mmwhs import LABELS
 from unpaired.engine.both_grids import score_both
 from unpaired.engine.infer import segment_labels
@@ -24,6 +22,8 @@ from unpaired.engine.test import evaluate_run
 from unpaired.engine.train import train
 from unpaired.engine.validate import Intensities
 from unpaired.files import read_json
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import Orientation
 from unpaired.metrics import dice
 
 PARTS = ("train", "val", "test")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_write import write_volume
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, write_evaluation
 from unpaired.files import write_json, write_text
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import Volume
 
 CLASSES = ("background", "spleen", "right kidney", "left kidney", "liver")
 VALUES = {0: 0, 6: 4, 2: 2, 3: 3, 1: 1}

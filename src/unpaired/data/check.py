@@ -17,11 +17,11 @@ from unpaired.data.checks.finding import Finding, Remark, Severity, worst_first
 from unpaired.data.checks.layout import opened
 from unpaired.data.checks.naming import naming
 from unpaired.data.dataset import Case, Dataset
-from unpaired.data.dicom.scan import holds_dicom
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS, is_series_folder
 from unpaired.data.sources import nnunet
 from unpaired.errors import DataError, ResourceError
+from unpaired.io.dicom.scan import holds_dicom
+from unpaired.io.read import ENDINGS, is_series_folder
 
 __all__ = ["Examined", "Facts", "Finding", "Severity", "check", "check_path", "examine",
            "examine_path", "examine_roots"]  # fmt: skip

@@ -33,9 +33,9 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.read import read_image, read_label_image
 from unpaired.data.source_files import sha256_of, source_files, unchanged
 from unpaired.errors import DataError, ResourceError, UnpairedError
+from unpaired.io.read import read_image, read_label_image
 
 __all__ = [
     "PreparedCase",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from unpaired.data.dataset import canonical_name
-from unpaired.data.geometry import Volume
+from unpaired.io.volume import Volume
 
 # Between two organs of a pair, and between one organ and the middle of the scan, which is known
 # only roughly: nearer than this nothing is said.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.data.dataset import Case
-from unpaired.data.read import files_of
 from unpaired.errors import DataError
+from unpaired.io.read import files_of
 
 
 def source_files(case: Case) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from unpaired.config import config_from_toml
 from unpaired.data.dataset import Case
 from unpaired.data.prepared import PreparedCase, open_prepared
 from unpaired.data.preprocess import preprocess, slices, to_classes
-from unpaired.data.read import read_label_image
 from unpaired.engine.device import autocast_dtype, find_device
 from unpaired.engine.evaluate import Score
 from unpaired.engine.images import volumes_of
@@ -28,6 +27,7 @@ from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import Part, Recorded, read_recorded
 from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError
+from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unpaired.data.geometry import Volume
 from unpaired.data.preprocess import PreparedImage, preprocess, slices
 from unpaired.engine.device import Precision, autocast_dtype
 from unpaired.engine.images import grid_of
@@ -16,6 +15,7 @@ from unpaired.engine.infer import segment_slices
 from unpaired.engine.members import Member
 from unpaired.engine.memory import is_memory, told_for
 from unpaired.engine.native import labels_into, native_slices, scores_into
+from unpaired.io.volume import Volume
 from unpaired.metrics import keep_largest
 
 log = logging.getLogger(__name__)

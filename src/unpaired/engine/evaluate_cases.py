@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from unpaired.data.geometry import SAME_GRID_MM, Volume, same_grid
 from unpaired.data.paths import shown
 from unpaired.data.preprocess import to_classes
-from unpaired.data.read import read_label_image
 from unpaired.errors import DataError, ResourceError
+from unpaired.io.read import read_label_image
+from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
 
 Tolerance = float | int | Mapping[str, float]

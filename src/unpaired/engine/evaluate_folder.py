@@ -7,10 +7,10 @@ import numpy as np
 
 from unpaired.data.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS, read_label_image
 from unpaired.engine.evaluate_cases import Evaluation, Progress, Tolerance, evaluate_pairs
 from unpaired.errors import DataError
 from unpaired.files import read_json
+from unpaired.io.read import ENDINGS, read_label_image
 
 
 def evaluate_folder(

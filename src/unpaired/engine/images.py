@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.dicom import holds_dicom
-from unpaired.data.geometry import Volume, check_affine
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS, Reading, images_in, read_image, series_folders_in
-from unpaired.data.write import marked
 from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom import holds_dicom
+from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
+from unpaired.io.volume import Volume, check_affine
+from unpaired.io.write import marked
 
 Image = Path | str | Volume | np.ndarray
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
-from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
 from unpaired.errors import ResourceError
+from unpaired.io.volume import Volume
 
 
 class OutOfMemoryError(ResourceError):

@@ -1,6 +1,6 @@
 """From scores on the prepared grid to labels on the image's own grid, one slice at a time.
 
-The interpolation is linear and separable (`unpaired.data.resample`), so a native slice needs only
+The interpolation is linear and separable (`unpaired.io.resample`), so a native slice needs only
 the two prepared slices that it lies between: neither all slices nor all classes of a native volume
 are ever held, however long the scan is.
 """
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unpaired.data.neighbours import neighbours
 from unpaired.engine.infer import best_class, take_better
+from unpaired.io.resample import neighbours
 
 Runs = Iterable[tuple[int, Float[Tensor, "n Z h w"]]]
 """Consecutive slices of the prepared grid with their scores, as `segment_slices` yields them."""

@@ -9,9 +9,6 @@ import numpy as np
 import torch
 
 from unpaired.data.dataset import did_you_mean
-from unpaired.data.geometry import Volume
-from unpaired.data.read import Reading
-from unpaired.data.write import Names, Writing, write_labels
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble
 from unpaired.engine.images import Image, grid_of, told_otherwise, volumes_of
@@ -22,6 +19,9 @@ from unpaired.engine.outcome import Outcome
 from unpaired.engine.probability_file import SCALE, encode, probability_file
 from unpaired.engine.targets import case_of_target, refuse_unwritable, targets_of
 from unpaired.errors import UsageError
+from unpaired.io.read import Reading
+from unpaired.io.volume import Volume
+from unpaired.io.write import Names, Writing, write_labels
 
 _EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
 

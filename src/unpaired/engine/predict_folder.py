@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unpaired.data.paths import shown
-from unpaired.data.read import Reading
-from unpaired.data.write import Writing, read_mark
 from unpaired.engine.images import files_in, group_channels, newest_change
 from unpaired.engine.label_files import write_label_files
 from unpaired.engine.memory import OutOfMemoryError
@@ -14,6 +12,8 @@ from unpaired.engine.outcome import Outcome
 from unpaired.engine.predict import Predictor
 from unpaired.engine.targets import case_targets
 from unpaired.errors import DataError, UsageError
+from unpaired.io.read import Reading
+from unpaired.io.write import Writing, read_mark
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]

@@ -12,10 +12,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
 from unpaired.errors import UsageError
 from unpaired.files import atomic
+from unpaired.io.volume import Volume
 
 SCALE = 65535
 _OFFSET = 352

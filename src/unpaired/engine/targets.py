@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from unpaired.data.dicom import DicomSource
-from unpaired.data.dicom.library import library
-from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
-from unpaired.data.read import format_of
-from unpaired.data.write import FORMATS, LABEL_ENDINGS, Writing
 from unpaired.engine.images import case_of, case_of_channel
 from unpaired.errors import UsageError
+from unpaired.io.dicom import DicomSource
+from unpaired.io.dicom.library import library
+from unpaired.io.read import format_of
+from unpaired.io.volume import Volume
+from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing
 
 
 def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Path, ...]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dicom_files import turned, voxels, write_series
-from unpaired.data.dicom import read_series
 from unpaired.errors import DataError
+from unpaired.io.dicom import read_series
 
 OBLIQUE = turned((0.8, 0.7, 2.5))
 NORMAL = OBLIQUE[:3, 2] / 2.5  # the slices' own, in RAS

@@ -9,11 +9,11 @@ from dicom_files import STUDY, pydicom, turned, voxels, write_enhanced, write_se
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is an extra")
 
-from unpaired.data.dicom import read_series, write_segmentation  # noqa: E402
-from unpaired.data.dicom.codes import CODES, UNKNOWN, code_of, read_codes  # noqa: E402
-from unpaired.data.dicom.segmentation import on_slices, read_mark  # noqa: E402
-from unpaired.data.geometry import Volume  # noqa: E402
 from unpaired.errors import DataError, UsageError  # noqa: E402
+from unpaired.io.dicom import read_series, write_segmentation  # noqa: E402
+from unpaired.io.dicom.codes import CODES, UNKNOWN, code_of, read_codes  # noqa: E402
+from unpaired.io.dicom.segmentation import on_slices, read_mark  # noqa: E402
+from unpaired.io.volume import Volume  # noqa: E402
 
 CLASSES = ("background", "liver", "thing", "left kidney")
 _SEGMENT = "SegmentIdentificationSequence"

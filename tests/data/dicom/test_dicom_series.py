@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_files import STUDY, in_place, pydicom, turned, voxels, write_enhanced, write_series
-from unpaired.data.dicom import DicomSource, list_series, read_series
 from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom import DicomSource, list_series, read_series
 
 FLAT = np.diag([-0.8, -0.7, 2.5, 1.0])
 

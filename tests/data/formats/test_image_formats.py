@@ -7,12 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from unpaired.data.formats.meta_image import write_meta_image
-from unpaired.data.formats.mgh import write_mgh
-from unpaired.data.formats.nrrd_write import write_nrrd
-from unpaired.data.geometry import Volume, corner_offset
-from unpaired.data.read import format_of, read_image, read_label_image
 from unpaired.errors import DataError
+from unpaired.io.meta_image import write_meta_image
+from unpaired.io.mgh import write_mgh
+from unpaired.io.nrrd import write_nrrd
+from unpaired.io.read import format_of, read_image, read_label_image
+from unpaired.io.volume import Volume, corner_offset
 
 sitk = pytest.importorskip("SimpleITK", reason="the oracle for NRRD and MetaImage")
 nrrd = pytest.importorskip("nrrd", reason="the oracle for NRRD")

@@ -15,11 +15,11 @@ from data.fuzz.texts import TEXT_READERS
 from dicom_files import pydicom
 from unpaired.data.checks.case import inspect
 from unpaired.data.dataset import Case, Dataset
-from unpaired.data.dicom import DicomSource
-from unpaired.data.geometry import Volume, corner_offset
-from unpaired.data.nifti_read import as_label
-from unpaired.data.read import read_image
 from unpaired.errors import UnpairedError, UsageError
+from unpaired.io.dicom import DicomSource
+from unpaired.io.nifti import as_label
+from unpaired.io.read import read_image
+from unpaired.io.volume import Volume, corner_offset
 
 GOOD = ("refused with a sentence", "read truly", "read as its header says")
 REFUSED, TRUE, LEGAL = GOOD

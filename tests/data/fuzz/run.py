@@ -10,7 +10,7 @@ from data.fuzz.damage import damage
 from data.fuzz.judge import Outcome, judge
 from data.fuzz.seeds import IMAGES, LARGE, SMALL, TEXTS, Seed, make, write
 from data.fuzz.texts import TEXT_READERS
-from unpaired.data.read import read_image
+from unpaired.io.read import read_image
 
 KINDS = (*IMAGES, *TEXTS)
 LARGE_EVERY = 40

@@ -20,8 +20,8 @@ from data.fuzz.plain import plain
 from data.fuzz.run import KINDS, Bench
 from data.fuzz.seeds import IMAGES, PACKED, make, write
 from unpaired.cli.app import run as unpaired
-from unpaired.data.read import read_image
 from unpaired.errors import DataError
+from unpaired.io.read import read_image
 
 PER_KIND, SEED = 40, 1
 

@@ -5,9 +5,9 @@ import pytest
 
 from data.sources.abdomen import grid, image
 from data.sources.dicom_slices import write_slices
-from unpaired.data.dicom import read_series
 from unpaired.data.sources.series import files_of, read_folder
 from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom import read_series
 
 NAMES = [f"i{n:04d},0000b.dcm" for n in range(16)]
 

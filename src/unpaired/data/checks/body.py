@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from unpaired.data.checks.finding import Index, Remark
-from unpaired.data.geometry import Volume, canonical_orientation
+from unpaired.io.volume import Volume, canonical_orientation
 
 # Fewer voxels along an axis show no body.
 _SMALLEST, _SIDE = 16, 96

@@ -13,8 +13,8 @@ from unpaired.data.checks.facts import Facts
 from unpaired.data.checks.finding import Finding, Remark
 from unpaired.data.checks.reading import read
 from unpaired.data.dataset import Case, Dataset
-from unpaired.data.geometry import Volume, canonical_orientation
-from unpaired.data.read import read_image, read_label_image
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import Volume, canonical_orientation
 
 
 def inspect(case: Case, dataset: Dataset) -> tuple[Facts, list[Finding]]:

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from unpaired.data.geometry import Volume, canonical_orientation
+from unpaired.io.volume import Volume, canonical_orientation
 
 _CHUNK = 1 << 22
 

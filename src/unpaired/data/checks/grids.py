@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from unpaired.data.checks.finding import Remark
-from unpaired.data.geometry import SAME_GRID_MM, Volume, same_grid
+from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 
 EXTREME_ANISOTROPY = 8.0
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from unpaired.data.checks.finding import Remark
-from unpaired.data.geometry import Volume, canonical_orientation
+from unpaired.io.volume import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20
 _TINY, _PADDING = 0.005, 0.1

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from unpaired.data.checks.content import first_at
 from unpaired.data.checks.facts import Touch
 from unpaired.data.checks.finding import Index, Remark, Severity, plural
-from unpaired.data.geometry import Volume
+from unpaired.io.volume import Volume
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.
 FRAGMENT_SHARE = 0.02

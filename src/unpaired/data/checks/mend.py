@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 
 from unpaired import files
-from unpaired.data import inflate
 from unpaired.data.checks.mend_header import Mending, mend_geometry, mend_layout, move_onto
 from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import read_bytes, shown
 from unpaired.errors import DataError, UsageError
+from unpaired.io import inflate
 
 LIST = "mended.json"
 _LIMIT = 1 << 34

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import nibabel as nib
 import numpy as np
 
-from unpaired.data.geometry import SAME_GRID_MM, check_affine, corner_offset
 from unpaired.errors import DataError
+from unpaired.io.volume import SAME_GRID_MM, check_affine, corner_offset
 
 Sizes = tuple[int, int, int]
 # Programs round a geometry by less than this share of a voxel; what is further off was meant.

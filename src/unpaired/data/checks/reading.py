@@ -6,8 +6,8 @@ from pathlib import Path
 
 from unpaired.data.checks.finding import Finding, Remark, Severity, from_error
 from unpaired.data.dataset import Case
-from unpaired.data.geometry import Volume
 from unpaired.errors import DataError, UnpairedError
+from unpaired.io.volume import Volume
 
 _FIX = "`unpaired check --fix-headers OUT` writes a mended copy"
 _QFORM_WARNING_MM = 1.0

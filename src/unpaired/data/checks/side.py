@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from unpaired.data.checks.finding import Remark
 from unpaired.data.dataset import canonical_name
-from unpaired.data.geometry import Volume
 from unpaired.data.sides import wrong_sides
+from unpaired.io.volume import Volume
 
 _MEND = "compare with the scan in a viewer; swap the labels, or mirror what is mirrored"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from unpaired.data.geometry import Volume
+from unpaired.io.volume import Volume
 
 Part = Literal["train", "val", "test"]
 

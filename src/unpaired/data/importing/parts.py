@@ -7,12 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from unpaired.data.geometry import SAME_GRID_MM, Volume, check_affine, same_grid
 from unpaired.data.importing.found import ReadLabel
-from unpaired.data.nifti_read import MAX_VOXELS, read_label
 from unpaired.data.paths import shown
-from unpaired.data.read import files_of, format_of, read_image, read_label_image
 from unpaired.errors import DataError
+from unpaired.io.nifti import MAX_VOXELS, read_label
+from unpaired.io.read import files_of, format_of, read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, Volume, check_affine, same_grid
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.geometry import SAME_GRID_MM, Volume, same_grid
 from unpaired.data.importing.found import Found
-from unpaired.data.nifti_write import write_volume
 from unpaired.data.paths import shown
 from unpaired.data.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 
 ENDING = ".nii.gz"
 SNAP = 0.1

@@ -9,8 +9,6 @@ import numpy as np
 from jaxtyping import Float64, Int16, UInt8
 from joblib import Parallel, delayed
 
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_write import write_volume
 from unpaired.data.phantom import scan
 from unpaired.data.phantom.level import LEVELS, Level, Number
 from unpaired.data.phantom.render import fitted_subject, render
@@ -19,6 +17,8 @@ from unpaired.data.phantom.subject import ORGANS
 from unpaired.data.phantom.tissue import CT, T1, T2, Contrast
 from unpaired.errors import UsageError
 from unpaired.files import read_json, write_json
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import Volume
 
 VERSION = 1  # of the generator: files of another version are not mixed with these
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.geometry import Volume
 from unpaired.data.importing.found import Found, FoundSet, Image, Label, Options, ReadLabel, Source
 from unpaired.data.importing.locate import folders, listed, natural
 from unpaired.data.paths import shown
 from unpaired.data.sources import series
 from unpaired.errors import DataError
+from unpaired.io.volume import Volume
 
 MR_LABELS = {"background": 0, "liver": 63, "right kidney": 126, "left kidney": 189, "spleen": 252}
 CT_LABELS = {"background": 0, "liver": 1}

@@ -14,10 +14,10 @@ from unpaired.data.importing.found import Found, FoundSet, Options, Part, Source
 from unpaired.data.importing.locate import listed
 from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.paths import shown
-from unpaired.data.read import is_series_folder
 from unpaired.data.sources.dataset_json import channels_of, labels_of, read_about
 from unpaired.data.sources.nnunet import check_ids
 from unpaired.errors import DataError
+from unpaired.io.read import is_series_folder
 
 COLUMNS = ("case", "image", "label", "modality", "patient", "split")
 _NEEDED = ("case", "image", "modality")

@@ -12,7 +12,6 @@ from typing import Any
 
 from unpaired.data.dataset import Case, Dataset, did_you_mean
 from unpaired.data.paths import shown
-from unpaired.data.read import ENDINGS, is_series_folder
 from unpaired.data.sources.dataset_json import (
     channels_of,
     check_ending,
@@ -21,6 +20,7 @@ from unpaired.data.sources.dataset_json import (
     read_about,
 )
 from unpaired.errors import DataError
+from unpaired.io.read import ENDINGS, is_series_folder
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)

@@ -6,7 +6,6 @@ Read from nnU-Net's region_based_training.md and ignore_label.md.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unpaired.data.geometry import Volume
 from unpaired.data.importing.found import FoundSet, Label, Options, ReadLabel, Source
 from unpaired.data.importing.locate import first, need
 from unpaired.data.importing.parts import LabelFile
@@ -16,6 +15,7 @@ from unpaired.data.sources.dataset_json import read_about, without_regions
 from unpaired.data.sources.decathlon import set_key
 from unpaired.data.sources.manifest import as_found
 from unpaired.errors import DataError
+from unpaired.io.volume import Volume
 
 _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
 

@@ -7,15 +7,14 @@ which goes by UID, would see as many series as slices.
 from collections.abc import Sequence
 from pathlib import Path
 
-from unpaired.data.dicom.headers import frames_of
-from unpaired.data.dicom.pixels import read_planes
-from unpaired.data.dicom.scan import list_series
-from unpaired.data.dicom.series import DicomSource
-from unpaired.data.dicom.stack import stack_of
-from unpaired.data.geometry import Volume, check_affine
-from unpaired.data.nifti_read import MAX_VOXELS
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
+from unpaired.io.dicom.headers import frames_of
+from unpaired.io.dicom.pixels import read_planes
+from unpaired.io.dicom.scan import DicomSource, list_series
+from unpaired.io.dicom.stack import stack_of
+from unpaired.io.nifti import MAX_VOXELS
+from unpaired.io.volume import Volume, check_affine
 
 
 def read_folder(files: Sequence[Path]) -> Volume:

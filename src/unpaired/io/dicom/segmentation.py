@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from unpaired import __version__
-from unpaired.data.dicom.codes import Code, SegmentCode, code_of
-from unpaired.data.dicom.library import Bounded, damage_named, library
-from unpaired.data.dicom.series import DicomSource
-from unpaired.data.dicom.stack import slice_affine
-from unpaired.data.geometry import Volume
 from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic
+from unpaired.io.dicom.codes import Code, SegmentCode, code_of
+from unpaired.io.dicom.library import Bounded, damage_named, library
+from unpaired.io.dicom.scan import DicomSource
+from unpaired.io.dicom.stack import slice_affine
+from unpaired.io.volume import Volume
 
 _SERIES_STEP = 1000
 # Tags that must be there, empty if unknown (type 2); anonymised series often lack them.

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.dicom.codes import SegmentCode
-from unpaired.data.dicom.segmentation import read_mark as _segmentation_mark
-from unpaired.data.dicom.segmentation import write_segmentation
-from unpaired.data.formats.meta_image import write_meta_image
-from unpaired.data.formats.mgh import write_mgh
-from unpaired.data.formats.nrrd_write import write_nrrd
-from unpaired.data.formats.raw import FileSource
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_write import fresh_header, write_volume
 from unpaired.data.paths import shown
-from unpaired.data.read import Format, read_label_image
 from unpaired.errors import UsageError
+from unpaired.io.dicom.codes import SegmentCode
+from unpaired.io.dicom.segmentation import read_mark as _segmentation_mark
+from unpaired.io.dicom.segmentation import write_segmentation
+from unpaired.io.meta_image import write_meta_image
+from unpaired.io.mgh import write_mgh
+from unpaired.io.nifti import fresh_header, write_volume
+from unpaired.io.nrrd import write_nrrd
+from unpaired.io.raw import FileSource
+from unpaired.io.read import Format, read_label_image
+from unpaired.io.volume import Volume
 
 FORMATS: Mapping[str, str] = {
     "nifti": ".nii.gz",

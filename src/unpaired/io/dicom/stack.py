@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from unpaired.data.dicom.headers import Frame
-from unpaired.data.geometry import SHEAR_NOTE, SHEAR_REFUSED
 from unpaired.errors import DataError
+from unpaired.io.dicom.headers import Frame
+from unpaired.io.volume import SHEAR_NOTE, SHEAR_REFUSED
 
 SAME_PLACE_MM = 0.01
 # Scanners round positions to 0.1 mm; what is further off its even place is uneven.

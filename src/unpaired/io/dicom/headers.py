@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.dicom.library import damage_named, library, read_dataset
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
+from unpaired.io.dicom.library import damage_named, library, read_dataset
 
 HEAD_BYTES = 2048
 _DEFLATED = b"1.2.840.10008.1.2.1.99"

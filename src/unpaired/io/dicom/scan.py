@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unpaired.data.dicom.headers import (
+import numpy as np
+
+from unpaired.data.paths import shown
+from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom.headers import (
     HEAD_BYTES,
+    Frame,
     Header,
+    frames_of,
     looks_like_dicom,
     object_name,
     read_header,
 )
-from unpaired.data.paths import shown
-from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom.pixels import read_planes
+from unpaired.io.dicom.stack import Stack, slice_affine, stack_of
+from unpaired.io.nifti import MAX_VOXELS
+from unpaired.io.volume import Volume, check_affine
 
 MAX_FILES = 100_000
 ALL = "all"
@@ -235,3 +243,131 @@ def _raise(error: OSError) -> None:
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
+
+
+# An even, right-angled grid out of tilted, uneven or missing slices: only ever on request.
+
+
+_SNAP = 1e-3  # voxels: sideways shifts below are rounding
+
+
+def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Resample `planes` [column row slice] linearly, sideways within each slice (a tilted gantry is
+    sheared back) and between the two neighbours along the normal.
+
+    The grid keeps the voxels' size, steps by the usual distance of slices, and is as wide as all
+    slices together; where no slice reaches, the image's lowest value stands.
+
+    Returns:
+        the image, in the type it came in; its affine [4 4]; a sentence on what was done.
+    """
+    first = stack.frames[0]
+    shifts = stack.shifts_mm / np.array(first.spacing_mm)  # voxels, [slice 2]
+    low = np.floor(shifts.min(0) + _SNAP).astype(int)
+    high = np.ceil(shifts.max(0) - _SNAP).astype(int)
+    size = np.array(planes.shape[:2]) + high - low
+    count = int(np.floor(stack.depths_mm[-1] / stack.step_mm + _SNAP)) + 1
+    depths = np.arange(count) * stack.step_mm
+    after = np.clip(np.searchsorted(stack.depths_mm, depths), 1, len(stack.frames) - 1)
+    fill = float(planes.min())
+    out = np.empty((*size, count), planes.dtype, order="F")
+    for k, depth in enumerate(depths):
+        below, above = stack.depths_mm[after[k] - 1], stack.depths_mm[after[k]]
+        weight = float(np.clip((depth - below) / (above - below), 0, 1))
+        mixed = np.zeros(size)
+        for index, share in ((after[k] - 1, 1 - weight), (after[k], weight)):
+            if share > 0:
+                mixed += share * _moved(planes[..., index], shifts[index] - low, size, fill)
+        out[..., k] = np.rint(mixed) if out.dtype.kind in "iu" else mixed
+    affine = slice_affine(first, stack.step_mm * np.cross(*first.axes))
+    affine[:3, 3] += affine[:3, 0] * low[0] + affine[:3, 1] * low[1]
+    told = (
+        f"resampled to {count} slices {stack.step_mm:.3g} mm apart, linearly between neighbours, "
+        f"from {len(stack.frames)} slices ({'; '.join(stack.faults)})"
+    )
+    return out, affine, told
+
+
+def _moved(plane: np.ndarray, shift: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
+    """The plane, `shift` voxels on, in a plane of `size`; linear, axis after axis."""
+    for axis, (by, length) in enumerate(zip(shift, size, strict=True)):
+        plane = np.moveaxis(
+            _moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis
+        )
+    return plane
+
+
+def _moved_rows(rows: np.ndarray, by: float, length: int, fill: float) -> np.ndarray:
+    start = int(np.floor(by + _SNAP))
+    part = max(by - start, 0.0)
+    part = 0.0 if part < _SNAP else part
+    out = np.full((length, *rows.shape[1:]), fill, np.float64)
+    out[start : start + len(rows)] = rows
+    if part:
+        # Row i of the result lies between rows i - 1 and i of the whole shift.
+        out[1:] = (1 - part) * out[1:] + part * out[:-1]
+    return out
+
+
+# A DICOM series -> a volume: strictly, or refused with the reason.
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """Where a volume's voxels came from: what a segmentation of it must point at.
+
+    Attributes:
+        frames: the slices along the normal; slice k of the array, unless `resampled`.
+        resampled: the array lies on a grid of its own.
+        modality: as the series calls it; empty if it is not told.
+    """
+
+    frames: tuple[Frame, ...]
+    resampled: bool = False
+    modality: str = ""
+
+
+def read_series(
+    where: Path | Sequence[Path],
+    series: str | None = None,
+    *,
+    resample_slices: bool = False,
+    max_voxels: int = MAX_VOXELS,
+) -> Volume:
+    """Read the one image series of a folder (and the folders below it), a file, or files.
+
+    Voxels are [column row slice], slices along their normal; values are rescaled, slice by slice.
+    `Volume.source` is a `DicomSource`: its `frames[k].path` is the file of slice k.
+
+    Args:
+        series: UID or number, where the folder holds several.
+        resample_slices: mend tilted, uneven and missing slices by linear interpolation; the notes
+            say so.
+
+    Raises:
+        UsageError: pydicom or a decoder is not installed, or several series are there.
+        DataError: no image, a damaged or truncated file, slices that are no even stack (tilted,
+            uneven, missing, double, of different sizes, spacings or directions).
+    """
+    name = shown(where) if isinstance(where, Path) else shown(where[0].parent)
+    chosen, notes = choose(list_series(where), series, name)
+    headers, more = usable(chosen)
+    stack = stack_of([frame for header in headers for frame in frames_of(header)], name)
+    notes += [*more, *stack.notes]
+    if stack.faults and not resample_slices:
+        raise DataError(
+            f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
+            "slices, ask for it (predict --resample-slices)."
+        )
+    array = read_planes(stack.frames, max_voxels, name)
+    affine, path = stack.affine, where if isinstance(where, Path) else where[0].parent
+    if stack.faults:
+        array, affine, told = even_grid(stack, array)
+        notes.append(told)
+    else:
+        check_affine(affine, name)
+    single = all(header.frames == 1 for header in headers)
+    if chosen.modality == "CT" and single and any("RescaleSlope" not in h.facts for h in headers):
+        notes.append("no rescale slope is stored: values may not be Hounsfield units")
+    source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
+    return Volume(np.asarray(array), affine, None, path, tuple(notes), source)

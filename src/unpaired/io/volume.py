@@ -37,7 +37,7 @@ class Volume:
         header: the file's header, to write results back on exactly this grid.
         notes: what was odd, yet accepted, one sentence each.
         source: what a format other than NIfTI needs to write results back beside the image, such
-            as `unpaired.data.dicom.DicomSource`.
+            as `unpaired.io.dicom.DicomSource`.
     """
 
     array: np.ndarray

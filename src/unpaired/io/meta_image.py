@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.formats.raw import (
+from unpaired.data.paths import shown
+from unpaired.errors import DataError
+from unpaired.files import atomic
+from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
+from unpaired.io.raw import (
     HEADER_LIMIT,
     LPS_TO_RAS,
     FileSource,
@@ -19,11 +23,7 @@ from unpaired.data.formats.raw import (
     whole,
     words,
 )
-from unpaired.data.geometry import Volume, check_affine
-from unpaired.data.nifti_read import MAX_VOXELS, refuse_not_finite
-from unpaired.data.paths import shown
-from unpaired.errors import DataError
-from unpaired.files import atomic
+from unpaired.io.volume import Volume, check_affine
 
 _TYPES = {
     "MET_CHAR": "i1",

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.data import inflate
-from unpaired.data.dicom.headers import HEAD_BYTES, looks_like_dicom
-from unpaired.data.dicom.scan import holds_dicom, is_named_dicom
-from unpaired.data.dicom.series import read_series
-from unpaired.data.formats.meta_image import looks_like_meta_image, read_meta_image
-from unpaired.data.formats.mgh import looks_like_mgh, read_mgh
-from unpaired.data.formats.nrrd import read_nrrd
-from unpaired.data.geometry import Volume
-from unpaired.data.nifti_read import MAX_VOXELS, as_label, read_volume
 from unpaired.data.paths import shown
+from unpaired.io import inflate
+from unpaired.io.dicom.headers import HEAD_BYTES, looks_like_dicom
+from unpaired.io.dicom.scan import holds_dicom, is_named_dicom, read_series
+from unpaired.io.meta_image import looks_like_meta_image, read_meta_image
+from unpaired.io.mgh import looks_like_mgh, read_mgh
+from unpaired.io.nifti import MAX_VOXELS, as_label, read_volume
+from unpaired.io.nrrd import read_nrrd
+from unpaired.io.volume import Volume
 
 ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
 """How images are named in a folder of cases; what they are, their content says."""

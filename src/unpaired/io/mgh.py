@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data import inflate
-from unpaired.data.formats.raw import FileSource, label_type, load, native, own_geometry, promised
-from unpaired.data.geometry import Volume, check_affine
-from unpaired.data.nifti_read import MAX_VOXELS, refuse_not_finite
 from unpaired.data.paths import shown
 from unpaired.errors import DataError
 from unpaired.files import atomic
+from unpaired.io import inflate
+from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
+from unpaired.io.raw import FileSource, label_type, load, native, own_geometry, promised
+from unpaired.io.volume import Volume, check_affine
 
 _HEAD = struct.Struct(">7ih15f")  # version, 3 sizes, frames, type, dof, good flag, grid
 _START = 284

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unpaired.data import inflate
-from unpaired.data.geometry import SAME_GRID_MM, Volume, corner_offset
-from unpaired.data.nifti_read import MAX_VOXELS
 from unpaired.data.paths import is_file, read_bytes, shown
 from unpaired.errors import DataError
+from unpaired.io import inflate
+from unpaired.io.nifti import MAX_VOXELS
+from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
 
 Packing = Literal["raw", "gzip", "zlib"]
 HEADER_LIMIT = 1 << 20

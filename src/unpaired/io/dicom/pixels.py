@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.dicom.headers import Frame
-from unpaired.data.dicom.library import damage_named, library, read_dataset
-from unpaired.data.inflate import MAX_RATIO
 from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
+from unpaired.io.dicom.headers import Frame
+from unpaired.io.dicom.library import damage_named, library, read_dataset
+from unpaired.io.inflate import MAX_RATIO
 
 _SLACK = 4096
 _DECODERS = {

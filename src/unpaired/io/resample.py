@@ -1,10 +1,13 @@
-"""Linear resampling of labels and of class scores, a class and a slab at a time.
+"""Resampling by separable exact splines: per axis one small matrix or one pair of neighbours.
 
-The one-hot arrays and the resampled scores of all classes never exist at once: a running maximum
-keeps the winner.
+Positions follow nnU-Net and skimage: output voxel i reads x = (i + 1/2) n_in / n_out - 1/2, so the
+outer faces of the first and last voxel stay where they are; beyond the edge the last voxel repeats.
+There is no smoothing before shrinking, as in nnU-Net.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +16,65 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from unpaired.data.neighbours import checked_sizes, largest_shrink_first, neighbours
+# Linear interpolation of one axis as integer weights; the sizes and order of axes.
+
+
+def checked_sizes(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(int(n) for n in new)
+    if len(sizes) != len(old) or min(*sizes, *old, 1) < 1:
+        raise ValueError(f"cannot resample {tuple(old)} to {sizes}")
+    return sizes
+
+
+def largest_shrink_first(old: Sequence[int], new: Sequence[int]) -> list[int]:
+    """The axes that change, so ordered that the arrays between stay small."""
+    changed = [axis for axis in range(len(old)) if old[axis] != new[axis]]
+    return sorted(changed, key=lambda axis: new[axis] / old[axis])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The two input voxels each output voxel of one axis lies between.
+
+    Attributes:
+        below, above: int64 [n_out], indices of the input.
+        weight: int64 [n_out], of `above`; `total - weight` is the weight of `below`.
+        total: what counts as 1.
+    """
+
+    below: np.ndarray
+    above: np.ndarray
+    weight: np.ndarray
+    total: int
+
+    def reached(self, part: slice) -> slice:
+        """The output voxels with some weight on the input voxels of `part`."""
+        low = (self.below >= part.start) & (self.below < part.stop) & (self.weight < self.total)
+        high = (self.above >= part.start) & (self.above < part.stop) & (self.weight > 0)
+        touched = np.flatnonzero(low | high)
+        return slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(0, 0)
+
+
+@lru_cache(maxsize=64)
+def neighbours(n_in: int, n_out: int) -> Neighbours:
+    """Linear interpolation of one axis in integers.
+
+    The position is x = ((2i + 1) n_in - n_out) / (2 n_out), a fraction: weights over a common
+    `total` are integers, so sums of their products are exact, and so are ties.
+    """
+    common = int(np.gcd(n_in, n_out))
+    # x + 1 instead of x, to divide positive numbers.
+    whole, rest = np.divmod((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in + n_out, 2 * n_out)
+    below = (whole - 1).clip(0, n_in - 1)
+    above = whole.clip(0, n_in - 1)
+    return Neighbours(below, above, rest // common, 2 * n_out // common)
+
+
+# Linear resampling of labels and of class scores, a class and a slab at a time.
+#
+# The one-hot arrays and the resampled scores of all classes never exist at once: a running maximum
+# keeps the winner.
+
 
 _LABEL_SLAB = 1 << 22
 
@@ -170,3 +231,81 @@ def _plane(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
         return rows
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(sizes)]
     return F.interpolate(rows[None], size=sizes, mode=mode, align_corners=False)[0]
+
+
+__all__ = ["resample_argmax", "resample_image", "resample_label", "resample_scores"]
+
+# The spline's prefilter forgets by 0.27 a voxel: 12 repeats of the edge are exact in float32.
+_PAD = 12
+
+
+def resample_image(
+    image: Float[Tensor, "*space"], shape: Sequence[int], order: int = 3
+) -> Float[Tensor, "*out"]:
+    """Resample to `shape`, clipped to the input's range; order 0 (nearest), 1 or 3 (B-spline).
+
+    Equal to skimage's `resize(..., order, mode="edge", clip=True, anti_aliasing=False)`.
+
+    Raises:
+        ValueError: another order, a size below 1, or another number of axes.
+    """
+    sizes = checked_sizes(image.shape, shape)
+    if order not in (0, 1, 3):
+        raise ValueError(f"order must be 0, 1 or 3, not {order}")
+    out = image
+    for axis in largest_shrink_first(image.shape, sizes):
+        n_in, n_out = image.shape[axis], sizes[axis]
+        if order == 0:
+            out = out.index_select(axis, _nearest(n_in, n_out).to(image.device))
+        else:
+            matrix = torch.from_numpy(_matrix(n_in, n_out, order)).to(image.device, image.dtype)
+            out = _along(out, matrix, axis)
+    if order == 3 and out is not image:
+        low, high = torch.aminmax(image)
+        out = out.clamp_(low, high)
+    return out.clone() if out is image else out
+
+
+def _along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply one axis by `matrix` [n_out n_in], without moving memory."""
+    old = array.shape
+    shape = (*old[:axis], matrix.shape[0], *old[axis + 1 :])
+    if axis == array.ndim - 1:
+        return (array.reshape(-1, old[axis]) @ matrix.T).reshape(shape)
+    stacked = array.reshape(-1, old[axis], int(np.prod(old[axis + 1 :])))
+    return (matrix @ stacked).reshape(shape)
+
+
+def _positions(n_in: int, n_out: int) -> np.ndarray:
+    """Where output voxels read, in input voxels: float64 [n_out]."""
+    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+
+
+def _nearest(n_in: int, n_out: int) -> Tensor:
+    index = np.floor(_positions(n_in, n_out) + 0.5).clip(0, n_in - 1)
+    return torch.from_numpy(index.astype(np.int64))
+
+
+@lru_cache(maxsize=64)
+def _matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
+    """The linear map from input to output voxels of one axis, float64 [n_out n_in]."""
+    x = _positions(n_in, n_out)
+    if order == 1:
+        pair, rows = neighbours(n_in, n_out), np.arange(n_out)
+        matrix = np.zeros((n_out, n_in))
+        np.add.at(matrix, (rows, pair.below), 1 - pair.weight / pair.total)
+        np.add.at(matrix, (rows, pair.above), pair.weight / pair.total)
+        return matrix
+    padded = np.pad(np.eye(n_in), ((_PAD, _PAD), (0, 0)), mode="edge")
+    coefficients = ndimage.spline_filter1d(padded, order=3, axis=0, mode="reflect")
+    first = np.floor(x).astype(int) - 1
+    fraction = x - np.floor(x)
+    weights = _cubic(np.stack([1 + fraction, fraction, 1 - fraction, 2 - fraction]))
+    return sum(weights[k, :, None] * coefficients[first + k + _PAD] for k in range(4))
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The cubic B-spline at `distance` in [0, 2]."""
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance) ** 3 / 6
+    return np.where(distance < 1, near, far)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from unpaired.data.geometry import SHEAR_NOTE, check_affine, corner_offset
 from unpaired.errors import DataError
+from unpaired.io.volume import SHEAR_NOTE, check_affine, corner_offset
 
 HEAD_BYTES = 544
 _MAX_OFFSET = 1 << 26
