@@ -13,7 +13,7 @@ from data.sources.chaos_files import write_chaos
 from data.sources.importing import tree
 from unpaired.cli.app import run
 from unpaired.data.phantom import write_phantom
-from unpaired.data.sources.imports import IMPORTS
+from unpaired.datasets.sources import IMPORTS
 
 Output = pytest.CaptureFixture[str]
 

@@ -8,7 +8,7 @@ from nifti_files import affine, dataset, noise, patch, save
 
 from dicom_files import turned, voxels, write_series
 from unpaired.data.check import check, check_path
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 
 SHAPE = (9, 8, 7)

@@ -11,7 +11,7 @@ from data.bad_inputs import GRID, INPUTS, ct, image_of, label_of, moved, mr, org
 from data.nifti_files import patch, save
 from unpaired.data.check import examine_roots
 from unpaired.data.checks.mend import mend_headers
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io.nifti import read_label, read_volume
 from unpaired.io.volume import same_grid

@@ -29,7 +29,7 @@ from unpaired.data.checks.finding import Remark, quantity
 from unpaired.data.checks.intensity import intensities, looks_hounsfield, not_hounsfield
 from unpaired.data.checks.needs import needs, needs_finding, patch_findings, training_finding
 from unpaired.data.prepare import prepare
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 from unpaired.io.volume import Volume
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sets import body, plan, straight, write_set
 
-from unpaired.data.dataset import class_names
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
 from unpaired.data.plan import Clip
 from unpaired.data.prepare import open_prepared, prepare
@@ -19,7 +18,8 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_prepared,
 )
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.dataset import class_names
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import Volume
 

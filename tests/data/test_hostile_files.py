@@ -14,9 +14,9 @@ from data.fuzz.damage import elements
 from data.fuzz.seeds import ABOUT, ROWS, make, write
 from data.nifti_files import affine, noise, patch, save
 from unpaired.config import load_config
-from unpaired.data.sources.decathlon import looks_like
-from unpaired.data.sources.manifest import open_manifest, read_rows
-from unpaired.data.sources.nnunet import open_nnunet
+from unpaired.datasets.decathlon import looks_like
+from unpaired.datasets.manifest import open_manifest, read_rows
+from unpaired.datasets.nnunet import open_nnunet
 from unpaired.errors import DataError, UnpairedError, UsageError
 from unpaired.io import inflate
 from unpaired.io.read import read_image

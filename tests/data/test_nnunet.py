@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from nifti_files import affine, dataset, noise, save
 
-from unpaired.data.dataset import Dataset, class_names, value_table
-from unpaired.data.sources import SOURCES, open_dataset
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.dataset import Dataset, class_names, value_table
+from unpaired.datasets.nnunet import check_ids
+from unpaired.datasets.sources import SOURCES, open_dataset
 from unpaired.errors import DataError
 
 

@@ -25,7 +25,7 @@ from unpaired.data.preprocess import (
     to_classes,
     zscore_,
 )
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, ResourceError
 from unpaired.io.nifti import read_volume
 from unpaired.io.resample import resample_label

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.data.split import (
+from unpaired.datasets.split import (
     Split,
     few_shot,
     k_folds,

@@ -6,10 +6,9 @@ import pytest
 
 from engine.toy import toy_config, write_toy
 from unpaired.config import DataConfig, load_config
-from unpaired.data.dataset import Case
 from unpaired.data.prepare import open_prepared
-from unpaired.data.split import write_splits
-from unpaired.engine.draw import make_split
+from unpaired.datasets.dataset import Case
+from unpaired.datasets.split import make_split, write_splits
 from unpaired.engine.folds import fold_configs
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup

@@ -10,9 +10,9 @@ import torch
 from data.sources.abdomen import MIDDLE, ORGANS
 from data.sources.miniatures import HEART, write_mmwhs
 from unpaired.config import load_config
-from unpaired.data.importing.run import import_source
 from unpaired.data.phantom import write_phantom
-from unpaired.data.sources.mmwhs import LABELS
+from unpaired.datasets.importing.run import import_source
+from unpaired.datasets.mmwhs_btcv import LABELS
 from unpaired.engine.both_grids import score_both
 from unpaired.engine.infer import segment_labels
 from unpaired.engine.model_file import load_model

@@ -68,7 +68,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
 
 def _check(roots: Mapping[str, Path]) -> None:
     from unpaired.data.check import check
-    from unpaired.data.sources import open_dataset
+    from unpaired.datasets.sources import open_dataset
 
     with Progress("check") as bar:
         found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)

@@ -14,7 +14,7 @@ from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from unpaired.data.importing.settled import Outcome
+    from unpaired.datasets.importing.run import Outcome
 
 NAME = "import"
 PHANTOM = "phantom"
@@ -96,8 +96,8 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.data.importing.found import Options
-    from unpaired.data.importing.run import import_source
+    from unpaired.datasets.importing.found import Options
+    from unpaired.datasets.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with Progress("import") as progress:

@@ -30,7 +30,7 @@ def command(
     changes = [*(overrides or []), *([] if workers is None else [f"data.workers={workers}"])]
     settings = load_config(preset, config, changes)
 
-    from unpaired.data.split_file import PARTS
+    from unpaired.datasets.split_file import PARTS
     from unpaired.engine.run_folder import RunFolder
     from unpaired.engine.setup import load_setup, make_setup
 

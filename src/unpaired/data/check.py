@@ -16,9 +16,9 @@ from unpaired.data.checks.facts import Facts
 from unpaired.data.checks.finding import Finding, Remark, Severity, worst_first
 from unpaired.data.checks.layout import opened
 from unpaired.data.checks.naming import naming
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.sources import nnunet
+from unpaired.datasets import nnunet
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, ResourceError
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder

@@ -6,10 +6,10 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from unpaired.data import plan_crop, plan_facts, plan_patch
-from unpaired.data.dataset import Case, Dataset, class_names, value_table
 from unpaired.data.plan_crop import CropRule
 from unpaired.data.plan_frame import FrameOptions, with_frames
 from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
+from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import SliceAxis
 

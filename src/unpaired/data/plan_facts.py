@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from unpaired.data.dataset import Case, Dataset
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
 from unpaired.io import inflate, nifti_header
 from unpaired.io.read import format_of, read_image, read_label_image

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import joblib
 import torch
 
-from unpaired.data.dataset import Case, Dataset, value_table
 from unpaired.data.frame import cut, labelled_frame, needs_label
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import (
@@ -33,7 +32,7 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.source_files import sha256_of, source_files, unchanged
+from unpaired.datasets.dataset import Case, Dataset, sha256_of, source_files, unchanged, value_table
 from unpaired.errors import DataError, ResourceError, UnpairedError
 from unpaired.io.read import read_image, read_label_image
 

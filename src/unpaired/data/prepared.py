@@ -10,7 +10,7 @@ import numpy as np
 from unpaired import files
 from unpaired.data.plan import Plan
 from unpaired.data.preprocess import Box, PreparedImage
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 
 # A symmetric range, so that the middle of the channel's range is exactly 0.

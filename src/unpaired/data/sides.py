@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unpaired.data.dataset import canonical_name
+from unpaired.datasets.dataset import canonical_name
 from unpaired.io.volume import Volume
 
 # Between two organs of a pair, and between one organ and the middle of the scan, which is known

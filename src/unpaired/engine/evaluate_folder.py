@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
 from unpaired.engine.evaluate_cases import Evaluation, Progress, Tolerance, evaluate_pairs
 from unpaired.errors import DataError
 from unpaired.files import read_json

@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unpaired.config import Config
-from unpaired.data.sources import open_dataset
-from unpaired.data.split import k_folds, random_split, write_splits
-from unpaired.engine.draw import check_names, free_cases, shares
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import (
+    check_names,
+    free_cases,
+    k_folds,
+    random_split,
+    shares,
+    write_splits,
+)
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 

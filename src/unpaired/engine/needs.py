@@ -6,8 +6,8 @@ from dataclasses import replace
 from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
-from unpaired.data.dataset import Dataset
 from unpaired.data.plan import Plan, make_plan
+from unpaired.datasets.dataset import Dataset
 from unpaired.engine.forecast import Forecast, forecast
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unpaired.data.dataset import did_you_mean
+from unpaired.datasets.dataset import did_you_mean
 from unpaired.engine.device import Precision, find_device
 from unpaired.engine.ensemble import Ensemble
 from unpaired.engine.images import Image, grid_of, told_otherwise, volumes_of

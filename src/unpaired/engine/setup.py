@@ -11,13 +11,19 @@ from typing import Any
 from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.data.augment import mirror_axes
-from unpaired.data.dataset import Case, Dataset, class_names, value_table
 from unpaired.data.plan import Plan, make_plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
-from unpaired.data.sources import open_dataset
-from unpaired.data.split import Split, read_splits, write_splits
-from unpaired.data.split_file import PARTS
-from unpaired.engine.draw import check_modalities, check_names, make_split
+from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import (
+    Split,
+    check_modalities,
+    check_names,
+    make_split,
+    read_splits,
+    write_splits,
+)
+from unpaired.datasets.split_file import PARTS
 from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text

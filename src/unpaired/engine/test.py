@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from unpaired.config import config_from_toml
-from unpaired.data.dataset import Case
 from unpaired.data.paths import shown
 from unpaired.data.prepared import PreparedCase, open_prepared
-from unpaired.data.sources.nnunet import check_ids
-from unpaired.data.split import Split, read_splits
+from unpaired.datasets.dataset import Case
+from unpaired.datasets.nnunet import check_ids
+from unpaired.datasets.split import Split, read_splits
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, summarise, write_evaluation
 from unpaired.engine.infer import segment_labels
 from unpaired.engine.model_file import load_model

@@ -11,7 +11,7 @@ from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.overrides import parse_override
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import open_prepared
-from unpaired.data.split import Split
+from unpaired.datasets.split import Split
 from unpaired.engine.both_grids import NATIVE, score_both
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.evaluate import Evaluation, write_evaluation

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.plan import Plan
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.experiments.facts import facts_of
 from unpaired.experiments.rows import Experiment, Row

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from unpaired.data.check import Examined, Facts, Finding
 from unpaired.data.checks.coverage import table as coverage_table
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.split_file import PARTS
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.split_file import PARTS
 from unpaired.files import write_text
 from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture, class_colours

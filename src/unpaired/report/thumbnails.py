@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from unpaired.data.check import Finding
 from unpaired.data.checks.intensity import looks_hounsfield, sample
-from unpaired.data.dataset import Case, Dataset, canonical_name
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import Case, Dataset, canonical_name
 from unpaired.errors import UnpairedError
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.config import load_config
-from unpaired.data.dataset import Case, Dataset
-from unpaired.data.sources import open_dataset
-from unpaired.data.sources.manifest import open_manifest
-from unpaired.data.sources.nnunet import open_nnunet
-from unpaired.data.split_file import read_splits
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.manifest import open_manifest
+from unpaired.datasets.nnunet import open_nnunet
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split_file import read_splits
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.nifti_files import save
 from data.sources.abdomen import grid, image, organs, scan, truth
-from unpaired.data.sources import amos, btcv, mmwhs
+from unpaired.datasets import amos_total, mmwhs_btcv
 
 TURNS = ("LPS", "RAS", "PIR", "RSA")
 # The heart's miniature wears the abdomen's shapes under the heart's values.
@@ -26,7 +26,7 @@ def write_mmwhs(root, numbers=(1001, 1003, 1007)):
                 label[first] = 421
             save(folder / f"{name}_label.nii.gz", label, matrix)
         scan(root / f"{key}_test" / f"{key}_test_2001_image.nii.gz", 2 + turn, "LAS")
-    assert set(HEART.values()) < set(mmwhs.MMWHS_LABELS.values())
+    assert set(HEART.values()) < set(mmwhs_btcv.MMWHS_LABELS.values())
     return root
 
 
@@ -35,7 +35,7 @@ def write_btcv(root, numbers=(1, 2, 9)):
     training = root / "RawData" / "Training"
     for n in numbers:
         matrix = scan(training / "img" / f"img{n:04d}.nii.gz", n, TURNS[n % 4])
-        truth(training / "label" / f"label{n:04d}.nii.gz", matrix, btcv.BTCV_LABELS)
+        truth(training / "label" / f"label{n:04d}.nii.gz", matrix, mmwhs_btcv.BTCV_LABELS)
     scan(root / "RawData" / "Testing" / "img" / "img0061.nii.gz")
     return root
 
@@ -49,7 +49,7 @@ AMOS_NAMES = [
 
 def write_amos(root, about=True):
     """amos22/imagesTr/amos_0001.nii.gz and so on, with the spelling of its dataset.json."""
-    base, values = root / "amos22", {n: v for v, n in enumerate(amos.NAMES)}
+    base, values = root / "amos22", {n: v for v, n in enumerate(amos_total.NAMES)}
     for end, numbers in (("Tr", (1, 4, 507)), ("Va", (8, 554)), ("Ts", (500, 600))):
         for n in numbers:
             name = f"amos_{n:04d}.nii.gz"

@@ -14,7 +14,7 @@ from data.sources.importing import ids, imported
 from dicom_files import write_series
 from unpaired.data.check import examine_path, examine_roots
 from unpaired.data.plan_facts import geometries
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
 

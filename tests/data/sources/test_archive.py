@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 from data.sources.importing import tree
-from unpaired.data.importing import archive as module
-from unpaired.data.importing.archive import opened
+from unpaired.datasets.importing import archive as module
+from unpaired.datasets.importing.archive import opened
 from unpaired.errors import DataError, ResourceError
 
 FILES = {"a/one.txt": b"1" * 300, "a/b/two.bin": bytes(range(256)) * 9}

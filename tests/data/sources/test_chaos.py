@@ -10,8 +10,8 @@ from data.sources.abdomen import assert_true
 from data.sources.chaos_files import GREY, T1, write_chaos, write_ct, write_mr
 from data.sources.importing import ids, imported
 from unpaired.data.check import check
-from unpaired.data.importing.run import import_source
-from unpaired.data.sources import chaos
+from unpaired.datasets import chaos
+from unpaired.datasets.importing.run import import_source
 from unpaired.errors import DataError
 
 

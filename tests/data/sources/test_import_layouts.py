@@ -15,11 +15,11 @@ from data.sources import miniatures as mini
 from data.sources.abdomen import assert_true, grid, image, organs
 from data.sources.importing import ids, imported
 from unpaired.data.check import check
-from unpaired.data.dataset import class_names
-from unpaired.data.importing.found import Options
-from unpaired.data.importing.names import plain_name
-from unpaired.data.sources import amos, btcv, mmwhs, open_dataset
-from unpaired.data.sources.imports import IMPORTS
+from unpaired.datasets import amos_total, mmwhs_btcv
+from unpaired.datasets.dataset import class_names
+from unpaired.datasets.importing.found import Options
+from unpaired.datasets.importing.locate import plain_name
+from unpaired.datasets.sources import IMPORTS, open_dataset
 from unpaired.errors import DataError, UsageError
 
 
@@ -35,7 +35,7 @@ def test_mmwhs(tmp_path):
     for key, found in opened.items():
         assert ids(found) == [f"{key}_train_{n}" for n in (1001, 1003, 1007)]
         assert ids(found, held_out=True) == [f"{key}_test_2001"]
-        assert found.labels == mmwhs.MMWHS_LABELS
+        assert found.labels == mmwhs_btcv.MMWHS_LABELS
         assert found.channel_names == ({"ct": "CT", "mr": "MR"}[key],)
         for case in found.cases:
             assert_true(case, mini.HEART)
@@ -60,9 +60,9 @@ def test_btcv(tmp_path):
     found = opened["ct"]
     assert ids(found) == ["btcv_0001", "btcv_0002", "btcv_0009"]
     assert ids(found, held_out=True) == ["btcv_0061"]
-    assert found.labels == btcv.BTCV_LABELS
+    assert found.labels == mmwhs_btcv.BTCV_LABELS
     for case in found.cases:
-        assert_true(case, btcv.BTCV_LABELS)
+        assert_true(case, mmwhs_btcv.BTCV_LABELS)
     assert not outcome.notes
     sound(opened)
 
@@ -93,7 +93,7 @@ def test_amos(tmp_path, about):
     assert ids(opened["mr"]) == ["amos_0507", "amos_0554"]
     assert ids(opened["ct"], held_out=True) == ["amos_0500"]
     assert ids(opened["mr"], held_out=True) == ["amos_0600"]
-    values = {name: value for value, name in enumerate(amos.NAMES)}
+    values = {name: value for value, name in enumerate(amos_total.NAMES)}
     for found in opened.values():
         assert found.labels == values
         for case in found.cases:
@@ -106,7 +106,7 @@ def test_amos(tmp_path, about):
 
 def test_labelled_test_scans_are_for_testing(tmp_path):
     archive = mini.write_amos(tmp_path / "in")
-    values = {name: value for value, name in enumerate(amos.NAMES)}
+    values = {name: value for value, name in enumerate(amos_total.NAMES)}
     mini.truth(archive / "amos22/labelsTs/amos_0500.nii.gz", grid(500, mini.TURNS[0]), values)
     outcome, _ = imported("amos", archive, tmp_path / "out")
     (fold,) = json.loads(outcome.splits.read_text())
@@ -115,12 +115,12 @@ def test_labelled_test_scans_are_for_testing(tmp_path):
 
 def test_values_as_published():
     """MM-WHS by its organisers, BTCV by nnU-Net's Task017."""
-    assert {v: n for n, v in mmwhs.MMWHS_LABELS.items()} == {
+    assert {v: n for n, v in mmwhs_btcv.MMWHS_LABELS.items()} == {
         0: "background", 205: "myocardium", 420: "left atrium", 500: "left ventricle",
         550: "right atrium", 600: "right ventricle", 820: "ascending aorta",
         850: "pulmonary artery",
     }  # fmt: skip
-    assert sorted(btcv.BTCV_LABELS, key=btcv.BTCV_LABELS.__getitem__) == [
+    assert sorted(mmwhs_btcv.BTCV_LABELS, key=mmwhs_btcv.BTCV_LABELS.__getitem__) == [
         "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus",
         "liver", "stomach", "aorta", "inferior vena cava", "portal vein and splenic vein",
         "pancreas", "right adrenal gland", "left adrenal gland",
@@ -365,7 +365,7 @@ def test_an_archive_is_read_as_downloaded(tmp_path):
             packed.write(path, path.relative_to(tmp_path / "in"))
     outcome, opened = imported("btcv", tmp_path / "RawData.zip", tmp_path / "out")
     for case in opened["ct"].cases:
-        assert_true(case, btcv.BTCV_LABELS)
+        assert_true(case, mmwhs_btcv.BTCV_LABELS)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["ct"]
     record = json.loads((outcome.folders["ct"] / "provenance.json").read_text())
     image_file = record["cases"]["btcv_0001"]["files"]["btcv_0001_0000.nii.gz"]

@@ -20,11 +20,12 @@ from data.nifti_files import save
 from data.sources import miniatures as mini
 from data.sources.abdomen import assert_true
 from data.sources.importing import ids, imported, tree
-from unpaired.data.importing import run as module
-from unpaired.data.importing.archive import opened
-from unpaired.data.importing.found import Options
-from unpaired.data.importing.run import import_source
-from unpaired.data.sources import btcv, open_dataset
+from unpaired.datasets import mmwhs_btcv
+from unpaired.datasets.importing import run as module
+from unpaired.datasets.importing.archive import opened
+from unpaired.datasets.importing.found import Options
+from unpaired.datasets.importing.run import import_source
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 
 LABEL = "RawData/Training/label/label0002.nii.gz"
@@ -101,7 +102,7 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
         unpacked.append(arguments)
         return opened(*arguments, **more)
 
-    monkeypatch.setattr("unpaired.data.importing.run.opened", watched)
+    monkeypatch.setattr("unpaired.datasets.importing.run.opened", watched)
     again, _ = imported("amos", archive, tmp_path / "out")
     assert not unpacked
     assert again == replace(first, kept=sum(first.cases.values()))
@@ -155,7 +156,7 @@ def test_a_second_call_mends_what_is_not_whole(tmp_path, damage):
         mini.write_btcv(archive, (1, 2, 9, 10))
     outcome, opened = imported("btcv", archive, tmp_path / "out")
     assert outcome.kept == (4 if damage == "new" else 3)
-    values = dict(btcv.BTCV_LABELS)
+    values = dict(mmwhs_btcv.BTCV_LABELS)
     if damage == "original":
         values["spleen"] = 4
     case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
@@ -240,7 +241,7 @@ def test_a_label_off_the_grid(tmp_path, shift, shape, words):
         "the label's header was 0.3 mm off and now is the image's"
     ]
     case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
-    assert_true(case, btcv.BTCV_LABELS)
+    assert_true(case, mmwhs_btcv.BTCV_LABELS)
 
 
 def test_values_without_a_name(tmp_path):
@@ -307,7 +308,7 @@ def test_killed_at_any_moment(tmp_path):
     archive = mini.write_btcv(tmp_path / "in", tuple(range(1, 11)))
     out = tmp_path / "out"
     code = (
-        "import sys; from pathlib import Path; from unpaired.data.importing.run import *; "
+        "import sys; from pathlib import Path; from unpaired.datasets.importing.run import *; "
         "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), workers=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(archive), str(out)])
@@ -326,7 +327,7 @@ def test_killed_at_any_moment(tmp_path):
     _, opened = imported("btcv", archive, out)
     assert len(ids(opened["ct"])) == 10
     for case in opened["ct"].cases:
-        assert_true(case, btcv.BTCV_LABELS)
+        assert_true(case, mmwhs_btcv.BTCV_LABELS)
 
 
 def test_manifest(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from data.sources.abdomen import grid, image
 from data.sources.dicom_slices import write_slices
-from unpaired.data.sources.series import files_of, read_folder
+from unpaired.datasets.chaos import files_of, read_folder
 from unpaired.errors import DataError, UsageError
 from unpaired.io.dicom import read_series
 

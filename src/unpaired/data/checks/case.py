@@ -12,7 +12,7 @@ from unpaired.data.checks.content import count_values, digest
 from unpaired.data.checks.facts import Facts
 from unpaired.data.checks.finding import Finding, Remark
 from unpaired.data.checks.reading import read
-from unpaired.data.dataset import Case, Dataset
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Volume, canonical_orientation
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from unpaired.data.checks.facts import Facts, Touch
 from unpaired.data.checks.finding import Finding, Remark, plural
-from unpaired.data.dataset import Dataset
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import Dataset
 
 _FEW, _FACTOR, _DEVIATIONS = 5, 4.0, 5.0
 

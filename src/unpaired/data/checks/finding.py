@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.data.dataset import Case
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import Case
 from unpaired.errors import UnpairedError
 
 Severity = Literal["error", "warning", "note"]

@@ -9,16 +9,17 @@ from typing import Any
 
 from unpaired.data.checks import layout_manifest
 from unpaired.data.checks.finding import Finding, Remark, from_error, some
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.sources import manifest, nnunet, open_dataset
-from unpaired.data.sources.dataset_json import (
+from unpaired.datasets import manifest, nnunet
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import (
     channels_of,
     check_ending,
     labels_of,
     patients_of,
     read_about,
 )
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
 
 _TRAIN, _TEST = "Tr", "Ts"

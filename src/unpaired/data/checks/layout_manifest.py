@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from unpaired.data.checks.finding import Finding, Remark, from_error
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.sources.dataset_json import channels_of, labels_of, read_about
-from unpaired.data.sources.manifest import Row, is_image, place, read_rows
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
+from unpaired.datasets.manifest import Row, is_image, place, read_rows
+from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 
 

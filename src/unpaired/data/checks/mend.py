@@ -10,8 +10,8 @@ import numpy as np
 
 from unpaired import files
 from unpaired.data.checks.mend_header import Mending, mend_geometry, mend_layout, move_onto
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import read_bytes, shown
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io import inflate
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from unpaired.data.checks.finding import Finding, Remark, from_error, plural, some
-from unpaired.data.dataset import Dataset, canonical_name, class_names
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import Dataset, canonical_name, class_names
 from unpaired.errors import DataError
 
 # File systems end names at 255 bytes; results add up to 35 (".<case>.label.<8 random>.npy").

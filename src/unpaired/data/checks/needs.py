@@ -7,7 +7,7 @@ import numpy as np
 
 from unpaired.data.checks.facts import Facts
 from unpaired.data.checks.finding import Finding, Remark, Severity, plural
-from unpaired.data.dataset import Dataset
+from unpaired.datasets.dataset import Dataset
 
 # Per voxel: the file, its voxels, a float copy of the box, the resampled channel, and the resampler
 # at work; measured on whole data sets of CT and MR, as is the speed (one core).

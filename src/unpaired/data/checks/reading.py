@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unpaired.data.checks.finding import Finding, Remark, Severity, from_error
-from unpaired.data.dataset import Case
+from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError, UnpairedError
 from unpaired.io.volume import Volume
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from unpaired.data.checks.finding import Remark
-from unpaired.data.dataset import canonical_name
 from unpaired.data.sides import wrong_sides
+from unpaired.datasets.dataset import canonical_name
 from unpaired.io.volume import Volume
 
 _MEND = "compare with the scan in a viewer; swap the labels, or mirror what is mirrored"

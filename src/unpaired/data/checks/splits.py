@@ -7,10 +7,10 @@ from typing import Any
 
 from unpaired.data.checks.facts import Facts
 from unpaired.data.checks.finding import Finding, Remark, Severity, from_error, some
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.paths import shown
-from unpaired.data.split import k_folds
-from unpaired.data.split_file import PARTS, read_splits
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.split import k_folds
+from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
 from unpaired.files import read_json
 

@@ -11,9 +11,9 @@ from torch import nn
 from unpaired.backbones import Backbone
 from unpaired.build import input_channels
 from unpaired.config import Config
-from unpaired.data.dataset import did_you_mean
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
+from unpaired.datasets.dataset import did_you_mean
 from unpaired.engine.members import Member, load_member, model_folders
 from unpaired.errors import UsageError
 from unpaired.models import Segmenter, fold

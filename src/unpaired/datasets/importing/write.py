@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.importing.found import Found
 from unpaired.data.paths import shown
 from unpaired.data.sides import wrong_sides
+from unpaired.datasets.importing.found import Found
 from unpaired.errors import DataError, ResourceError
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unpaired.data.paths import shown
+from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 
 DEPTH = 4
@@ -95,3 +96,26 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     """A key that sorts 2 before 10, as viewers and MATLAB's natsort do."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+
+
+# One name for one organ, so that sets of different origin share classes.
+
+
+# As the archives spell them -> as everybody else does.
+_SAME = {
+    "arota": "aorta",
+    "bladder": "urinary bladder",
+    "gall bladder": "gallbladder",
+    "oesophagus": "esophagus",
+    "postcava": "inferior vena cava",
+}
+_SIDES = ("left", "right")
+
+
+def plain_name(name: str) -> str:
+    """ "kidney_left" -> "left kidney", "gall bladder" -> "gallbladder", "liver" -> "liver"."""
+    words = canonical_name(name).split()
+    if len(words) > 1 and words[-1] in _SIDES:
+        words = [words[-1], *words[:-1]]
+    text = " ".join(words)
+    return _SAME.get(text, text)

@@ -9,13 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from unpaired.data.dataset import Case, Dataset
-from unpaired.data.importing.found import FoundSet, Options, Source
-from unpaired.data.importing.locate import first, listed, need, without_ending
 from unpaired.data.paths import shown
-from unpaired.data.sources.decathlon import set_key
-from unpaired.data.sources.manifest import as_found
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.decathlon import set_key
+from unpaired.datasets.importing.found import FoundSet, Options, Source
+from unpaired.datasets.importing.locate import first, listed, need, without_ending
+from unpaired.datasets.manifest import as_found
+from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
 
 COMMON = {

@@ -6,14 +6,13 @@ Read from nnU-Net's region_based_training.md and ignore_label.md.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unpaired.data.importing.found import FoundSet, Label, Options, ReadLabel, Source
-from unpaired.data.importing.locate import first, need
-from unpaired.data.importing.parts import LabelFile
 from unpaired.data.paths import shown
-from unpaired.data.sources import decathlon, nnunet
-from unpaired.data.sources.dataset_json import read_about, without_regions
-from unpaired.data.sources.decathlon import set_key
-from unpaired.data.sources.manifest import as_found
+from unpaired.datasets import decathlon, nnunet
+from unpaired.datasets.dataset_json import read_about, without_regions
+from unpaired.datasets.decathlon import set_key
+from unpaired.datasets.importing.found import FoundSet, Label, LabelFile, Options, ReadLabel, Source
+from unpaired.datasets.importing.locate import first, need
+from unpaired.datasets.manifest import as_found
 from unpaired.errors import DataError
 from unpaired.io.volume import Volume
 

@@ -4,18 +4,63 @@ Layout, grey ranges and the order of slices as the organisers' evaluation code a
 Task037_038 conversion have them; see docs/data.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.importing.found import Found, FoundSet, Image, Label, Options, ReadLabel, Source
-from unpaired.data.importing.locate import folders, listed, natural
 from unpaired.data.paths import shown
-from unpaired.data.sources import series
+from unpaired.datasets.importing.found import (
+    Found,
+    FoundSet,
+    Image,
+    Label,
+    Options,
+    ReadLabel,
+    Source,
+)
+from unpaired.datasets.importing.locate import folders, listed, natural
 from unpaired.errors import DataError
-from unpaired.io.volume import Volume
+from unpaired.io.dicom.headers import frames_of
+from unpaired.io.dicom.pixels import read_planes
+from unpaired.io.dicom.scan import DicomSource, list_series
+from unpaired.io.dicom.stack import stack_of
+from unpaired.io.nifti import MAX_VOXELS
+from unpaired.io.volume import Volume, check_affine
+
+# DICOM files that are one series by their folder, whatever their series UIDs say.
+#
+# Anonymised archives (CHAOS) give every slice a series UID of its own, so that the general reader,
+# which goes by UID, would see as many series as slices.
+
+
+def read_folder(files: Sequence[Path]) -> Volume:
+    """The slices as one volume [column row slice], along their normal; `Volume.source` says which
+    file slice k came from.
+
+    Raises:
+        UsageError: pydicom is not installed.
+        DataError: a damaged file, or slices that are no even stack (tilted, uneven, missing,
+            double, of different sizes, spacings or directions).
+    """
+    name = shown(files[0].parent)
+    scan = list_series(files)
+    frames = [f for one in scan.series for header in one.headers for f in frames_of(header)]
+    stack = stack_of(frames, name)
+    if stack.faults:
+        raise DataError(f"{name}: {'; '.join(stack.faults)}; copy the folder again.")
+    array, affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
+    check_affine(affine, name)
+    notes = (*scan.notes, *stack.notes)
+    return Volume(array, affine, None, files[0].parent, notes, DicomSource(stack.frames))
+
+
+def files_of(volume: Volume) -> list[Path]:
+    """The file of each slice of a volume that `read_folder` read."""
+    assert isinstance(volume.source, DicomSource)
+    return [frame.path for frame in volume.source.frames]
+
 
 MR_LABELS = {"background": 0, "liver": 63, "right kidney": 126, "left kidney": 189, "spleen": 252}
 CT_LABELS = {"background": 0, "liver": 1}
@@ -31,7 +76,7 @@ class SeriesImage:
     verbatim: Path | None = None
 
     def read(self) -> Volume:
-        return series.read_folder(self.files)
+        return read_folder(self.files)
 
 
 @dataclass(frozen=True)
@@ -58,7 +103,7 @@ class PictureLabel:
                 f"{len(self.slices)} slices; copy the folder again."
             )
         belongs = dict(zip(self.slices, self.pictures, strict=True))
-        slices = series.files_of(image)
+        slices = files_of(image)
         planes = [_picture(belongs[file], image.array.shape[:2]) for file in slices]
         grey = np.stack(planes, axis=-1)
         array = np.zeros(grey.shape, np.uint8)

@@ -8,13 +8,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import Case, Dataset
-from unpaired.data.importing.found import Found, FoundSet, Options, Source
-from unpaired.data.importing.locate import first, need
-from unpaired.data.importing.parts import ImageFile, LabelFile, NiftiChannel
 from unpaired.data.paths import is_file, shown
-from unpaired.data.sources.dataset_json import channels_of, labels_of, patients_of, read_about
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
+from unpaired.datasets.importing.found import (
+    Found,
+    FoundSet,
+    ImageFile,
+    LabelFile,
+    NiftiChannel,
+    Options,
+    Source,
+)
+from unpaired.datasets.importing.locate import first, need
+from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 
 _ENDINGS = (".nii.gz", ".nii")

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import Case, Dataset, did_you_mean
 from unpaired.data.paths import shown
-from unpaired.data.sources.dataset_json import (
+from unpaired.datasets.dataset import Case, Dataset, did_you_mean
+from unpaired.datasets.dataset_json import (
     channels_of,
     check_ending,
     labels_of,

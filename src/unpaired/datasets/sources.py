@@ -6,9 +6,19 @@ Official archives in other layouts are imported first; those are registered in `
 from collections.abc import Callable
 from pathlib import Path
 
-from unpaired.data.dataset import Dataset
 from unpaired.data.paths import shown
-from unpaired.data.sources import amos, bids, decathlon, manifest, nnunet
+from unpaired.datasets import (
+    amos_total,
+    bids,
+    chaos,
+    decathlon,
+    manifest,
+    mmwhs_btcv,
+    nnunet,
+    regions,
+)
+from unpaired.datasets.dataset import Dataset
+from unpaired.datasets.importing.found import Source
 from unpaired.errors import DataError
 
 SOURCES: dict[str, Callable[[str, Path], Dataset]] = {
@@ -32,12 +42,11 @@ def open_dataset(modality: str, root: Path) -> Dataset:
     Raises:
         DataError: the folder is missing, holds no known layout, or the layout is at fault.
     """
-    from unpaired.data.sources.imports import IMPORTS
 
     if not manifest.looks_like(root):
         nnunet.need_folder(root)
     # A reader below would open it, CT and MR mixed.
-    if root.is_dir() and amos.is_amos(root):
+    if root.is_dir() and amos_total.is_amos(root):
         raise DataError(_import_it("amos", root))
     for name, recognise in _RECOGNISE.items():
         if recognise(root):
@@ -63,3 +72,19 @@ def _import_it(name: str, root: Path) -> str:
         f"{shown(root)} looks like {name} as downloaded. Import it first: "
         f"unpaired import {name} {shown(root)} OUT, then give OUT/<modality>."
     )
+
+
+# Archives that can be imported: one file each, one entry here.
+
+
+IMPORTS: dict[str, Source] = {
+    "mmwhs": mmwhs_btcv.MMWHS,
+    "btcv": mmwhs_btcv.BTCV,
+    "chaos": chaos.SOURCE,
+    "amos": amos_total.AMOS,
+    "totalsegmentator": amos_total.TOTALSEGMENTATOR,
+    "decathlon": decathlon.SOURCE,
+    "manifest": manifest.SOURCE,
+    "nnunet": regions.SOURCE,
+    "bids": bids.SOURCE,
+}

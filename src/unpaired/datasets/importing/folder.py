@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from unpaired import __version__
-from unpaired.data.importing.found import Found, FoundSet
-from unpaired.data.importing.write import ENDING, digest, named
 from unpaired.data.paths import shown
-from unpaired.data.split_file import Split, write_splits
+from unpaired.datasets.importing.found import Found, FoundSet
+from unpaired.datasets.importing.write import ENDING, digest, named
+from unpaired.datasets.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import read_json, write_json
 

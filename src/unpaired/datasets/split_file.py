@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from unpaired import files
-from unpaired.data.dataset import did_you_mean
+from unpaired.datasets.dataset import did_you_mean
 from unpaired.errors import DataError
 
 PARTS = ("train", "val", "test")

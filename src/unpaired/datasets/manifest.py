@@ -9,13 +9,20 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import Case, Dataset, did_you_mean
-from unpaired.data.importing.found import Found, FoundSet, Options, Part, Source
-from unpaired.data.importing.locate import listed
-from unpaired.data.importing.parts import ImageFile, LabelFile
 from unpaired.data.paths import shown
-from unpaired.data.sources.dataset_json import channels_of, labels_of, read_about
-from unpaired.data.sources.nnunet import check_ids
+from unpaired.datasets.dataset import Case, Dataset, did_you_mean
+from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
+from unpaired.datasets.importing.found import (
+    Found,
+    FoundSet,
+    ImageFile,
+    LabelFile,
+    Options,
+    Part,
+    Source,
+)
+from unpaired.datasets.importing.locate import listed
+from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 from unpaired.io.read import is_series_folder
 

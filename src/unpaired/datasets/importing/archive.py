@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unpaired.data.paths import shown
-from unpaired.data.sources.nnunet import need_folder
+from unpaired.datasets.nnunet import need_folder
 from unpaired.errors import DataError, ResourceError
 
 MAX_BYTES = 512 * 2**30
