@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from data.bad_inputs import Bad, Made
-from unpaired.data.check import Examined, Finding, examine_path, examine_roots
+from unpaired.checks.check import Examined, Finding, examine_path, examine_roots
 from unpaired.data.paths import shown
 
 

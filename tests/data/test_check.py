@@ -7,7 +7,7 @@ import pytest
 from nifti_files import affine, dataset, noise, patch, save
 
 from dicom_files import turned, voxels, write_series
-from unpaired.data.check import check, check_path
+from unpaired.checks.check import check, check_path
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 

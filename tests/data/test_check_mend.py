@@ -9,8 +9,8 @@ import pytest
 
 from data.bad_inputs import GRID, INPUTS, ct, image_of, label_of, moved, mr, organs, scan
 from data.nifti_files import patch, save
-from unpaired.data.check import examine_roots
-from unpaired.data.checks.mend import mend_headers
+from unpaired.checks.check import examine_roots
+from unpaired.checks.mend import mend_headers
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io.nifti import read_label, read_volume

@@ -21,13 +21,19 @@ from data.bad_inputs import (
 from data.nifti_files import save
 from data.small_sets import LABELS, straight, write_set
 from data.small_sets import plan as make_plan
-from unpaired.data.check import examine, examine_roots
-from unpaired.data.checks import body, grids, labels
-from unpaired.data.checks.content import count_values, digest
-from unpaired.data.checks.coverage import table
-from unpaired.data.checks.finding import Remark, quantity
-from unpaired.data.checks.intensity import intensities, looks_hounsfield, not_hounsfield
-from unpaired.data.checks.needs import needs, needs_finding, patch_findings, training_finding
+from unpaired.checks import case, labels
+from unpaired.checks import labels as body
+from unpaired.checks.check import examine, examine_roots
+from unpaired.checks.finding import Remark, quantity
+from unpaired.checks.intensity import (
+    count_values,
+    digest,
+    intensities,
+    looks_hounsfield,
+    not_hounsfield,
+)
+from unpaired.checks.labels import table
+from unpaired.checks.needs import needs, needs_finding, patch_findings, training_finding
 from unpaired.data.prepare import prepare
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
@@ -117,7 +123,7 @@ def test_a_fault_of_the_program_does_not_stop_the_others(tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("unpaired.data.checks.labels.fragments", fails)
+    monkeypatch.setattr("unpaired.checks.labels.fragments", fails)
     done = examine_roots({"ct": ct(tmp_path)})
     assert [f.case for f in done.findings if f.kind == "fault"] == ["c0", "c1", "c2", "c3"]
     assert "boom" in done.findings[0].what
@@ -206,7 +212,7 @@ def test_content_does_not_depend_on_axes_type_or_file(tmp_path, axes):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
 def test_values_are_counted_as_numpy_counts(dtype, monkeypatch):
     array = np.random.default_rng(0).choice([0, 1, 7, 120], (9, 8, 7)).astype(dtype)
-    monkeypatch.setattr("unpaired.data.checks.content._CHUNK", 50)
+    monkeypatch.setattr("unpaired.checks.intensity._CHUNK", 50)
     for one in (array, np.asfortranarray(array)[::2]):
         values, counts = np.unique(one, return_counts=True)
         assert count_values(one) == dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -367,7 +373,7 @@ def test_a_rounded_grid_is_mended_a_moved_one_resampled():
     for mm, words in ((0.29, "--fix-headers"), (0.31, "resample the label")):
         moved_grid = GRID.copy()
         moved_grid[0, 3] += mm
-        (one,) = grids.same_place(image, Volume(organs(1), moved_grid), "label")
+        (one,) = case.same_place(image, Volume(organs(1), moved_grid), "label")
         assert words in one.mend
 
 

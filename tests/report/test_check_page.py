@@ -21,7 +21,7 @@ from data.bad_inputs import (
     split_file,
 )
 from data.nifti_files import save
-from unpaired.data.check import Finding, examine_roots
+from unpaired.checks.check import Finding, examine_roots
 from unpaired.report.check_page import write_check_page
 from unpaired.report.figures import class_colours
 from unpaired.report.thumbnails import all_classes, open_scan, thumbnail

@@ -67,7 +67,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
 
 
 def _check(roots: Mapping[str, Path]) -> None:
-    from unpaired.data.check import check
+    from unpaired.checks.check import check
     from unpaired.datasets.sources import open_dataset
 
     with Progress("check") as bar:

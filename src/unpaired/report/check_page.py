@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unpaired.data.check import Examined, Facts, Finding
-from unpaired.data.checks.coverage import table as coverage_table
+from unpaired.checks.check import Examined, Facts, Finding
+from unpaired.checks.labels import table as coverage_table
 from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split_file import PARTS

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.data.check import Finding
-from unpaired.data.checks.intensity import looks_hounsfield, sample
+from unpaired.checks.check import Finding
+from unpaired.checks.intensity import looks_hounsfield, sample
 from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset, canonical_name
 from unpaired.errors import UnpairedError

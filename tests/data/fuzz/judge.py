@@ -13,7 +13,7 @@ from data.fuzz.plain import plain
 from data.fuzz.seeds import Seed
 from data.fuzz.texts import TEXT_READERS
 from dicom_files import pydicom
-from unpaired.data.checks.case import inspect
+from unpaired.checks.case import inspect
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import UnpairedError, UsageError
 from unpaired.io.dicom import DicomSource

@@ -12,7 +12,7 @@ from data.nifti_files import save
 from data.sources.abdomen import assert_true, grid, image, organs
 from data.sources.importing import ids, imported
 from dicom_files import write_series
-from unpaired.data.check import examine_path, examine_roots
+from unpaired.checks.check import examine_path, examine_roots
 from unpaired.data.plan_facts import geometries
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError

@@ -9,7 +9,7 @@ from PIL import Image
 from data.sources.abdomen import assert_true
 from data.sources.chaos_files import GREY, T1, write_chaos, write_ct, write_mr
 from data.sources.importing import ids, imported
-from unpaired.data.check import check
+from unpaired.checks.check import check
 from unpaired.datasets import chaos
 from unpaired.datasets.importing.run import import_source
 from unpaired.errors import DataError

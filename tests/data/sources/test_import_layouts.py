@@ -14,7 +14,7 @@ from data.nifti_files import dataset, save
 from data.sources import miniatures as mini
 from data.sources.abdomen import assert_true, grid, image, organs
 from data.sources.importing import ids, imported
-from unpaired.data.check import check
+from unpaired.checks.check import check
 from unpaired.datasets import amos_total, mmwhs_btcv
 from unpaired.datasets.dataset import class_names
 from unpaired.datasets.importing.found import Options

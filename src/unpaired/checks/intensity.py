@@ -1,10 +1,14 @@
 """Are the voxels what the channel's name says? Units, constant images, lost slices."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.checks.finding import Remark
+from unpaired.checks.cohort import Facts
+from unpaired.checks.finding import Finding, Remark
+from unpaired.data.paths import shown
 from unpaired.io.volume import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20
@@ -133,3 +137,82 @@ def _slice_axis(image: Volume) -> int:
 
 def _share(values: np.ndarray, low: float, high: float) -> float:
     return float(((values >= low) & (values < high)).mean())
+
+
+# A scan's content, whatever the file's type, compression and axis order: for finding copies.
+
+
+_CHUNK = 1 << 22
+
+
+def digest(volume: Volume) -> str:
+    """A hash of the voxels in patient order: equal for int16 and float32, for RAS and LPS files.
+
+    Slice by slice, so that no second array of the volume's size is made.
+    """
+    turned = canonical_orientation(volume.affine).apply(volume.array)
+    state = hashlib.blake2b(str(turned.shape).encode(), digest_size=16)
+    with np.errstate(over="ignore"):
+        for plane in turned:
+            state.update(np.ascontiguousarray(plane, np.float32).data)
+    return state.hexdigest()
+
+
+def count_values(array: np.ndarray) -> dict[int, int]:
+    """Value -> voxels of a label without negative values, without sorting the volume."""
+    high = int(array.max())
+    if high > 65535:
+        values, counts = np.unique(array, return_counts=True)
+        return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+    total = np.zeros(high + 1, np.int64)
+    flat = array.ravel(order="K")
+    for start in range(0, flat.size, _CHUNK):
+        total += np.bincount(flat[start : start + _CHUNK], minlength=high + 1)
+    return {int(v): int(total[v]) for v in np.flatnonzero(total)}
+
+
+def first_at(mask: np.ndarray) -> tuple[int, int, int]:
+    """The index [i j k] of the first voxel that is set."""
+    i, j, k = np.unravel_index(int(mask.argmax()), mask.shape)
+    return int(i), int(j), int(k)
+
+
+# One image, or one label, under two names: by the content of the voxels.
+
+
+def copies(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Images that are there twice, in a modality, in two, in training and in test; equal labels."""
+    yield from _images(facts)
+    yield from _labels(facts)
+
+
+def _images(facts: Sequence[Facts]) -> Iterator[Finding]:
+    owners: dict[str, tuple[Facts, Path]] = {}
+    for fact in facts:
+        for digest, file in fact.digests:
+            other, where = owners.setdefault(digest, (fact, file))
+            # A manifest may name one file in two cases.
+            if other is not fact or where != file:
+                what = f"the same image as {shown(where)} ({other.modality} {other.case})".rstrip()
+                mend = "remove one, or it may be in training and in test"
+                if fact.held_out != other.held_out:
+                    mend = "remove one: it is in training and in test"
+                yield Remark("copy", "error", what, mend, "100 % of the voxels").about(
+                    fact.modality, fact.case, file
+                )
+
+
+def _labels(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """In one modality: two modalities may share the label of a registered pair."""
+    owners: dict[tuple[str, str], Facts] = {}
+    for fact in facts:
+        if not fact.label_digest:
+            continue
+        other = owners.setdefault((fact.modality, fact.label_digest), fact)
+        images = {digest for digest, _ in other.digests}
+        if other is not fact and images.isdisjoint(d for d, _ in fact.digests):
+            what = f"the same label as {other.case}'s, though the images differ"
+            mend = "see which image it belongs to"
+            yield Remark("label-copy", "warning", what, mend, "100 % of the voxels").about(
+                fact.modality, fact.case, fact.label
+            )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.data.checks.facts import Facts
-from unpaired.data.checks.finding import Finding, Remark, Severity, plural
+from unpaired.checks.cohort import Facts
+from unpaired.checks.finding import Finding, Remark, Severity, plural
 from unpaired.datasets.dataset import Dataset
 
 # Per voxel: the file, its voxels, a float copy of the box, the resampled channel, and the resampler

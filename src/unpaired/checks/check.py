@@ -7,15 +7,13 @@ from pathlib import Path
 
 import joblib
 
-from unpaired.data.checks import splits as split_checks
-from unpaired.data.checks.case import inspect
-from unpaired.data.checks.cohort import cohort
-from unpaired.data.checks.copies import copies
-from unpaired.data.checks.coverage import coverage
-from unpaired.data.checks.facts import Facts
-from unpaired.data.checks.finding import Finding, Remark, Severity, worst_first
-from unpaired.data.checks.layout import opened
-from unpaired.data.checks.naming import naming
+from unpaired.checks import splits as split_checks
+from unpaired.checks.case import inspect
+from unpaired.checks.cohort import Facts, cohort, naming
+from unpaired.checks.finding import Finding, Remark, Severity, worst_first
+from unpaired.checks.intensity import copies
+from unpaired.checks.labels import coverage
+from unpaired.checks.layout import opened
 from unpaired.data.paths import shown
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset

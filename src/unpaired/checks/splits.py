@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.checks.facts import Facts
-from unpaired.data.checks.finding import Finding, Remark, Severity, from_error, some
+from unpaired.checks.cohort import Facts
+from unpaired.checks.finding import Finding, Remark, Severity, from_error, some
 from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds

@@ -1,15 +1,24 @@
-"""What can be mended in a NIfTI header without a doubt, and what is left, with the reason.
+"""Mended copies of files whose header is at fault: elsewhere, never in place, with a list."""
 
-The voxels' bytes are never touched; only fields that the others, or the file's length, settle.
-"""
-
-from dataclasses import dataclass, field
+import gzip
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from unpaired.errors import DataError
+from unpaired import files
+from unpaired.data.paths import read_bytes, shown
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.errors import DataError, UsageError
+from unpaired.io import inflate
 from unpaired.io.volume import SAME_GRID_MM, check_affine, corner_offset
+
+# What can be mended in a NIfTI header without a doubt, and what is left, with the reason.
+#
+# The voxels' bytes are never touched; only fields that the others, or the file's length, settle.
+
 
 Sizes = tuple[int, int, int]
 # Programs round a geometry by less than this share of a voxel; what is further off was meant.
@@ -198,3 +207,162 @@ def _usable(affine: np.ndarray | None, mending: Mending) -> np.ndarray | None:
     except DataError as error:
         mending.left.append(str(error).rstrip("."))
     return None
+
+
+LIST = "mended.json"
+_LIMIT = 1 << 34
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What was done to one file.
+
+    Attributes:
+        file, copy: its path, and the copy's; empty where nothing was done.
+        done: what was changed. left: what was not, and why.
+    """
+
+    modality: str
+    case: str
+    file: str
+    copy: str
+    done: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A NIfTI file taken apart: the header to mend, everything behind it as it is."""
+
+    path: Path
+    mending: Mending
+    rest: memoryview
+    packed: bool
+    slack: bool
+
+    @property
+    def renamed(self) -> str:
+        """The name that fits the content."""
+        name = self.path.name
+        return f"{name}.gz" if self.packed and not name.endswith(".gz") else name
+
+
+def mend_headers(datasets: Mapping[str, Dataset], out: Path) -> list[Mended]:
+    """Write OUT/<modality>/... copies of what can be mended without touching a voxel.
+
+    Mended: a qform that is not the sform, a label or channel that lies off its image by rounding,
+    pixdim, bits, offset and number of axes that the rest of the file settles, names that do not
+    fit the compression, bytes behind the voxels. OUT/mended.json lists what was done, and left.
+
+    Raises:
+        UsageError: `out` is not empty, or inside a data set.
+        ResourceError: a copy cannot be written.
+    """
+    check_out([dataset.root for dataset in datasets.values()], out)
+    listed = [
+        one
+        for modality, dataset in datasets.items()
+        for case in dataset.cases
+        for one in _case(case, dataset.root, out / modality)
+    ]
+    files.write_json(out / LIST, [asdict(one) for one in listed])
+    return listed
+
+
+def check_out(roots: Iterable[Path], out: Path) -> None:
+    """Refuse a folder where copies could be taken for originals.
+
+    Raises:
+        UsageError: `out` is not empty, or inside a data set.
+    """
+    place = out.resolve()
+    for root in roots:
+        if root.resolve() in (place, *place.parents):
+            raise UsageError(f"{shown(out)} lies in the data set {shown(root)}; choose another.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{shown(out)} is not an empty folder; choose another.")
+
+
+def _case(case: Case, root: Path, out: Path) -> Iterator[Mended]:
+    paths = [*case.images, *([case.label] if case.label else [])]
+    opened = [file for path in paths if (file := _open(path)) is not None]
+    image: _File | None = None
+    affine: np.ndarray | None = None
+    for number, file in enumerate(opened):
+        mending = file.mending
+        other = opened[1 if number == 0 else 0] if len(opened) > 1 else None
+        if mend_layout(mending, len(file.rest) + _head_bytes(mending.header)):
+            own = mend_geometry(mending, None if other is None else other.mending.header)
+            if number == 0:
+                image, affine = file, own
+            elif own is not None and image is not None and affine is not None:
+                move_onto(mending, own, image.mending, affine)
+            _names(file)
+        if mending.done or mending.left:
+            yield _write(file, case, root, out)
+
+
+def _names(file: _File) -> None:
+    done = file.mending.done
+    if file.packed and not file.path.name.endswith(".gz"):
+        done.append("compressed, so its name ends in .gz now")
+    if not file.packed and file.path.name.endswith(".gz"):
+        done.append("plain though named .gz, is compressed now")
+    if file.slack or len(file.rest) > _voxel_end(file) - _head_bytes(file.mending.header):
+        done.append("the bytes behind the voxels are dropped")
+
+
+def _write(file: _File, case: Case, root: Path, out: Path) -> Mended:
+    said = (case.modality, case.id, shown(file.path))
+    mending = file.mending
+    if not mending.done:
+        return Mended(*said, "", (), tuple(mending.left))
+    try:
+        inside = file.path.relative_to(root).parent
+    except ValueError:  # a manifest may name files anywhere
+        inside = Path(case.id)
+    target = out / inside / file.renamed
+    head = bytes(mending.header.binaryblock)
+    payload = head + bytes(file.rest[: _voxel_end(file) - len(head)])
+    if target.name.endswith(".gz"):
+        payload = gzip.compress(payload, 4, mtime=0)
+    with files.atomic(target) as temporary:
+        temporary.write_bytes(payload)
+    return Mended(*said, shown(target), tuple(mending.done), tuple(mending.left))
+
+
+def _open(path: Path) -> _File | None:
+    """None for other formats, and for files whose content is damaged: no header mends those."""
+    try:
+        data = read_bytes(path, limit=_LIMIT) if path.is_file() else b""
+        packed, slack = data[:2] == inflate.MAGIC, False
+        whole: memoryview = memoryview(data)
+        if packed:
+            size = min(int.from_bytes(data[-4:], "little"), len(data) * inflate.MAX_RATIO)
+            array, slack = inflate.inflate(data, size)
+            whole = array.data
+    except (DataError, OSError, ValueError, MemoryError):
+        return None
+    head = bytes(whole[:544])
+    if head[344:348] == b"n+1\0":
+        kind, size = nib.Nifti1Header, 348
+    elif head[4:8] == b"n+2\0":
+        kind, size = nib.Nifti2Header, 540
+    else:
+        return None
+    # By the header's size; nibabel asks the number of axes, which may be what is wrong.
+    order = "<" if int.from_bytes(head[:4], "little") == size else ">"
+    header = kind(head[:size], endianness=order, check=False)
+    return _File(path, Mending(header), whole[size:], packed, slack)
+
+
+def _head_bytes(header: nib.Nifti1Header) -> int:
+    return len(header.binaryblock)
+
+
+def _voxel_end(file: _File) -> int:
+    """Where the voxels end in the file."""
+    header = file.mending.header
+    start = max(int(header["vox_offset"]), int(header.single_vox_offset))
+    count = int(np.prod(file.mending.sizes, dtype=object))
+    return start + count * int(header.get_data_dtype().itemsize)
