@@ -12,8 +12,8 @@ from data.sources import miniatures as mini
 from data.sources.chaos_files import write_chaos
 from data.sources.importing import tree
 from unpaired.cli.app import run
-from unpaired.data.phantom import write_phantom
 from unpaired.datasets.sources import IMPORTS
+from unpaired.phantom import write_phantom
 
 Output = pytest.CaptureFixture[str]
 

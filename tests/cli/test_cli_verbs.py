@@ -12,9 +12,8 @@ import pytest
 from toy_data import VALUES, write_settings
 
 from engine.toy import write_toy
-from unpaired import Predictor
+from unpaired import Predictor, phantom
 from unpaired.cli.app import run
-from unpaired.data import phantom
 from unpaired.data.plan import Plan
 from unpaired.files import read_json
 

@@ -10,17 +10,17 @@ import pytest
 from scipy.interpolate import BSpline
 from scipy.stats import spearmanr
 
-from unpaired.data.phantom import LEVELS, MODALITIES, make_subject, scan, write_phantom
-from unpaired.data.phantom.field import EXTENT_MM, smooth, stream
-from unpaired.data.phantom.render import PLAUSIBLE_ML, fitted_subject, render, volumes_ml
-from unpaired.data.phantom.shapes import Ellipsoid, Tube
-from unpaired.data.phantom.subject import ORGANS
-from unpaired.data.phantom.tissue import CT, T2, Values
 from unpaired.datasets.dataset import class_names, value_table
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.io.nifti import read_label, read_volume
 from unpaired.io.volume import canonical_orientation
+from unpaired.phantom import LEVELS, MODALITIES, make_subject, scan, write_phantom
+from unpaired.phantom.field import EXTENT_MM, smooth, stream
+from unpaired.phantom.render import PLAUSIBLE_ML, fitted_subject, render, volumes_ml
+from unpaired.phantom.shapes import Ellipsoid, Tube
+from unpaired.phantom.subject import ORGANS
+from unpaired.phantom.tissue import CT, T2, Values
 
 STD = LEVELS["std"]
 BOTH = ("ct", "mr")

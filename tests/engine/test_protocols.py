@@ -10,7 +10,6 @@ import torch
 from data.sources.abdomen import MIDDLE, ORGANS
 from data.sources.miniatures import HEART, write_mmwhs
 from unpaired.config import load_config
-from unpaired.data.phantom import write_phantom
 from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.mmwhs_btcv import LABELS
 from unpaired.engine.both_grids import score_both
@@ -25,6 +24,7 @@ from unpaired.files import read_json
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation
 from unpaired.metrics import dice
+from unpaired.phantom import write_phantom
 
 PARTS = ("train", "val", "test")
 # The heart's miniature wears the abdomen's shapes under the heart's values.

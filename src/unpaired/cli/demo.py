@@ -53,7 +53,7 @@ def _stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
-    from unpaired.data.phantom import write_phantom
+    from unpaired.phantom import write_phantom
 
     counts = {"ct": cases, "mr": cases}
     with Progress("scans") as bar:

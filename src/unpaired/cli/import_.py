@@ -151,7 +151,7 @@ def _tell(outcome: "Outcome") -> None:
 def _phantom(
     out: Path, cases: str | None, level: str, seed: int, workers: int, as_json: bool
 ) -> None:
-    from unpaired.data.phantom import write_phantom
+    from unpaired.phantom import write_phantom
 
     counts = _counts(cases or "ct=12,mr=12")
     done: list[str] = []

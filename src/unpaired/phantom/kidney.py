@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.data.phantom.field import Key, stream
-from unpaired.data.phantom.level import Level, Number
-from unpaired.data.phantom.shapes import Ellipsoid, rotation
+from unpaired.phantom.field import Key, stream
+from unpaired.phantom.level import Level, Number
+from unpaired.phantom.shapes import Ellipsoid, rotation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-from unpaired.data.phantom.level import Number
+from unpaired.phantom.level import Number
 
 Key = tuple[int, str, int]  # seed, modality, subject
 

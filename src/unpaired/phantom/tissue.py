@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unpaired.data.phantom.field import Key, stream
-from unpaired.data.phantom.level import Level, Number
+from unpaired.phantom.field import Key, stream
+from unpaired.phantom.level import Level, Number
 
 PULLED = ("liver", "spleen", "cortex", "medulla", "gut", "vein", "artery")
 Range = tuple[Number, Number, Number]  # weight, low, high

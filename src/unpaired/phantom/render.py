@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from unpaired.data.phantom.anatomy import Layer, organ_shapes, partition
-from unpaired.data.phantom.field import Key, Smooth, smooth, stream
-from unpaired.data.phantom.level import Level
-from unpaired.data.phantom.shapes import Grid
-from unpaired.data.phantom.slab import Slab
-from unpaired.data.phantom.subject import ORGANS, Subject, draw_subject
-from unpaired.data.phantom.tissue import Contrast, Values
+from unpaired.phantom.anatomy import Layer, organ_shapes, partition
+from unpaired.phantom.field import Key, Smooth, smooth, stream
+from unpaired.phantom.level import Level
+from unpaired.phantom.shapes import Grid
+from unpaired.phantom.slab import Slab
+from unpaired.phantom.subject import ORGANS, Subject, draw_subject
+from unpaired.phantom.tissue import Contrast, Values
 
 # Organs outside these volumes are scaled back in: a warp can make absurd kidneys.
 PLAUSIBLE_ML = {

@@ -9,16 +9,16 @@ import numpy as np
 from jaxtyping import Float64, Int16, UInt8
 from joblib import Parallel, delayed
 
-from unpaired.data.phantom import scan
-from unpaired.data.phantom.level import LEVELS, Level, Number
-from unpaired.data.phantom.render import fitted_subject, render
-from unpaired.data.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
-from unpaired.data.phantom.subject import ORGANS
-from unpaired.data.phantom.tissue import CT, T1, T2, Contrast
 from unpaired.errors import UsageError
 from unpaired.files import read_json, write_json
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
+from unpaired.phantom import scan
+from unpaired.phantom.level import LEVELS, Level, Number
+from unpaired.phantom.render import fitted_subject, render
+from unpaired.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
+from unpaired.phantom.subject import ORGANS
+from unpaired.phantom.tissue import CT, T1, T2, Contrast
 
 VERSION = 1  # of the generator: files of another version are not mixed with these
 

@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from unpaired.data.phantom.level import Number
-from unpaired.data.phantom.shapes import Bounds, Grid, Solid
-from unpaired.data.phantom.subject import Subject
+from unpaired.phantom.level import Number
+from unpaired.phantom.shapes import Bounds, Grid, Solid
+from unpaired.phantom.subject import Subject
 
 FAR = np.float32(60)
 MARGIN_MM = 14.0  # distances are known this far beyond a solid

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float32, Int16
 from scipy.ndimage import gaussian_filter1d
 
-from unpaired.data.phantom.field import Key, smooth, stream
-from unpaired.data.phantom.level import Level, Number
-from unpaired.data.phantom.render import Axes, Ideal
+from unpaired.phantom.field import Key, smooth, stream
+from unpaired.phantom.level import Level, Number
+from unpaired.phantom.render import Axes, Ideal
 
 Image = Float32[np.ndarray, "d h w"]
 Physics = Callable[[Ideal, Axes, Level, Key], Image]

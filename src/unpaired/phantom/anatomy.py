@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from unpaired.data.phantom.bowel import Loop
-from unpaired.data.phantom.kidney import Kidney
-from unpaired.data.phantom.level import Number
-from unpaired.data.phantom.shapes import Grid, Solid, smooth_min
-from unpaired.data.phantom.slab import FAR, SPINE_BOX, Box, Slab, ellipse
-from unpaired.data.phantom.subject import ORGANS
+from unpaired.phantom.kidney import Kidney
+from unpaired.phantom.level import Number
+from unpaired.phantom.shapes import Grid, Solid, smooth_min
+from unpaired.phantom.slab import FAR, SPINE_BOX, Box, Slab, ellipse
+from unpaired.phantom.subject import ORGANS, Loop
 
 GAP_MM = np.float32(4.5)
 ALL: Box = (slice(None), slice(None), slice(None))
