@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.prepared import PreparedCase, read_case, write_case
+from unpaired.data.cache import PreparedCase, read_case, write_case
 from unpaired.data.preprocess import PreparedImage
 from unpaired.io.volume import Orientation
 

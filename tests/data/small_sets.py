@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from data.nifti_files import dataset
+from unpaired.data.cache import PreparedCase, class_slices
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.data.prepared import PreparedCase, class_slices
 
 LABELS = {"background": 0, "liver": 3, "left kidney": 7}
 

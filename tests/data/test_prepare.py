@@ -15,8 +15,8 @@ from nifti_files import save
 from small_sets import body, plan, straight, write_set
 
 from unpaired.data import prepare as module
+from unpaired.data.cache import class_slices, quantise
 from unpaired.data.prepare import open_prepared, prepare, preprocess, restore_labels
-from unpaired.data.prepared import class_slices, quantise
 from unpaired.data.preprocess import (
     check_label_grid,
     content_box,

@@ -63,7 +63,7 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
 
 def test_the_prepared_scores_are_by_counting(whole: tuple[Study, Job]) -> None:
     """The scans lie on the grid already, so the cached label is the file's, turned."""
-    from unpaired.data.prepared import open_prepared
+    from unpaired.data.cache import open_prepared
     from unpaired.engine.test import read_recorded
 
     _, job = whole

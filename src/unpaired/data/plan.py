@@ -5,9 +5,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from unpaired.data import plan_crop, plan_facts, plan_patch
+from unpaired.data import plan_crop, plan_facts, plan_rules
 from unpaired.data.plan_crop import CropRule
-from unpaired.data.plan_frame import FrameOptions, with_frames
+from unpaired.data.plan_rules import FrameOptions, with_frames
 from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
 from unpaired.errors import DataError, UsageError
@@ -103,7 +103,7 @@ def make_plan(
         boxes = plan_crop.boxes_mm(datasets, classes, train, axis)
         chosen = plan_crop.crop_patch(boxes, spacing, multiple, crop.margin_mm)
     else:
-        chosen = plan_patch.choose(found, order, spacing, data.patch, multiple, data.plane)
+        chosen = plan_rules.choose(found, order, spacing, data.patch, multiple, data.plane)
     patch, reasons["patch"] = chosen
     plans = {}
     for name, dataset in datasets.items():

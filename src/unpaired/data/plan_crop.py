@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from unpaired.data.plan_facts import Geometry, collect
-from unpaired.data.plan_patch import Patch
+from unpaired.data.plan_rules import Patch
 from unpaired.data.plan_types import CoarseView
 from unpaired.datasets.dataset import Case, Dataset, value_table
 from unpaired.errors import DataError

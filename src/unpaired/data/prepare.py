@@ -12,9 +12,7 @@ from typing import Any, Literal
 import joblib
 import torch
 
-from unpaired.data.frame import cut, labelled_frame, needs_label
-from unpaired.data.plan import Plan
-from unpaired.data.prepared import (
+from unpaired.data.cache import (
     PreparedCase,
     PreparedSet,
     open_prepared,
@@ -24,6 +22,8 @@ from unpaired.data.prepared import (
     write_case,
     write_index,
 )
+from unpaired.data.frame import cut, labelled_frame, needs_label
+from unpaired.data.plan import Plan
 from unpaired.data.preprocess import (
     PreparedImage,
     check_label_grid,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unpaired.config import config_from_toml
-from unpaired.data.prepared import PreparedCase, open_prepared
+from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.engine.device import autocast_dtype, find_device

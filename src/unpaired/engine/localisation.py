@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from unpaired.data.cache import open_prepared
 from unpaired.data.coarse import structures_centre
-from unpaired.data.prepared import open_prepared
 from unpaired.engine.device import find_device
 from unpaired.engine.located import Located
 from unpaired.engine.members import load_member, model_folders

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from unpaired.config import Config
-from unpaired.data.mirror import mirror_axes
+from unpaired.data.augment import mirror_axes
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.engine.export.layout import ONNX, parts_of

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from unpaired.config import Config
+from unpaired.data.cache import PreparedCase
 from unpaired.data.case_sampling import CaseSampler, CentredCrop, WholeView
 from unpaired.data.plan import Plan
-from unpaired.data.prepared import PreparedCase
 from unpaired.data.sampling import Batch, PatchSampler
 from unpaired.models import whole
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unpaired.config import config_from_toml
+from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.paths import shown
-from unpaired.data.prepared import PreparedCase, open_prepared
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.split import Split, read_splits

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import Plan
-from unpaired.data.prepared import PreparedCase
 from unpaired.engine.infer import Network, mean_probabilities, segment_labels
 from unpaired.engine.located import Located
 from unpaired.metrics import dice

@@ -9,8 +9,8 @@ from typing import Any
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.overrides import parse_override
+from unpaired.data.cache import open_prepared
 from unpaired.data.plan import Plan
-from unpaired.data.prepared import open_prepared
 from unpaired.datasets.split import Split
 from unpaired.engine.both_grids import NATIVE, score_both
 from unpaired.engine.checkpoint import load_checkpoint

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unpaired.data.cache import open_prepared
 from unpaired.data.paths import shown
-from unpaired.data.prepared import open_prepared
 from unpaired.engine.export.subject import Subject
 from unpaired.engine.infer import context_stack
 from unpaired.engine.run_folder import RunFolder
