@@ -26,9 +26,9 @@ from unpaired.engine.export.write import export
 from unpaired.engine.log import read_log
 from unpaired.engine.members import Member
 from unpaired.engine.model_file import load_model, save_model
-from unpaired.engine.predict import Predictor
 from unpaired.engine.train import train
 from unpaired.errors import Interrupted, UsageError
+from unpaired.inference.predictor import Predictor
 from unpaired.metrics.overlap import dice
 from unpaired.models import Joint, gains_form
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from unpaired.engine.infer import (
+from unpaired.inference.inferer import (
     best_class,
     context_stack,
     mean_probabilities,

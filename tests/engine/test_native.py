@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unpaired.engine.native import labels_into, native_slices, scores_into
+from unpaired.inference.inferer import labels_into, native_slices, scores_into
 from unpaired.io.resample import resample_argmax
 
 

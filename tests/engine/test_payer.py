@@ -14,8 +14,6 @@ from unpaired.data.plan import Plan
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.export.write import export
 from unpaired.engine.forecast import forecast
-from unpaired.engine.localisation import localisation_errors_mm
-from unpaired.engine.predict import Predictor
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup
 from unpaired.engine.streams import streams_of
@@ -24,6 +22,8 @@ from unpaired.engine.train import train
 from unpaired.engine.validate import validate
 from unpaired.errors import UsageError
 from unpaired.files import read_json
+from unpaired.inference.localisation import localisation_errors_mm
+from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
 
 COARSE_MM = 3.0

@@ -22,9 +22,9 @@ from tiny_model import (
 
 import unpaired
 from unpaired.data.preprocess import preprocess, restore_labels
-from unpaired.engine.infer import context_stack
-from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.inference.inferer import context_stack
+from unpaired.inference.predictor import Predictor
 from unpaired.io.nifti import read_volume
 from unpaired.io.resample import resample_argmax
 from unpaired.io.volume import Volume

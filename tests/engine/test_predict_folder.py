@@ -19,11 +19,11 @@ from tiny_model import (
     write_nifti,
 )
 
-from unpaired.engine.images import files_in, group_channels
-from unpaired.engine.label_files import colour, itksnap_table, slicer_table
-from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json
+from unpaired.inference.images import files_in, group_channels
+from unpaired.inference.label_files import colour, itksnap_table, slicer_table
+from unpaired.inference.predictor import Predictor
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tiny_model import pointwise_member, pointwise_predictor, smooth_image, tiny_plan, write_nifti
 
 from dicom_files import pydicom, turned, voxels, write_enhanced, write_series
-from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, UsageError
+from unpaired.inference.predictor import Predictor
 from unpaired.io.read import Reading, read_image, read_label_image
 from unpaired.io.volume import Volume, canonical_orientation, corner_offset
 from unpaired.io.write import Writing

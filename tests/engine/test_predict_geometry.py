@@ -18,7 +18,7 @@ from tiny_model import pointwise_member, smooth_image, tiny_plan, write_model
 from data.fuzz.seeds import write_detached
 from data.test_geometry_laws import oblique, stored
 from dicom_files import in_place, write_enhanced, write_series
-from unpaired.engine.predict import Predictor
+from unpaired.inference.predictor import Predictor
 from unpaired.io.meta_image import write_meta_image
 from unpaired.io.nrrd import write_nrrd
 from unpaired.io.read import read_image

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from unpaired.engine import ring
-from unpaired.engine.infer import mirrored, segment_labels, segment_slices
-from unpaired.engine.ring import Ring
-from unpaired.engine.tiling import make_tiling
+from unpaired.inference import tiling as ring
+from unpaired.inference.inferer import mirrored, segment_labels, segment_slices
+from unpaired.inference.tiling import Ring, make_tiling
 
 CPU = torch.device("cpu")
 

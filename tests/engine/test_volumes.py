@@ -10,10 +10,10 @@ from toy import toy_config, write_toy
 
 from unpaired.config import Config, load_config
 from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.predict import Predictor
 from unpaired.engine.test import evaluate_run, folded_differences
 from unpaired.engine.train import train
 from unpaired.files import read_json
+from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
 
 NETWORKS = {

@@ -13,7 +13,7 @@ from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.engine.members import Member
 from unpaired.engine.model_file import save_model
-from unpaired.engine.predict import Predictor
+from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter, gains_form
 
 SMALL = {"embed_dim": 12, "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "window": 4}

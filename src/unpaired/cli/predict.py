@@ -19,8 +19,8 @@ from unpaired.cli.show import note, say, say_json
 from unpaired.errors import DataError
 
 if TYPE_CHECKING:
-    from unpaired.engine.outcome import Outcome
-    from unpaired.engine.predict import Predictor
+    from unpaired.inference.outcome import Outcome
+    from unpaired.inference.predictor import Predictor
 
 NAME = "predict"
 
@@ -63,7 +63,7 @@ def command(
             raise DataError(f"{path} does not exist.")
     asked = _asked(series, resample_slices, formats, empty_segments, codes)
 
-    from unpaired.engine.predict import Predictor
+    from unpaired.inference.predictor import Predictor
 
     predictor = Predictor.from_folder(
         model, device=device or "auto", batch_size=batch_size, mirror=mirror
@@ -103,7 +103,7 @@ def _segment(
     predictor: "Predictor", images: list[Path], out: Path, modality: str | None, **options: Any
 ) -> "Outcome":
     """A folder image by image; anything else is the channels of one image."""
-    from unpaired.engine.outcome import Outcome
+    from unpaired.inference.outcome import Outcome
     from unpaired.io.read import is_series_folder
 
     if len(images) == 1 and images[0].is_dir() and not is_series_folder(images[0]):

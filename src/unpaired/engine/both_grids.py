@@ -18,15 +18,20 @@ from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.engine.device import autocast_dtype, find_device
 from unpaired.engine.evaluate import Score
-from unpaired.engine.images import volumes_of
-from unpaired.engine.infer import best_class, segment_labels, segment_slices
 from unpaired.engine.members import Member, load_member
-from unpaired.engine.memory import told_for
-from unpaired.engine.native import labels_into, native_slices
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import Part, Recorded, read_recorded
 from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError
+from unpaired.inference.images import volumes_of
+from unpaired.inference.inferer import (
+    best_class,
+    labels_into,
+    native_slices,
+    segment_labels,
+    segment_slices,
+    told_for,
+)
 from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA

@@ -12,10 +12,10 @@ from unpaired.data.augment import mirror_axes
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.engine.export.layout import ONNX, parts_of
-from unpaired.engine.infer import Network, mean_probabilities, mirrored
-from unpaired.engine.located import Located
 from unpaired.engine.model_file import WEIGHTS, load_model, model_digest
 from unpaired.errors import DataError, UsageError
+from unpaired.inference.inferer import Network, mean_probabilities, mirrored
+from unpaired.inference.located import Located
 from unpaired.models.folded import Folded
 
 _PLACES = ("model", "models", "safetensors", "bundle", "onnx")

@@ -17,15 +17,15 @@ from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.split import Split, read_splits
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, summarise, write_evaluation
-from unpaired.engine.infer import segment_labels
 from unpaired.engine.model_file import load_model
-from unpaired.engine.predict import Predictor
-from unpaired.engine.predict_folder import predict_cases
 from unpaired.engine.prior import location_floor
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError
 from unpaired.files import read_json, write_json
+from unpaired.inference.folder import predict_cases
+from unpaired.inference.inferer import segment_labels
+from unpaired.inference.predictor import Predictor
 from unpaired.models import fold
 
 log = logging.getLogger(__name__)

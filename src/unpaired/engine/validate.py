@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import Plan
-from unpaired.engine.infer import Network, mean_probabilities, segment_labels
-from unpaired.engine.located import Located
+from unpaired.inference.inferer import Network, mean_probabilities, segment_labels
+from unpaired.inference.located import Located
 from unpaired.metrics import dice
 from unpaired.models import Joint
 

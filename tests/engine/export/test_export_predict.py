@@ -15,7 +15,7 @@ from small_export import MIXED
 from engine.tiny_model import smooth_image, write_model, write_nifti
 from unpaired.cli.app import run as unpaired
 from unpaired.engine.export.write import Exported, export
-from unpaired.engine.predict import Predictor
+from unpaired.inference.predictor import Predictor
 
 Make = Callable[[str, str], Exported]
 DOCS = Path(__file__).resolve().parents[3] / "docs"

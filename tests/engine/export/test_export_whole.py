@@ -18,8 +18,8 @@ from unpaired.engine.export.parity import ParityError, check_parity
 from unpaired.engine.export.subject import source_of, subjects
 from unpaired.engine.export.write import Exported, export
 from unpaired.engine.model_file import save_model
-from unpaired.engine.predict import Predictor
 from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.inference.predictor import Predictor
 
 Make = Callable[[str, str], Exported]
 Patch = pytest.MonkeyPatch

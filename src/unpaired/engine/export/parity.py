@@ -12,11 +12,11 @@ from torch import Tensor
 from unpaired.data.cache import open_prepared
 from unpaired.data.paths import shown
 from unpaired.engine.export.subject import Subject
-from unpaired.engine.infer import context_stack
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import read_recorded
 from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError, UnpairedError
+from unpaired.inference.inferer import context_stack
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32; classes whose logits are closer than this are tied."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unpaired.data.paths import shown
-from unpaired.engine.images import case_of, case_of_channel
 from unpaired.errors import UsageError
+from unpaired.inference.images import case_of, case_of_channel
 from unpaired.io.dicom import DicomSource
 from unpaired.io.dicom.library import library
 from unpaired.io.read import format_of

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unpaired.data.paths import shown
-from unpaired.engine.images import files_in, group_channels, newest_change
-from unpaired.engine.label_files import write_label_files
-from unpaired.engine.memory import OutOfMemoryError
-from unpaired.engine.outcome import Outcome
-from unpaired.engine.predict import Predictor
-from unpaired.engine.targets import case_targets
 from unpaired.errors import DataError, UsageError
+from unpaired.inference.images import files_in, group_channels, newest_change
+from unpaired.inference.inferer import OutOfMemoryError
+from unpaired.inference.label_files import write_label_files
+from unpaired.inference.outcome import Outcome
+from unpaired.inference.predictor import Predictor
+from unpaired.inference.targets import case_targets
 from unpaired.io.read import Reading
 from unpaired.io.write import Writing, read_mark
 

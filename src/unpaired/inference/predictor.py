@@ -1,27 +1,186 @@
 """Volume -> labels on the image's own grid, in bounded memory."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from unpaired.data.preprocess import PreparedImage, preprocess, slices
 from unpaired.datasets.dataset import did_you_mean
-from unpaired.engine.device import Precision, find_device
-from unpaired.engine.ensemble import Ensemble
-from unpaired.engine.images import Image, grid_of, told_otherwise, volumes_of
-from unpaired.engine.label_files import colours, recipe_mark, write_label_files
+from unpaired.engine.device import Precision, autocast_dtype, find_device
 from unpaired.engine.members import Member, load_members
-from unpaired.engine.memory import told_for
-from unpaired.engine.outcome import Outcome
-from unpaired.engine.probability_file import SCALE, encode, probability_file
-from unpaired.engine.targets import case_of_target, refuse_unwritable, targets_of
 from unpaired.errors import UsageError
+from unpaired.inference.images import Image, grid_of, told_otherwise, volumes_of
+from unpaired.inference.inferer import (
+    is_memory,
+    labels_into,
+    native_slices,
+    scores_into,
+    segment_slices,
+    told_for,
+)
+from unpaired.inference.label_files import (
+    SCALE,
+    colours,
+    encode,
+    probability_file,
+    recipe_mark,
+    write_label_files,
+)
+from unpaired.inference.outcome import Outcome
+from unpaired.inference.targets import case_of_target, refuse_unwritable, targets_of
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Names, Writing, write_labels
+from unpaired.metrics import keep_largest
+
+# One network, or the mean of several, from volumes to labels on their own grid.
+
+
+log = logging.getLogger(__name__)
+
+
+class Ensemble:
+    """Members that predict together; it goes on in smaller batches when memory runs out.
+
+    Attributes:
+        device, batch_size: as they are now.
+        notes: what was changed because memory ran out.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        device: torch.device,
+        batch_size: int,
+        overlap: float,
+        precision: Precision,
+        mirror: bool = False,
+    ) -> None:
+        self.members, self.mirror = tuple(members), mirror
+        self.batch_size, self.overlap, self.precision = batch_size, overlap, precision
+        self.notes: list[str] = []
+        self._move(device)
+
+    def segment(
+        self,
+        volumes: list[Volume],
+        modality: str,
+        largest: Sequence[int] = (),
+        scores: np.ndarray | None = None,
+        encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+    ) -> np.ndarray:
+        """uint8 labels [i j k] of one image.
+
+        Args:
+            volumes: one a channel; the list is emptied, since their memory is needed.
+            largest: classes of which the largest connected piece is kept.
+            scores: [Z i j k], filled with the encoded probabilities inside the content box.
+
+        Raises:
+            DataError: the volumes do not fit the modality.
+            OutOfMemoryError: smaller batches, or the CPU, did not help.
+        """
+        with told_for(grid_of(volumes[0])):
+            images = {
+                member.recipe(modality): preprocess(volumes, modality, member.plan)
+                for member in self.members
+            }
+            volumes.clear()
+            turn = next(iter(images.values())).orientation
+            whole = self._labels(images, modality, scores, encode)
+            images.clear()
+            if largest:
+                whole = keep_largest(whole, largest)
+            return _positive(turn.undo(whole))
+
+    def _labels(
+        self,
+        images: Mapping[str, PreparedImage],
+        modality: str,
+        scores: np.ndarray | None,
+        encode: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """uint8 labels in canonical axes; smaller batches, then the CPU, when memory runs out."""
+        image = next(iter(images.values()))
+        whole = np.zeros(image.native_shape, np.uint8)
+        box = slices(image.box)
+        while True:
+            runs = self._runs(images, modality)
+            between = native_slices(runs, image.array.shape[1], image.box_shape)
+            try:
+                if scores is None:
+                    labels_into(whole[box], between)
+                else:
+                    turned = image.orientation.apply(scores)
+                    scores_into(whole[box], turned[:, *box], between, encode)
+                return whole
+            except (MemoryError, RuntimeError) as error:
+                if not is_memory(error):
+                    raise
+                reason = str(error)
+            # Only here, when the error has let go of the tensors in its frames.
+            self._shrink(reason)
+
+    def _runs(
+        self, images: Mapping[str, PreparedImage], modality: str
+    ) -> Iterator[tuple[int, Float[Tensor, "n Z h w"]]]:
+        """Consecutive slices with the members' mean class probabilities."""
+        streams = [
+            segment_slices(
+                member.network(modality, self.mirror),
+                images[member.recipe(modality)].array,
+                context=member.plan.context,
+                patch=member.plan.patch,
+                overlap=self.overlap,
+                batch_size=self.batch_size,
+                device=self.device,
+                autocast=self.autocast,
+            )
+            for member in self.members
+        ]
+        for together in zip(*streams, strict=True):
+            start, total = together[0]
+            for _, other in together[1:]:
+                total = total + other
+            yield start, total / len(streams) if len(streams) > 1 else total
+
+    def _shrink(self, reason: str) -> None:
+        """Half the batch; the CPU where there is no half.
+
+        Raises:
+            MemoryError: that was tried already.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            note = f"out of memory on {self.device}: going on with batches of {self.batch_size}"
+        elif self.device.type != "cpu":
+            self._move(torch.device("cpu"))
+            note = "out of memory on the GPU even with one patch: going on on the CPU, slowly"
+        else:
+            raise MemoryError(reason)
+        log.warning("%s (%s)", note, reason)
+        self.notes.append(note)
+
+    def _move(self, device: torch.device) -> None:
+        self.device = device
+        self.autocast = autocast_dtype(self.precision, device)
+        for member in self.members:
+            member.segmenter.to(device)
+
+
+def _positive(view: np.ndarray) -> np.ndarray:
+    """The same values without negative strides, which torch cannot take."""
+    return view if min(view.strides) > 0 else view.copy(order="K")
+
 
 _EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
 
@@ -113,7 +272,7 @@ class Predictor:
 
         Args:
             modality: may be left out where the model knows only one.
-            affine, spacing_mm: the geometry of arrays, see `unpaired.engine.images.volumes_of`.
+            affine, spacing_mm: the geometry of arrays, see `unpaired.inference.images.volumes_of`.
             probabilities: keep those of all classes; they take 4 bytes per class and voxel.
             largest_component: class names of which only the largest connected piece is kept; the
                 model's configuration by default. The probabilities are left as they are.
@@ -147,7 +306,7 @@ class Predictor:
         writing: Writing | None = None,
     ) -> Prediction:
         """Segment files and write the labels on the image's grid, to `out` or into the folder
-        `out` in the image's own format (see `unpaired.engine.targets`).
+        `out` in the image's own format (see `unpaired.inference.targets`).
 
         Beside it: `<name>_labels.json`, `.txt` (ITK-SNAP) and `.ctbl` (3D Slicer), and, if asked
         for, `<name>_probabilities.nii`. The file's description holds `mark(...)`.
@@ -252,8 +411,8 @@ class Predictor:
         modality: str | None = None,
         **options: Any,
     ) -> Outcome:
-        """Segment every image of a folder; see `unpaired.engine.predict_folder.predict_folder`."""
-        from unpaired.engine.predict_folder import predict_folder
+        """Segment every image of a folder; see `unpaired.inference.folder.predict_folder`."""
+        from unpaired.inference.folder import predict_folder
 
         return predict_folder(self, images, out, modality, **options)
 
