@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from _report import record
 from resample import peak_mib
+from unpaired.artifact.model import Member
 from unpaired.backbones import SwinUnet
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine.members import Member
 from unpaired.inference.inferer import context_stack, mean_probabilities, segment_labels
 from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter

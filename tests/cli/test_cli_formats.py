@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dicom_files import pydicom, turned, voxels, write_series
+from unpaired.artifact.safetensors import save_model
 from unpaired.cli import main
-from unpaired.engine.model_file import save_model
 from unpaired.io.dicom.codes import CODES
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.write import FORMATS

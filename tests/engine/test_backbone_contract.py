@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from unpaired.artifact.graph import trace
+from unpaired.artifact.model import Member, Subject
+from unpaired.artifact.safetensors import load_model, save_model
 from unpaired.backbones import BACKBONES, Foreign
 from unpaired.build import build_joint, build_objective, build_segmenter, size_step
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine.export.graph import trace
-from unpaired.engine.export.subject import Subject
-from unpaired.engine.members import Member
-from unpaired.engine.model_file import load_model, save_model
 from unpaired.models import Joint, fold, gains_form
 
 SMALL: dict[str, dict[int, list[str]]] = {

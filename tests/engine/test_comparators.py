@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from toy import toy_config, write_toy
 
+from unpaired.artifact.export import export
+from unpaired.artifact.model import Member
+from unpaired.artifact.safetensors import load_model, save_model
 from unpaired.build import build_joint, build_objective, build_segmenter, size_step
 from unpaired.cli.app import run as program
 from unpaired.config import Config, load_config, to_toml
@@ -22,10 +25,7 @@ from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.engine import trainer as training
 from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.export.write import export
 from unpaired.engine.log import read_log
-from unpaired.engine.members import Member
-from unpaired.engine.model_file import load_model, save_model
 from unpaired.engine.train import train
 from unpaired.errors import Interrupted, UsageError
 from unpaired.inference.predictor import Predictor

@@ -11,8 +11,8 @@ import pytest
 from tiny_model import tiny_segmenter
 from toy import toy_config, write_toy
 
+from unpaired.artifact.safetensors import save_model
 from unpaired.engine import test as testing
-from unpaired.engine.model_file import save_model
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup
 from unpaired.engine.test import evaluate_run, folded_agree, folded_differences, read_recorded

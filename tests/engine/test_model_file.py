@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_config, tiny_plan, tiny_segmenter, write_model
 
-from unpaired.engine import model_file
-from unpaired.engine.model_file import load_model, model_digest, save_model
-from unpaired.engine.shapes_only import build_shapes
+from unpaired.artifact import safetensors
+from unpaired.artifact.safetensors import build_shapes, load_model, model_digest, save_model
 from unpaired.errors import DataError
 
 
@@ -98,7 +97,7 @@ def test_the_digest_follows_weights_and_plan(tmp_path: Path) -> None:
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    with model_file._opened(path) as file:
+    with safetensors._opened(path) as file:
         return dict(file.metadata())
 
 
@@ -150,7 +149,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, kind: str) -> None:
         tensors["gains.ct.phi"] = torch.ones(3)
     else:
         tensors[name] = tensors[name].double()
-    rewrite(tmp_path, tensors, sha256=model_file.tensor_digest(tensors))
+    rewrite(tmp_path, tensors, sha256=safetensors.tensor_digest(tensors))
     with pytest.raises(DataError, match="do not fit"):
         load_model(tmp_path)
 
@@ -164,7 +163,7 @@ def redescribe(folder: Path, part: str, **changes: Any) -> None:
     place.update(changes)
     text = json.dumps(description)
     (folder / "model.json").unlink()
-    rewrite(folder, description=text, description_sha256=model_file._digest(text))
+    rewrite(folder, description=text, description_sha256=safetensors._digest(text))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +203,7 @@ def test_an_odd_description_is_refused_before_it_takes_memory(
     def allocated(*_: object) -> None:
         raise KeyboardInterrupt("the network was allocated")
 
-    monkeypatch.setattr(model_file, "build_segmenter", allocated)
+    monkeypatch.setattr(safetensors, "build_segmenter", allocated)
     with pytest.raises(DataError):
         load_model(tmp_path)
 
@@ -220,7 +219,7 @@ def test_a_nested_description_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path)
     (tmp_path / "model.json").unlink()
     text = "[" * 100_000
-    rewrite(tmp_path, description=text, description_sha256=model_file._digest(text))
+    rewrite(tmp_path, description=text, description_sha256=safetensors._digest(text))
     with pytest.raises(DataError):
         load_model(tmp_path)
 
@@ -292,7 +291,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from tiny_model import write_model
-import unpaired.engine.model_file as m
+import unpaired.artifact.safetensors as m
 def half(tensors, path, metadata):
     Path(path).write_bytes(b"half")
     os.kill(os.getpid(), 9)

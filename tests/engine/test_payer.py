@@ -8,11 +8,11 @@ import pytest
 import torch
 from toy import toy_config, write_toy
 
+from unpaired.artifact.export import export
 from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
 from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.export.write import export
 from unpaired.engine.forecast import forecast
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup

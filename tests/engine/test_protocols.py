@@ -9,11 +9,11 @@ import torch
 
 from data.sources.abdomen import MIDDLE, ORGANS
 from data.sources.miniatures import HEART, write_mmwhs
+from unpaired.artifact.safetensors import load_model
 from unpaired.config import load_config
 from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.mmwhs_btcv import LABELS
 from unpaired.engine.both_grids import score_both
-from unpaired.engine.model_file import load_model
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup
 from unpaired.engine.test import evaluate_run

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unpaired.artifact.model import Member
+from unpaired.artifact.safetensors import save_model
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.build import build_joint
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine.members import Member
-from unpaired.engine.model_file import save_model
 from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter, gains_form
 

@@ -10,7 +10,7 @@ from unpaired.cli.progress import Progress
 from unpaired.cli.show import say, say_json
 
 if TYPE_CHECKING:
-    from unpaired.engine.export.write import Exported
+    from unpaired.artifact.export import Exported
 
 NAME = "export"
 
@@ -48,7 +48,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a run's model as safetensors, torch.export, ONNX or MONAI Bundle, and check it."""
-    from unpaired.engine.export.write import export
+    from unpaired.artifact.export import export
 
     with Progress("export") as progress:
         done = export(

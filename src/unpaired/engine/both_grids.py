@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unpaired.artifact.model import Member, load_member
 from unpaired.config import config_from_toml
 from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.engine.device import autocast_dtype, find_device
 from unpaired.engine.evaluate import Score
-from unpaired.engine.members import Member, load_member
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import Part, Recorded, read_recorded
 from unpaired.engine.validate import Intensities

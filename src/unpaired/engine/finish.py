@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 import torch
 
+from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config
 from unpaired.data.sampling import PatchSampler
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.device import find_device
-from unpaired.engine.model_file import save_model
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import Setup
 from unpaired.engine.start import load_matching

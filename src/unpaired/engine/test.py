@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unpaired.artifact.safetensors import load_model
 from unpaired.config import config_from_toml
 from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.paths import shown
@@ -17,7 +18,6 @@ from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.split import Split, read_splits
 from unpaired.engine.evaluate import Evaluation, evaluate_pairs, summarise, write_evaluation
-from unpaired.engine.model_file import load_model
 from unpaired.engine.prior import location_floor
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.validate import Intensities

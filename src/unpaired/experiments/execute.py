@@ -6,6 +6,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.overrides import parse_override
@@ -17,7 +18,6 @@ from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.evaluate import Evaluation, write_evaluation
 from unpaired.engine.finish import parameter_counts
 from unpaired.engine.log import read_log
-from unpaired.engine.model_file import save_model
 from unpaired.engine.prior import location_floor
 from unpaired.engine.run_folder import RunFolder, describe_environment
 from unpaired.engine.start import load_matching

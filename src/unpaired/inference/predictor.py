@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unpaired.artifact.model import Member, load_members
 from unpaired.data.preprocess import PreparedImage, preprocess, slices
 from unpaired.datasets.dataset import did_you_mean
 from unpaired.engine.device import Precision, autocast_dtype, find_device
-from unpaired.engine.members import Member, load_members
 from unpaired.errors import UsageError
 from unpaired.inference.images import Image, grid_of, told_otherwise, volumes_of
 from unpaired.inference.inferer import (

@@ -10,9 +10,9 @@ from small_export import MIXED, mixed_plan, small_config
 
 from engine.tiny_model import tiny_segmenter
 from engine.toy import toy_config, write_toy
-from unpaired.engine.export import graph
-from unpaired.engine.export.write import Exported, export
-from unpaired.engine.model_file import save_model
+from unpaired.artifact import graph
+from unpaired.artifact.export import Exported, export
+from unpaired.artifact.safetensors import save_model
 from unpaired.engine.test import evaluate_run
 from unpaired.engine.train import train
 

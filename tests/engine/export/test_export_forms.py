@@ -16,14 +16,14 @@ from small_export import MIXED, mixed_plan, small_config
 from torch import Tensor
 
 from engine.tiny_model import tiny_config, tiny_plan, tiny_segmenter
+from unpaired.artifact import graph
+from unpaired.artifact.bundle import load_network
+from unpaired.artifact.export import Exported, export
+from unpaired.artifact.model import Subject
+from unpaired.artifact.safetensors import load_model, save_model
 from unpaired.backbones import BACKBONES, ResEncUnet
 from unpaired.backbones.base import Backbone
 from unpaired.build import build_segmenter, input_channels
-from unpaired.engine.export import graph
-from unpaired.engine.export.bundle import load_network
-from unpaired.engine.export.subject import Subject
-from unpaired.engine.export.write import Exported, export
-from unpaired.engine.model_file import load_model, save_model
 from unpaired.errors import UsageError
 from unpaired.models import Segmenter, fold
 

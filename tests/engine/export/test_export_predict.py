@@ -13,8 +13,8 @@ import torch
 from small_export import MIXED
 
 from engine.tiny_model import smooth_image, write_model, write_nifti
+from unpaired.artifact.export import Exported, export
 from unpaired.cli.app import run as unpaired
-from unpaired.engine.export.write import Exported, export
 from unpaired.inference.predictor import Predictor
 
 Make = Callable[[str, str], Exported]

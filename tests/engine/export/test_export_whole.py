@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 from small_export import mixed_plan, small_config
 
 from engine.tiny_model import tiny_segmenter, write_model
+from unpaired.artifact import bundle
+from unpaired.artifact import export as formats
+from unpaired.artifact import export as write
+from unpaired.artifact import onnx as onnx_file
+from unpaired.artifact.export import Exported, export
+from unpaired.artifact.model import source_of, subjects
+from unpaired.artifact.parity import ParityError, check_parity
+from unpaired.artifact.safetensors import save_model
 from unpaired.backbones.base import Decoded
-from unpaired.engine.export import bundle, formats, onnx_file, write
-from unpaired.engine.export.parity import ParityError, check_parity
-from unpaired.engine.export.subject import source_of, subjects
-from unpaired.engine.export.write import Exported, export
-from unpaired.engine.model_file import save_model
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.inference.predictor import Predictor
 
@@ -103,7 +106,7 @@ def test_a_weight_changed_in_the_file_is_found(
 
 
 def test_the_tolerance_is_held(mixed: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("unpaired.engine.export.parity.TOLERANCE", 1e-9)
+    monkeypatch.setattr("unpaired.artifact.parity.TOLERANCE", 1e-9)
     with pytest.raises(ParityError, match="off by"):  # folding rounds by 1e-6
         export(mixed, tmp_path / "out", "folded")
 

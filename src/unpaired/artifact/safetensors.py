@@ -8,30 +8,121 @@ people and other programs; it must agree with the weights file.
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import unpaired
 from unpaired.backbones import Backbone
-from unpaired.build import build_segmenter
+from unpaired.build import build_backbone, build_segmenter, check_modality_names
 from unpaired.config import Config
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
-from unpaired.engine.folded_file import build_folded, only, with_biases
-from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, write_text
 from unpaired.models.folded import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
+
+# Room for the tensors of a folded network: the plain backbone of one modality.
+
+
+def build_folded(config: Config, plan: Plan) -> Folded:
+    """The plain backbone that folding leaves of one modality, untrained.
+
+    Raises:
+        ValueError: the plan knows several modalities; each is folded into a file of its own.
+    """
+    check_modality_names(plan.modalities)
+    if len(plan.modalities) != 1:
+        raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
+    (modality,) = plan.modalities
+    return Folded({modality: build_backbone(config, plan)})
+
+
+def with_biases(network: Folded, tensors: Mapping[str, Tensor]) -> Folded:
+    """With room for the biases that folding a stem adds to layers that have none."""
+    backbone = only(network)
+    for path in backbone.input_layers:
+        layer, bias = backbone.get_submodule(path), tensors.get(f"{path}.bias")
+        width = getattr(layer, "out_channels", None)
+        if layer.bias is None and bias is not None and tuple(bias.shape) == (width,):
+            where = layer.weight.device
+            layer.bias = nn.Parameter(torch.empty(bias.shape, device=where))
+    return network
+
+
+def only(network: Folded) -> Backbone:
+    """The backbone of a network of one modality."""
+    (backbone,) = network.networks.values()
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+# Building a network without its memory, to compare it with a file before it is allocated.
+
+
+Network = TypeVar("Network", bound=nn.Module)
+_LARGEST = 2**30
+"""Bytes of tables that are computed and not stored; a window of 56 x 56 takes 75 MiB a block."""
+
+
+def build_shapes(
+    config: Config,
+    plan: Plan,
+    tensors: int,
+    build: Callable[[Config, Plan], Network] = build_segmenter,  # type: ignore[assignment]
+) -> Network:
+    """The network on the device "meta": names, shapes and types without content.
+
+    Args:
+        tensors: how many the file holds; a network of far more is given up while it is built.
+        build: what makes it.
+
+    Raises:
+        ValueError: it is far larger than the file.
+        Exception: whatever the backbone raises; the description is at fault.
+    """
+    with torch.device("meta"), _Bounded(100 * (tensors + 100)):
+        network = build(config, plan)
+    stored = network.state_dict().keys()
+    tables = sum(b.nbytes for name, b in network.named_buffers() if name not in stored)
+    if tables > _LARGEST:
+        raise ValueError(f"its windows need tables of {tables} bytes")
+    return network
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts calls of torch, and leaves on the CPU what is read while a network is built."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        self.left -= 1
+        if func is torch.linspace:
+            self.left -= int(kwargs["steps"] if "steps" in kwargs else args[2])
+            kwargs["device"] = "cpu"
+        if self.left < 0:
+            raise ValueError("it has far more layers than the file has tensors")
+        return func(*args, **kwargs)
+
 
 FORMAT, SCHEMA = "unpaired-segmenter", 1
 GAINS, FOLDED = "gains", "folded"

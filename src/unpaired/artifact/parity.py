@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unpaired.artifact.model import Subject
 from unpaired.data.cache import open_prepared
 from unpaired.data.paths import shown
-from unpaired.engine.export.subject import Subject
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.test import read_recorded
 from unpaired.engine.validate import Intensities

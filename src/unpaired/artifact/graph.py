@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from unpaired.artifact.model import Subject
+from unpaired.artifact.parity import TOLERANCE
 from unpaired.backbones import Backbone
-from unpaired.engine.export.parity import TOLERANCE
-from unpaired.engine.export.subject import Subject
 from unpaired.errors import UsageError
 from unpaired.models import Segmenter
 

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import unpaired
-from unpaired.engine.export.layout import PREPROCESSING
-from unpaired.engine.export.subject import Subject
-from unpaired.engine.model_file import load_model, save_model
+from unpaired.artifact.model import PREPROCESSING, Subject
+from unpaired.artifact.safetensors import load_model, save_model
 from unpaired.errors import UsageError
 from unpaired.files import atomic, write_json, write_text
 
@@ -150,7 +149,7 @@ def inference(subject: Subject) -> dict[str, Any]:
         "modality": subject.modalities[0],
         "device": "$'cuda' if torch.cuda.is_available() else 'cpu'",
         "network_def": {
-            "_target_": "unpaired.engine.export.bundle.load_network",
+            "_target_": "unpaired.artifact.bundle.load_network",
             "folder": "$@bundle_root + '/models'",
             "modality": "@modality",
         },

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from unpaired.artifact.graph import quiet
+from unpaired.artifact.model import ONNX
+from unpaired.artifact.preprocessing import read_preprocessing
 from unpaired.backbones.base import Decoded
 from unpaired.config import Config
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
-from unpaired.engine.export.graph import quiet
-from unpaired.engine.export.layout import ONNX
-from unpaired.engine.export.preprocessing import read_preprocessing
 from unpaired.errors import DataError, UsageError
 from unpaired.models.folded import Folded
 

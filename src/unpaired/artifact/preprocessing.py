@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from unpaired.artifact.graph import AXES, Sizes
+from unpaired.artifact.model import PREPROCESSING, Subject
 from unpaired.config import Config
 from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
-from unpaired.engine.export.graph import AXES, Sizes
-from unpaired.engine.export.layout import PREPROCESSING
-from unpaired.engine.export.subject import Subject
 from unpaired.errors import DataError
 from unpaired.files import read_json, write_json
 
