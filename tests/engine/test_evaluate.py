@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from unpaired import metrics
-from unpaired.engine.evaluate import (
+from unpaired.errors import DataError
+from unpaired.evaluation.tables import (
     Evaluation,
     Score,
     evaluate_folder,
@@ -18,7 +19,6 @@ from unpaired.engine.evaluate import (
     summarise,
     write_evaluation,
 )
-from unpaired.errors import DataError
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
 

@@ -17,10 +17,10 @@ from unpaired.engine.forecast import forecast
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup
 from unpaired.engine.streams import streams_of
-from unpaired.engine.test import evaluate_run, folded_differences
 from unpaired.engine.train import train
 from unpaired.engine.validate import validate
 from unpaired.errors import UsageError
+from unpaired.evaluation.run import evaluate_run, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.localisation import localisation_errors_mm
 from unpaired.inference.predictor import Predictor

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.engine.prior import (
+from unpaired.errors import DataError
+from unpaired.evaluation.prior import (
     THRESHOLD,
     centred,
     location_floor,
     location_prior,
     prior_dice,
 )
-from unpaired.errors import DataError
 
 SIZES = st.tuples(*[st.integers(1, 6)] * 3)
 

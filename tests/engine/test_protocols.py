@@ -13,12 +13,11 @@ from unpaired.artifact.safetensors import load_model
 from unpaired.config import load_config
 from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.mmwhs_btcv import LABELS
-from unpaired.engine.both_grids import score_both
 from unpaired.engine.run_folder import RunFolder
 from unpaired.engine.setup import load_setup, make_setup
-from unpaired.engine.test import evaluate_run
 from unpaired.engine.train import train
 from unpaired.engine.validate import Intensities
+from unpaired.evaluation.run import evaluate_run, score_both
 from unpaired.files import read_json
 from unpaired.inference.inferer import segment_labels
 from unpaired.io.read import read_image, read_label_image

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, evaluate_pairs, write_evaluation
+from unpaired.evaluation.tables import Evaluation, evaluate_pairs, write_evaluation
 from unpaired.files import write_json, write_text
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume

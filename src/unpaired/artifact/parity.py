@@ -13,9 +13,9 @@ from unpaired.artifact.model import Subject
 from unpaired.data.cache import open_prepared
 from unpaired.data.paths import shown
 from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.test import read_recorded
 from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError, UnpairedError
+from unpaired.evaluation.run import read_recorded
 from unpaired.inference.inferer import context_stack
 
 TOLERANCE = 1e-4

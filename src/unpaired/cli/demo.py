@@ -80,8 +80,8 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
-    from unpaired.engine.evaluate import markdown, read_evaluation, summarise
-    from unpaired.engine.test import evaluate_run
+    from unpaired.evaluation.run import evaluate_run
+    from unpaired.evaluation.tables import markdown, read_evaluation, summarise
 
     with Progress("evaluate") as bar:
         evaluate_run(run, bar)
@@ -102,7 +102,7 @@ def _floor(run: Path) -> str:
 
 def _fold(run: Path) -> None:
     from unpaired.config import config_from_toml
-    from unpaired.engine.test import folded_differences
+    from unpaired.evaluation.run import folded_differences
     from unpaired.files import read_json
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]

@@ -13,17 +13,16 @@ from unpaired.config.overrides import parse_override
 from unpaired.data.cache import open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.split import Split
-from unpaired.engine.both_grids import NATIVE, score_both
 from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.evaluate import Evaluation, write_evaluation
 from unpaired.engine.finish import parameter_counts
 from unpaired.engine.log import read_log
-from unpaired.engine.prior import location_floor
 from unpaired.engine.run_folder import RunFolder, describe_environment
 from unpaired.engine.start import load_matching
-from unpaired.engine.test import read_recorded
 from unpaired.engine.train import train
 from unpaired.errors import UsageError
+from unpaired.evaluation.prior import location_floor
+from unpaired.evaluation.run import NATIVE, read_recorded, score_both
+from unpaired.evaluation.tables import Evaluation, write_evaluation
 from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record

@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.engine.evaluate_cases import Evaluation, Score
 from unpaired.errors import DataError
+from unpaired.evaluation.scores import (
+    Evaluation,
+    Pair,
+    Score,
+    evaluate_folder,
+    evaluate_pairs,
+    read_label_names,
+)
 from unpaired.files import read_json, write_json, write_text
 
 VERSION = 1
@@ -219,3 +226,21 @@ def _escape(text: str) -> str:
     for mark in "\\|`*_<>[]":
         plain = plain.replace(mark, "\\" + mark)
     return plain
+
+
+# Evaluation: scores of predictions against the truth, their statistics, and their files.
+
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "Pair",
+    "Score",
+    "evaluate_folder",
+    "evaluate_pairs",
+    "markdown",
+    "read_evaluation",
+    "read_label_names",
+    "summarise",
+    "write_evaluation",
+]
