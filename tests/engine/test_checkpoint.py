@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unpaired.engine.checkpoint import load_checkpoint, save_checkpoint
 from unpaired.errors import DataError, ResourceError
+from unpaired.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

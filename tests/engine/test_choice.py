@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from toy import toy_config, write_toy
 
 from unpaired.config import TrainConfig
-from unpaired.engine import trainer as training
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.choice import Choice
-from unpaired.engine.train import train
-from unpaired.engine.validate import Validation
+from unpaired.training import trainer as training
+from unpaired.training.checkpoint import Choice, load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.validate import Validation
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 

@@ -23,14 +23,14 @@ from unpaired.cli.app import run as program
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine import trainer as training
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.log import read_log
-from unpaired.engine.train import train
 from unpaired.errors import Interrupted, UsageError
 from unpaired.inference.predictor import Predictor
 from unpaired.metrics.overlap import dice
 from unpaired.models import Joint, gains_form
+from unpaired.training import trainer as training
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.log import read_log
 
 SMALL: dict[str, list[str]] = {
     "ummkd": ["base_width=8", "stages=3"],
@@ -339,7 +339,7 @@ def test_two_processes(name: str, data: dict[str, Path], tmp_path: Path) -> None
     script = tmp_path / "two.py"
     script.write_text(
         "from pathlib import Path\nimport torch\n"
-        "from unpaired.config import config_from_toml\nfrom unpaired.engine.train import train\n"
+        "from unpaired.config import config_from_toml\nfrom unpaired.training.fit import train\n"
         "torch.set_num_threads(1)\n"
         "if __name__ == '__main__':\n"
         f"    roots = { ({m: str(p) for m, p in data.items()})!r}\n"

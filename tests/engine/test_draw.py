@@ -9,11 +9,10 @@ from unpaired.config import DataConfig, load_config
 from unpaired.data.prepare import open_prepared
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split import make_split, write_splits
-from unpaired.engine.folds import fold_configs
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import load_setup, make_setup
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
+from unpaired.run import RunFolder
+from unpaired.training.setup import fold_configs, load_setup, make_setup
 
 PARTS = ("train", "val", "test")
 

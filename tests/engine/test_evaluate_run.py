@@ -12,12 +12,12 @@ from tiny_model import tiny_segmenter
 from toy import toy_config, write_toy
 
 from unpaired.artifact.safetensors import save_model
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import load_setup, make_setup
 from unpaired.errors import DataError
 from unpaired.evaluation import run as testing
 from unpaired.evaluation.run import evaluate_run, folded_agree, folded_differences, read_recorded
 from unpaired.files import read_json, write_json
+from unpaired.run import RunFolder
+from unpaired.training.setup import load_setup, make_setup
 
 VALUES = {"a": {1: "ball", 2: "box"}, "b": {7: "ball", 3: "box"}}
 

@@ -10,11 +10,11 @@ from toy import toy_config, write_toy
 from unpaired.build import build_joint
 from unpaired.config import Config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine import forecast as module
-from unpaired.engine.folds import fold_configs
-from unpaired.engine.forecast import forecast
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
+from unpaired.training import forecast as module
+from unpaired.training.forecast import forecast
+from unpaired.training.setup import fold_configs
 
 PART = ModalityPlan(
     channel_names=("x",), clip=(Clip(kind="percentile", low=0.5, high=99.5),), zscore="volume"

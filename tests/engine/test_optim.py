@@ -7,8 +7,8 @@ from toy import toy_config
 
 from unpaired.backbones import SwinUnet
 from unpaired.config import TrainConfig
-from unpaired.engine.optim import build_optimizer, learning_rate, parameter_groups
 from unpaired.models import Joint, Scaling, Segmenter, Semantics
+from unpaired.training.optim import build_optimizer, learning_rate, parameter_groups
 
 
 def joint() -> Joint:

@@ -12,19 +12,19 @@ from unpaired.artifact.export import export
 from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.forecast import forecast
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import load_setup, make_setup
-from unpaired.engine.streams import streams_of
-from unpaired.engine.train import train
-from unpaired.engine.validate import validate
 from unpaired.errors import UsageError
 from unpaired.evaluation.run import evaluate_run, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.localisation import localisation_errors_mm
 from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
+from unpaired.run import RunFolder
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.forecast import forecast
+from unpaired.training.setup import load_setup, make_setup
+from unpaired.training.streams import streams_of
+from unpaired.training.validate import validate
 
 COARSE_MM = 3.0
 

@@ -12,13 +12,13 @@ from small_joint import shake, small_backbone, small_joint
 from swin_files import State, swin_classifier
 from unpaired.build import build_joint
 from unpaired.data.plan import Plan
-from unpaired.engine import start
-from unpaired.engine.pretrained import HEAD, fill, preview, read_pretrained
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.train import train
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
 from unpaired.models import fold, gains_form
+from unpaired.run import RunFolder
+from unpaired.training import start
+from unpaired.training.fit import train
+from unpaired.training.pretrained import HEAD, fill, preview, read_pretrained
 
 WIDTH = {"width": 8, "heads": (1, 2, 2, 4), "window": 2, "patch": 2}
 

@@ -13,10 +13,6 @@ from unpaired.artifact.safetensors import load_model
 from unpaired.config import load_config
 from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.mmwhs_btcv import LABELS
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import load_setup, make_setup
-from unpaired.engine.train import train
-from unpaired.engine.validate import Intensities
 from unpaired.evaluation.run import evaluate_run, score_both
 from unpaired.files import read_json
 from unpaired.inference.inferer import segment_labels
@@ -24,6 +20,10 @@ from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation
 from unpaired.metrics import dice
 from unpaired.phantom import write_phantom
+from unpaired.run import RunFolder
+from unpaired.training.fit import train
+from unpaired.training.setup import load_setup, make_setup
+from unpaired.training.validate import Intensities
 
 PARTS = ("train", "val", "test")
 # The heart's miniature wears the abdomen's shapes under the heart's values.

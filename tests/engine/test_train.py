@@ -14,14 +14,14 @@ import pytest
 import torch
 from toy import toy_config, write_toy
 
-from unpaired.engine import trainer as training
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.log import read_log
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import make_setup
-from unpaired.engine.train import train
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
+from unpaired.run import RunFolder
+from unpaired.training import trainer as training
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.log import read_log
+from unpaired.training.setup import make_setup
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +321,7 @@ def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_
     script.write_text(
         "import sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from toy import toy_config; from unpaired.engine.train import train\n"
+        "from toy import toy_config; from unpaired.training.fit import train\n"
         "import torch; torch.set_num_threads(1)\n"
         "if __name__ == '__main__':\n"
         f"    train(toy_config(*{common!r}, 'train.batch_size=2'),\n"
@@ -364,7 +364,7 @@ def test_ctrl_c_from_outside_leaves_a_resumable_run(data: dict[str, Path], tmp_p
     script.write_text(
         "import sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from toy import toy_config; from unpaired.engine.train import train\n"
+        "from toy import toy_config; from unpaired.training.fit import train\n"
         "from unpaired.errors import Interrupted\n"
         "try:\n"
         f"    train(toy_config('train.steps=100000'), {as_text(data)},\n"

@@ -9,12 +9,12 @@ import torch
 from toy import toy_config, write_toy
 
 from unpaired.config import Config, load_config
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.train import train
 from unpaired.evaluation.run import evaluate_run, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
 
 NETWORKS = {
     "resenc_unet": [

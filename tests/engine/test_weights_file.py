@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unpaired.engine.weights_file import read_weights
 from unpaired.errors import DataError, UsageError
+from unpaired.training.pretrained import read_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 

@@ -13,7 +13,6 @@ import pytest
 from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
-from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import UsageError
 from unpaired.evaluation.run import evaluate_run
 from unpaired.evaluation.tables import read_evaluation
@@ -25,6 +24,7 @@ from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.shown import median_case, predictions_of
 from unpaired.experiments.study import Study
+from unpaired.run import RunFolder
 
 STEPS = ("train.steps=20", "train.steps_per_epoch=2")
 TABLE = EXPERIMENTS["scaling"]

@@ -9,11 +9,11 @@ from typing import Any
 import unpaired
 from unpaired.artifact.model import RECORD, Member, Subject, read_record
 from unpaired.artifact.safetensors import DESCRIPTION
-from unpaired.engine.run_folder import RunFolder
 from unpaired.errors import DataError
 from unpaired.evaluation.run import read_recorded
 from unpaired.evaluation.tables import read_evaluation, summarise
 from unpaired.files import read_json
+from unpaired.run import RunFolder
 
 _LEAD = """Segments {classes} in {modalities} scans. Trained with `unpaired` {version}: one network,
 scans of different patients, structured semantic consistency between the modalities."""

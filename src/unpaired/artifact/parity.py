@@ -12,11 +12,11 @@ from torch import Tensor
 from unpaired.artifact.model import Subject
 from unpaired.data.cache import open_prepared
 from unpaired.data.paths import shown
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError, UnpairedError
 from unpaired.evaluation.run import read_recorded
 from unpaired.inference.inferer import context_stack
+from unpaired.run import RunFolder
+from unpaired.training.validate import Intensities
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32; classes whose logits are closer than this are tied."""

@@ -144,7 +144,7 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
 def _training(done: "Examined", settings: "Config") -> list["Finding"]:
     """What a training with these settings takes; nothing where the data do not allow one."""
     from unpaired.checks.needs import patch_findings, training_finding
-    from unpaired.engine.needs import training_needs
+    from unpaired.training.forecast import training_needs
 
     bad = {
         m: {f.case for f in done.facts if f.modality == m and not f.shape} for m in done.datasets

@@ -31,8 +31,8 @@ def command(
     settings = load_config(preset, config, changes)
 
     from unpaired.datasets.split_file import PARTS
-    from unpaired.engine.run_folder import RunFolder
-    from unpaired.engine.setup import load_setup, make_setup
+    from unpaired.run import RunFolder
+    from unpaired.training.setup import load_setup, make_setup
 
     folder = RunFolder(out)
     with folder.lock(), Progress("prepare") as progress:

@@ -19,9 +19,6 @@ from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.split import Split, read_splits
-from unpaired.engine.device import autocast_dtype, find_device
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.validate import Intensities
 from unpaired.errors import DataError
 from unpaired.evaluation.prior import location_floor
 from unpaired.evaluation.tables import (
@@ -47,6 +44,9 @@ from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.models import fold
+from unpaired.run import RunFolder
+from unpaired.training.optim import autocast_dtype, find_device
+from unpaired.training.validate import Intensities
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]

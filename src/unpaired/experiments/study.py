@@ -66,7 +66,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
         UsageError: the folder holds runs of another recipe or other data.
         DataError: the data are at fault.
     """
-    from unpaired.engine.needs import training_needs
+    from unpaired.training.forecast import training_needs
 
     datasets = {m: open_dataset(m, Path(root)) for m, root in study.data.items()}
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}

@@ -13,8 +13,8 @@ from engine.toy import toy_config, write_toy
 from unpaired.artifact import graph
 from unpaired.artifact.export import Exported, export
 from unpaired.artifact.safetensors import save_model
-from unpaired.engine.train import train
 from unpaired.evaluation.run import evaluate_run
+from unpaired.training.fit import train
 
 Make = Callable[[str, str], Exported]
 

@@ -2,11 +2,14 @@
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import torch
@@ -97,3 +100,33 @@ def process_group(cuda: bool) -> Iterator[Group]:
     finally:
         gc.collect()  # what still holds the group: DistributedDataParallel is part of a cycle
         distributed.destroy_process_group()
+
+
+# Stopping at a step's end when asked to.
+
+
+class Stop:
+    """Set by the first SIGINT or SIGTERM; the second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM; outside the main thread nothing can be caught."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

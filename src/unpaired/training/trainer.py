@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,22 +18,39 @@ from unpaired.config import Config
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch
-from unpaired.engine import finish, start
-from unpaired.engine.batch_file import save_batches
-from unpaired.engine.checkpoint import load_checkpoint, save_checkpoint
-from unpaired.engine.choice import Choice
-from unpaired.engine.device import autocast, autocast_dtype, find_device
-from unpaired.engine.distributed import Group
-from unpaired.engine.log import RunLog, read_log, write_metrics
-from unpaired.engine.optim import build_optimizer, learning_rate
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import Progress, Setup
-from unpaired.engine.signals import Stop
-from unpaired.engine.streams import streams_of
-from unpaired.engine.validate import validate
 from unpaired.errors import DataError, Interrupted
+from unpaired.files import atomic
 from unpaired.losses import Terms
 from unpaired.models import Joint
+from unpaired.run import RunFolder
+from unpaired.training import start
+from unpaired.training import start as finish
+from unpaired.training.checkpoint import Choice, load_checkpoint, save_checkpoint
+from unpaired.training.distributed import Group, Stop
+from unpaired.training.log import RunLog, read_log, write_metrics
+from unpaired.training.optim import (
+    autocast,
+    autocast_dtype,
+    build_optimizer,
+    find_device,
+    learning_rate,
+)
+from unpaired.training.setup import Progress, Setup
+from unpaired.training.streams import streams_of
+from unpaired.training.validate import validate
+
+# A batch on disk, for looking at what broke a training.
+
+
+def save_batches(path: Path, batches: Mapping[str, Batch]) -> None:
+    """Write an .npz: `<modality>/image` [B K h w], `/label` [B h w] and `/case`."""
+    arrays: dict[str, np.ndarray] = {}
+    for m, batch in batches.items():
+        arrays[f"{m}/image"] = batch.image.cpu().numpy()
+        arrays[f"{m}/label"] = batch.label.cpu().numpy()
+        arrays[f"{m}/case"] = np.array(batch.case)
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 class Trainer:

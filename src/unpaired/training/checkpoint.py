@@ -1,12 +1,14 @@
 """Training state on disk: whole or not at all, checked, and never an unsafe loader."""
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unpaired.config import TrainConfig
 from unpaired.errors import DataError
 from unpaired.files import atomic
 
@@ -52,3 +54,53 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(model, dict) or not all(isinstance(v, torch.Tensor) for v in model.values()):
         raise DataError(f"{path} holds no weights; it is not a whole checkpoint. {mend}")
     return state
+
+
+# Which weights of a run become its model.
+
+
+SMOOTHING = 0.9
+"""Share of the past in the smoothed score, as nnU-Net has it for its best checkpoint."""
+
+
+class Choice:
+    """The last weights, or those whose smoothed validation score is highest (decision D107).
+
+    A score of few validation cases jumps; choosing its highest single value chooses noise. The
+    smoothed score is s <- 0.9 s + 0.1 score, from the first score on.
+    """
+
+    def __init__(self, options: TrainConfig) -> None:
+        self.keeps_last = options.keep == "last" or (
+            options.keep == "auto" and options.early_stop is None
+        )
+        self.score = self.smoothed = self.best = self.best_score = float("nan")
+        self.best_epoch = 0
+
+    @property
+    def kept_score(self) -> float:
+        """The validation score of the weights that are kept; nan before the first validation."""
+        return self.score if self.keeps_last else self.best_score
+
+    def better(self, score: float, epoch: int) -> bool:
+        """Take in a validation score; whether these weights are the ones to keep now.
+
+        Without validation cases every score is nan, and the newest weights count.
+        """
+        self.score = score
+        past = score if math.isnan(self.smoothed) else self.smoothed
+        self.smoothed = past + (1 - SMOOTHING) * (score - past)
+        if math.isnan(score) or math.isnan(self.best) or self.smoothed > self.best:
+            self.best, self.best_epoch, self.best_score = self.smoothed, epoch, score
+            return not self.keeps_last
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        names = ("score", "smoothed", "best", "best_score", "best_epoch")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; raises KeyError where it is not whole."""
+        for name in self.state():
+            setattr(self, name, state[name])

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unpaired.config import Config
-from unpaired.engine import finish, start
-from unpaired.engine.device import find_device
-from unpaired.engine.distributed import Group, process_group
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import Progress, load_setup, make_setup
-from unpaired.engine.signals import Stop, stop_signals
-from unpaired.engine.trainer import Trainer
 from unpaired.errors import Interrupted
+from unpaired.run import RunFolder
+from unpaired.training import start
+from unpaired.training import start as finish
+from unpaired.training.distributed import Group, Stop, process_group, stop_signals
+from unpaired.training.optim import find_device
+from unpaired.training.setup import Progress, load_setup, make_setup
+from unpaired.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """What a training will need, said before it starts: parameters, memory, time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import psutil
 import torch
 from torch import Tensor, nn
 
-from unpaired.build import build_joint, build_objective, input_shapes
+from unpaired.build import build_joint, build_objective, crop_rule, input_shapes, size_step
 from unpaired.config import Config
-from unpaired.data.plan import Plan
-from unpaired.engine.device import autocast, autocast_dtype, find_device
-from unpaired.engine.finish import parameter_counts
+from unpaired.config.schema import ModalityConfig
+from unpaired.data.plan import Plan, make_plan
+from unpaired.datasets.dataset import Dataset
+from unpaired.training.optim import autocast, autocast_dtype, find_device
+from unpaired.training.start import parameter_counts
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
 """Per parameter: weight, gradient, and the optimiser's moments, in float32."""
@@ -87,3 +90,33 @@ def _available(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
+
+
+# What a training on data sets would need, before anything is prepared.
+
+
+def training_needs(
+    config: Config, datasets: Mapping[str, Dataset], bad: Mapping[str, set[str]]
+) -> tuple[Plan, Forecast]:
+    """The plan's grid and patch, and what a step on it takes.
+
+    The intensities are not read again: the plan's windows are not those of a training.
+
+    Args:
+        bad: case ids that cannot be read, by modality.
+
+    Raises:
+        DataError: no case is left, or no class is shared.
+        UsageError: the configuration does not fit the data.
+    """
+    good = {
+        modality: replace(
+            dataset,
+            cases=tuple(c for c in dataset.cases if c.label and c.id not in bad.get(modality, ())),
+        )
+        for modality, dataset in datasets.items()
+    }
+    quick = {modality: ModalityConfig(clip="percentile") for modality in good}
+    step = size_step(config, config.data.dims)
+    plan = make_plan(good, config.data, quick, step, crop=crop_rule(config))
+    return plan, forecast(config, plan)
