@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Preset, parse_data
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json, say_table
+from unpaired.cli.output import Progress, note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import say
+from unpaired.cli.output import Progress, duration, say
 from unpaired.errors import DataError
 
 NAME = "demo"

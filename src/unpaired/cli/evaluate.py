@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json
+from unpaired.cli.output import Progress, note, say, say_json
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import typer
 
 from unpaired.cli.options import NAME as MODALITY_NAME
 from unpaired.cli.options import Json
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json, say_table
+from unpaired.cli.output import Progress, note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:

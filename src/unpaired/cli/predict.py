@@ -14,8 +14,7 @@ from unpaired.cli.options import (
     ResampleSlices,
     Series,
 )
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json
+from unpaired.cli.output import Progress, note, say, say_json
 from unpaired.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import say, say_json, say_plan
+from unpaired.cli.output import Progress, say, say_json, say_plan
 
 NAME = "prepare"
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import memory, note, say, say_plan, say_table
+from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
