@@ -1,5 +1,7 @@
 """Layers of settings (preset, file, overrides) -> one checked configuration."""
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -8,10 +10,54 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unpaired.config.explain import explain, near
-from unpaired.config.overrides import parse_override
+from unpaired.config.explain import explain, leaves, near
 from unpaired.config.schema import Config
 from unpaired.errors import UsageError
+
+# `key=value` on the command line -> a nested table.
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`train.steps=100` -> {"train": {"steps": 100}}.
+
+    The value is TOML (`1e-3`, `true`, `[128, 128]`, `"text"`), or else plain text as it stands.
+    A field's name alone will do where one section has it: `steps=100`.
+
+    Raises:
+        UsageError: no `=`, an empty key, a name that no section or several sections have.
+    """
+    key, found, value = text.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not found or not all(path):
+        raise UsageError(f"{text!r} is not key=value. Write, for example, train.steps=100.")
+    if len(path) == 1:
+        path = _full(path[0])
+    table: Any = _value(value.strip())
+    for part in reversed(path):
+        table = {part: table}
+    return table
+
+
+def _full(name: str) -> list[str]:
+    """The section of a field named alone."""
+    matches = [full for full in leaves() if full.split(".")[1] == name]
+    if len(matches) == 1:
+        return matches[0].split(".")
+    if matches:
+        raise UsageError(f"{name} is in several sections; write one of {', '.join(matches)}.")
+    if name in Config.model_fields:
+        return [name]
+    known = {full.split(".")[1]: full for full in leaves()}
+    raise UsageError(f"there is no key {name!r}.{near(name, known)}")
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if list(parsed) == ["value"] else text
+
 
 Table = dict[str, Any]
 NETWORK = {"name": "consistency", "backbone": "swin_unet"}
@@ -118,3 +164,48 @@ def _endless(value: Any, key: str = "") -> str | None:
     else:
         items = [(key, one) for one in value] if isinstance(value, list | tuple) else []
     return next((found for name, one in items if (found := _endless(one, name)) is not None), None)
+
+
+# A configuration as TOML text. The standard library reads TOML but does not write it.
+
+
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration, defaults included; reading it back gives an equal one."""
+    tables: list[str] = []
+    for name, values in config.model_dump().items():
+        if name == "modalities":
+            tables += [_table(f"modalities.{_key(m)}", table) for m, table in values.items()]
+        else:
+            tables.append(_table(name, values))
+    return "\n".join(tables)
+
+
+def _table(name: str, values: Mapping[str, Any]) -> str:
+    body = [f"{_key(key)} = {_toml_value(value)}\n" for key, value in values.items()]
+    return f"[{name}]\n" + "".join(body)
+
+
+def _key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else _string(key)
+
+
+def _string(text: str) -> str:
+    """JSON's escapes are TOML's, but for the delete character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    return repr(value)

@@ -9,7 +9,7 @@ from typing import Any
 from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
-from unpaired.config.overrides import parse_override
+from unpaired.config.load import parse_override
 from unpaired.data.cache import open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.split import Split
