@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from data.bad_inputs import Bad, Made
 from unpaired.checks.check import Examined, Finding, examine_path, examine_roots
-from unpaired.data.paths import shown
+from unpaired.files import shown
 
 
 @contextmanager

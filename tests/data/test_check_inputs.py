@@ -6,7 +6,7 @@ import pytest
 
 from data.bad_inputs import INPUTS, Bad
 from data.said import look
-from unpaired.data.paths import shown
+from unpaired.files import shown
 
 
 def snapshot(root: Path):

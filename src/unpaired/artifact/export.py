@@ -30,9 +30,8 @@ from unpaired.artifact.onnx import OPSET, load_onnx, need, write_onnx
 from unpaired.artifact.parity import Parity, ParityError, Reloaded, check_parity
 from unpaired.artifact.preprocessing import write_preprocessing
 from unpaired.artifact.safetensors import WEIGHTS, load_model, save_model
-from unpaired.data.paths import shown
 from unpaired.errors import UsageError
-from unpaired.files import write_json, write_text
+from unpaired.files import shown, write_json, write_text
 
 # One writer a format: it writes a network into a folder and says how to read it back.
 

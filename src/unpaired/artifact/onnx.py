@@ -16,9 +16,9 @@ from unpaired.artifact.model import ONNX
 from unpaired.artifact.preprocessing import read_preprocessing
 from unpaired.backbones.base import Decoded
 from unpaired.config import Config
-from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.models.folded import Folded
 
 OPSET = 20

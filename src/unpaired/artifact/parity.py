@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unpaired.artifact.model import Subject
 from unpaired.data.cache import open_prepared
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UnpairedError
 from unpaired.evaluation.run import read_recorded
+from unpaired.files import shown
 from unpaired.inference.inferer import context_stack
 from unpaired.run import RunFolder
 from unpaired.training.validate import Intensities

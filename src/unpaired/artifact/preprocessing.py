@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from unpaired.artifact.graph import AXES, Sizes
 from unpaired.artifact.model import PREPROCESSING, Subject
 from unpaired.config import Config
-from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError
-from unpaired.files import read_json, write_json
+from unpaired.files import read_json, shown, write_json
 
 FORMAT, SCHEMA = "unpaired-preprocessing", 1
 

@@ -25,10 +25,9 @@ import unpaired
 from unpaired.backbones import Backbone
 from unpaired.build import build_backbone, build_segmenter, check_modality_names
 from unpaired.config import Config
-from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic, read_json, write_text
+from unpaired.files import atomic, read_json, shown, write_text
 from unpaired.models.folded import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 

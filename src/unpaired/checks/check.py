@@ -14,10 +14,10 @@ from unpaired.checks.finding import Finding, Remark, Severity, worst_first
 from unpaired.checks.intensity import copies
 from unpaired.checks.labels import coverage
 from unpaired.checks.layout import opened
-from unpaired.data.paths import shown
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, ResourceError
+from unpaired.files import shown
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Dataset, canonical_name, class_names
 from unpaired.errors import DataError
+from unpaired.files import shown
 
 # What the comparison between scans needs to know of one of them.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError, UnpairedError
+from unpaired.files import shown
 from unpaired.io.volume import Volume
 
 Severity = Literal["error", "warning", "note"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from unpaired.checks.cohort import Facts
 from unpaired.checks.finding import Finding, Remark
-from unpaired.data.paths import shown
+from unpaired.files import shown
 from unpaired.io.volume import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20

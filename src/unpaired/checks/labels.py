@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 from unpaired.checks.cohort import Facts, Touch
 from unpaired.checks.finding import Finding, Index, Remark, Severity, plural
 from unpaired.checks.intensity import first_at
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Dataset
+from unpaired.files import shown
 from unpaired.io.volume import Volume, canonical_orientation
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.

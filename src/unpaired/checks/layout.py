@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.checks.finding import Finding, Remark, from_error, some
-from unpaired.data.paths import shown
 from unpaired.datasets import manifest, nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import (
@@ -22,6 +21,7 @@ from unpaired.datasets.manifest import Row, is_image, place, read_rows
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
+from unpaired.files import shown
 
 # A manifest line by line: what is wrong with a line is listed, the other lines are cases.
 

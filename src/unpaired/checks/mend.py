@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 
 from unpaired import files
-from unpaired.data.paths import read_bytes, shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.files import read_bytes, shown
 from unpaired.io import inflate
 from unpaired.io.volume import SAME_GRID_MM, check_affine, corner_offset
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from unpaired.checks.cohort import Facts
 from unpaired.checks.finding import Finding, Remark, Severity, from_error, some
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds
 from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
-from unpaired.files import read_json
+from unpaired.files import read_json, shown
 
 Key = tuple[str, str]
 _WORST: Mapping[str, Severity] = {"train": "error", "val": "warning", "test": "warning"}

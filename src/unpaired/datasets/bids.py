@@ -9,7 +9,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.decathlon import set_key
 from unpaired.datasets.importing.found import FoundSet, Options, Source
@@ -17,6 +16,7 @@ from unpaired.datasets.importing.locate import first, listed, need, without_endi
 from unpaired.datasets.manifest import as_found
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 
 COMMON = {
     "background": 0, "gray matter": 1, "white matter": 2, "cerebrospinal fluid": 3, "bone": 4,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.datasets.importing.found import (
     Found,
     FoundSet,
@@ -22,6 +21,7 @@ from unpaired.datasets.importing.found import (
 )
 from unpaired.datasets.importing.locate import folders, listed, natural
 from unpaired.errors import DataError
+from unpaired.files import shown
 from unpaired.io.dicom.headers import frames_of
 from unpaired.io.dicom.pixels import read_planes
 from unpaired.io.dicom.scan import DicomSource, list_series

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import BACKGROUND, canonical_name
 from unpaired.errors import DataError
-from unpaired.files import read_json
+from unpaired.files import read_json, shown
 
 LABEL_LIMIT = 65535
 IGNORE = "ignore"

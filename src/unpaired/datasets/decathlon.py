@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.paths import is_file, shown
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
 from unpaired.datasets.importing.found import (
@@ -23,6 +22,7 @@ from unpaired.datasets.importing.found import (
 from unpaired.datasets.importing.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
+from unpaired.files import is_file, shown
 
 _ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'

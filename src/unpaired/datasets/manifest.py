@@ -9,7 +9,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset, did_you_mean
 from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
 from unpaired.datasets.importing.found import (
@@ -24,6 +23,7 @@ from unpaired.datasets.importing.found import (
 from unpaired.datasets.importing.locate import listed
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
+from unpaired.files import shown
 from unpaired.io.read import is_series_folder
 
 COLUMNS = ("case", "image", "label", "modality", "patient", "split")

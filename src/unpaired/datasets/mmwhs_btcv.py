@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.datasets.importing.found import Found, FoundSet, ImageFile, LabelFile, Options, Source
 from unpaired.datasets.importing.locate import (
     first,
@@ -18,6 +17,7 @@ from unpaired.datasets.importing.locate import (
     without_ending,
 )
 from unpaired.errors import DataError
+from unpaired.files import shown
 
 MMWHS_LABELS = {
     "background": 0,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset, did_you_mean
 from unpaired.datasets.dataset_json import (
     channels_of,
@@ -20,6 +19,7 @@ from unpaired.datasets.dataset_json import (
     read_about,
 )
 from unpaired.errors import DataError
+from unpaired.files import shown
 from unpaired.io.read import ENDINGS, is_series_folder
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {

@@ -6,7 +6,6 @@ Read from nnU-Net's region_based_training.md and ignore_label.md.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.datasets import decathlon, nnunet
 from unpaired.datasets.dataset_json import read_about, without_regions
 from unpaired.datasets.decathlon import set_key
@@ -14,6 +13,7 @@ from unpaired.datasets.importing.found import FoundSet, Label, LabelFile, Option
 from unpaired.datasets.importing.locate import first, need
 from unpaired.datasets.manifest import as_found
 from unpaired.errors import DataError
+from unpaired.files import shown
 from unpaired.io.volume import Volume
 
 _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"

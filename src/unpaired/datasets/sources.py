@@ -6,7 +6,6 @@ Official archives in other layouts are imported first; those are registered in `
 from collections.abc import Callable
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.datasets import (
     amos_total,
     bids,
@@ -20,6 +19,7 @@ from unpaired.datasets import (
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.importing.found import Source
 from unpaired.errors import DataError
+from unpaired.files import shown
 
 SOURCES: dict[str, Callable[[str, Path], Dataset]] = {
     "manifest": manifest.open_manifest,

@@ -14,7 +14,6 @@ from unpaired.artifact.model import Member, load_member
 from unpaired.artifact.safetensors import load_model
 from unpaired.config import config_from_toml
 from unpaired.data.cache import PreparedCase, open_prepared
-from unpaired.data.paths import shown
 from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
@@ -28,7 +27,7 @@ from unpaired.evaluation.tables import (
     summarise,
     write_evaluation,
 )
-from unpaired.files import read_json, write_json
+from unpaired.files import read_json, shown, write_json
 from unpaired.inference.folder import predict_cases
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import (

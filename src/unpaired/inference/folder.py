@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.inference.images import files_in, group_channels, newest_change
 from unpaired.inference.inferer import OutOfMemoryError
 from unpaired.inference.label_files import write_label_files

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.io.dicom import holds_dicom
 from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
 from unpaired.io.volume import Volume, check_affine

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from unpaired.data.paths import shown
 from unpaired.errors import ResourceError
+from unpaired.files import shown
 from unpaired.inference.located import Located
 from unpaired.inference.tiling import Corner, Ring, Tiling, make_tiling
 from unpaired.io.resample import neighbours

@@ -9,9 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import UsageError
-from unpaired.files import atomic, write_json, write_text
+from unpaired.files import atomic, shown, write_json, write_text
 from unpaired.io.volume import Volume
 
 

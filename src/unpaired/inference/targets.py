@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.errors import UsageError
+from unpaired.files import shown
 from unpaired.inference.images import case_of, case_of_channel
 from unpaired.io.dicom import DicomSource
 from unpaired.io.dicom.library import library

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError
-from unpaired.files import atomic
+from unpaired.files import atomic, shown
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import (
     HEADER_LIMIT,

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 
 from unpaired import files
-from unpaired.data.paths import read_bytes, shown
 from unpaired.errors import DataError, UsageError
+from unpaired.files import read_bytes, shown
 from unpaired.io import inflate, nifti_header
 from unpaired.io.nifti_header import Layout, affine_of
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset

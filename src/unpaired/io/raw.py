@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unpaired.data.paths import is_file, read_bytes, shown
 from unpaired.errors import DataError
+from unpaired.files import is_file, read_bytes, shown
 from unpaired.io import inflate
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
@@ -47,7 +47,7 @@ def own_geometry(like: Volume, form: str) -> Mapping[str, Any] | None:
 
 
 def load(path: Path, max_voxels: int = MAX_VOXELS) -> bytes:
-    """The file's bytes, not empty; see `unpaired.data.paths.read_bytes`."""
+    """The file's bytes, not empty; see `unpaired.files.read_bytes`."""
     data = read_bytes(path, limit=8 * max_voxels + (1 << 26))
     if not data:
         raise DataError(f"{shown(path)} is empty; copy it again.")

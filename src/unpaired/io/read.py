@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.data.paths import shown
+from unpaired.files import shown
 from unpaired.io import inflate
 from unpaired.io.dicom.headers import HEAD_BYTES, looks_like_dicom
 from unpaired.io.dicom.scan import holds_dicom, is_named_dicom, read_series

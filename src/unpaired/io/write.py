@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import UsageError
+from unpaired.files import shown
 from unpaired.io.dicom.codes import SegmentCode
 from unpaired.io.dicom.segmentation import read_mark as _segmentation_mark
 from unpaired.io.dicom.segmentation import write_segmentation

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from unpaired.checks.check import Finding
 from unpaired.checks.intensity import looks_hounsfield, sample
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import Case, Dataset, canonical_name
 from unpaired.errors import UnpairedError
+from unpaired.files import shown
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
 from unpaired.report.figures import to_png

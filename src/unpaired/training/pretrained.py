@@ -18,9 +18,9 @@ from unpaired.backbones.transfer.layouts import KNOWN
 from unpaired.backbones.transfer.match import AVERAGED, FILLED, INTERPOLATED, RANDOM
 from unpaired.build import build_segmenter
 from unpaired.config import Config
-from unpaired.data.paths import shown
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.models import Segmenter
 
 # Weights from a file of somebody else's: safetensors, or a torch file that needs no code.

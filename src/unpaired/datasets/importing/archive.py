@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unpaired.data.paths import shown
 from unpaired.datasets.nnunet import need_folder
 from unpaired.errors import DataError, ResourceError
+from unpaired.files import shown
 
 MAX_BYTES = 512 * 2**30
 """No archive unpacks to more than this: the largest known ones have a tenth of it."""

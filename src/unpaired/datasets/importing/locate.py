@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
+from unpaired.files import shown
 
 DEPTH = 4
 LIMIT = 20_000  # folders looked into; official archives have far fewer above the layout's root

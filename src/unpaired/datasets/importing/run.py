@@ -10,7 +10,6 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import did_you_mean
 from unpaired.datasets.importing import folder as target
 from unpaired.datasets.importing.archive import opened
@@ -21,7 +20,7 @@ from unpaired.datasets.importing.write import stage_case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json
+from unpaired.files import read_json, shown
 
 # What an import did; and whether an earlier call has imported just this archive and all of it is
 # still whole: then it need not be unpacked again.

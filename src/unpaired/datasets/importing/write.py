@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from unpaired.checks.case import wrong_sides
-from unpaired.data.paths import shown
 from unpaired.datasets.importing.found import Found
 from unpaired.errors import DataError, ResourceError
+from unpaired.files import shown
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 

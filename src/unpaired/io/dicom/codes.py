@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpaired.data.paths import shown
 from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json
+from unpaired.files import read_json, shown
 
 
 class Code(NamedTuple):

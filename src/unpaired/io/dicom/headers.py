@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError
+from unpaired.files import shown
 from unpaired.io.dicom.library import damage_named, library, read_dataset
 
 HEAD_BYTES = 2048

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UnpairedError, UsageError
+from unpaired.files import shown
 
 _ASKED = 1 << 16
 _REASON = 200

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.io.dicom.headers import Frame
 from unpaired.io.dicom.library import damage_named, library, read_dataset
 from unpaired.io.inflate import MAX_RATIO

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
 from unpaired.io.dicom.headers import (
     HEAD_BYTES,
     Frame,

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from unpaired import __version__
-from unpaired.data.paths import shown
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic
+from unpaired.files import atomic, shown
 from unpaired.io.dicom.codes import Code, SegmentCode, code_of
 from unpaired.io.dicom.library import Bounded, damage_named, library
 from unpaired.io.dicom.scan import DicomSource
