@@ -25,7 +25,7 @@ from unpaired.files import read_json, shown
 from unpaired.inference.inferer import Network, mean_probabilities, mirrored
 from unpaired.inference.located import Located
 from unpaired.models import Segmenter, fold
-from unpaired.models.folded import Folded
+from unpaired.models.fold import Folded
 
 # Names of what an export holds, and folders that appear under their name only when whole.
 

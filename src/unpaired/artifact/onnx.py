@@ -19,7 +19,7 @@ from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown
-from unpaired.models.folded import Folded
+from unpaired.models.fold import Folded
 
 OPSET = 20
 _LARGEST_FILE = 2**31 - 2**24

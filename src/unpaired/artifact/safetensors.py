@@ -28,7 +28,7 @@ from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, shown, write_text
-from unpaired.models.folded import Folded
+from unpaired.models.fold import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 
 # Room for the tensors of a folded network: the plain backbone of one modality.
