@@ -144,7 +144,7 @@ def reachable(start: str) -> set[str]:
 def test_what_is_kept_never_imports_what_is_dropped() -> None:
     found = reachable("unpaired.models.segmenter")
     assert "unpaired.models.semantics" not in found
-    assert "unpaired.nn.eam" not in found
+    assert "unpaired.nn.external_attention" not in found
     assert "unpaired.nn.block" in found  # the walk does walk
 
 

@@ -14,8 +14,7 @@ from unpaired.backbones.nnformer import NNFormer
 from unpaired.backbones.swin_unet import SwinUnet
 from unpaired.backbones.transfer.layouts import KNOWN, Source
 from unpaired.errors import UsageError
-from unpaired.nn.attention import Windows
-from unpaired.nn.windows import colliding_index, relative_index
+from unpaired.nn.attention import Windows, colliding_index, relative_index
 
 # Bias tables of window attention: to another window, and out of the original's collisions.
 
