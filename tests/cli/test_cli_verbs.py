@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from toy_data import VALUES, write_settings
 
-from engine.toy import write_toy
+from toy import write_toy
 from unpaired import Predictor, phantom
 from unpaired.cli.app import run
 from unpaired.data.plan import Plan

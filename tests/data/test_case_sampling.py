@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.small_cases import write_small
+from small_cases import write_small
 from unpaired.data.cache import PreparedCase
 from unpaired.data.case_sampling import CaseSampler, CentredCrop, WholeView
 from unpaired.data.coarse import coarse_image, coarse_marks

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import body, plan, straight, write_set
 
+from small_sets import body, plan, straight, write_set
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
 from unpaired.data.plan import Clip
 from unpaired.data.prepare import open_prepared, prepare

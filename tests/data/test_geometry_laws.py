@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.small_sets import plan
+from small_sets import plan
 from unpaired.data.plan import Clip
 from unpaired.data.preprocess import preprocess, restore_labels
 from unpaired.io.resample import resample_argmax, resample_image, resample_label

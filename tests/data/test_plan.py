@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
 from nifti_files import dataset
 from small_sets import LABELS, body, straight, write_set
-
 from unpaired.config import DataConfig, ModalityConfig
 from unpaired.data.plan import Clip, Plan, make_plan
 from unpaired.data.plan_facts import read_geometry

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.small_sets import straight
+from small_sets import straight
 from unpaired.config import DataConfig
 from unpaired.data.plan import CropRule, make_plan
 from unpaired.datasets.dataset import Case, Dataset

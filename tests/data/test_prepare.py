@@ -11,9 +11,9 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nifti_files import save
 from small_sets import body, plan, straight, write_set
-
 from unpaired.data import prepare as module
 from unpaired.data.cache import class_slices, quantise
 from unpaired.data.prepare import open_prepared, prepare, preprocess, restore_labels

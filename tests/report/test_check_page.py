@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_inputs import (
+from bad_inputs import (
     GRID,
     cases,
     ct,
@@ -20,7 +20,7 @@ from data.bad_inputs import (
     scan,
     split_file,
 )
-from data.nifti_files import save
+from nifti_files import save
 from unpaired.checks.check import Finding, examine_roots
 from unpaired.report.check_page import write_check_page
 from unpaired.report.figures import class_colours

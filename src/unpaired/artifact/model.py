@@ -19,13 +19,13 @@ from unpaired.build import input_channels
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
-from unpaired.datasets.dataset import did_you_mean
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, shown
 from unpaired.inference.inferer import Network, mean_probabilities, mirrored
 from unpaired.inference.located import Located
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
+from unpaired.names import did_you_mean
 
 # Names of what an export holds, and folders that appear under their name only when whole.
 

@@ -378,9 +378,9 @@ class MonaiUNETR(Foreign):
 #
 # Options are named as MONAI names them. Importing monai takes seconds, so only a constructor does.
 # The scales are the outputs of the coarsest decoder stages, three at most (`eam_scales`); the
-# encoder that is private in V1 is everything before the decoder. V3 multiplies both branches of every
-# transformer block, the last convolution of SegResNet's pre-activation blocks, and the last norm of
-# every other convolutional block; one without a shortcut is scaled as a whole.
+# encoder that is private in V1 is everything before the decoder. V3 multiplies both branches of
+# every transformer block, the last convolution of SegResNet's pre-activation blocks, and the last
+# norm of every other convolutional block; one without a shortcut is scaled as a whole.
 
 
 __all__ = ["MonaiDynUNet", "MonaiSegResNet", "MonaiSwinUNETR", "MonaiUNETR"]

@@ -13,9 +13,10 @@ from unpaired.checks import labels as body
 from unpaired.checks.cohort import Facts
 from unpaired.checks.finding import Finding, Remark, read
 from unpaired.checks.intensity import count_values, digest
-from unpaired.datasets.dataset import Case, Dataset, canonical_name
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, canonical_orientation, same_grid
+from unpaired.names import canonical_name
 
 # Where the voxels lie: channels and label on one grid, voxels of a usual shape.
 

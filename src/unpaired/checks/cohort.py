@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
-from unpaired.datasets.dataset import Dataset, canonical_name, class_names
+from unpaired.datasets.dataset import Dataset, class_names
 from unpaired.errors import DataError
 from unpaired.files import shown
+from unpaired.names import canonical_name
 
 # What the comparison between scans needs to know of one of them.
 

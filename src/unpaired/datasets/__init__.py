@@ -1,1 +1,1 @@
-"""datasets"""
+"""Data sets on disk: their layouts, splits, and the import of public archives."""

@@ -7,7 +7,6 @@ import csv
 import re
 from pathlib import Path
 
-from unpaired.datasets.dataset import did_you_mean
 from unpaired.datasets.dataset_json import labels_of, read_about
 from unpaired.datasets.importing.found import (
     Found,
@@ -30,6 +29,7 @@ from unpaired.datasets.importing.locate import (
 )
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown
+from unpaired.names import did_you_mean
 
 LAST_CT = 500
 NAMES = (

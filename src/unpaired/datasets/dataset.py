@@ -1,14 +1,14 @@
 """A data set of one modality, whatever its layout, and the classes several share."""
 
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unpaired.errors import DataError
 from unpaired.io.read import files_of
+from unpaired.names import canonical_name, closest, did_you_mean
 
 BACKGROUND = "background"
 
@@ -49,11 +49,6 @@ class Dataset:
     channel_names: tuple[str, ...]
     labels: dict[str, int]
     cases: tuple[Case, ...]
-
-
-def canonical_name(name: str) -> str:
-    """The form in which class names are compared: case, `_` and `-` do not matter."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def class_names(
@@ -102,12 +97,6 @@ def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
     return {0: 0, **table}
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"`, or nothing if no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
-
-
 def _none_shared(datasets: Mapping[str, Dataset]) -> str:
     foreground = {
         modality: [name for name, value in dataset.labels.items() if value != 0]
@@ -118,9 +107,8 @@ def _none_shared(datasets: Mapping[str, Dataset]) -> str:
     (_, first), *others = foreground.items()
     for modality, names in others:
         for name in names:
-            close = difflib.get_close_matches(name, first, n=1, cutoff=0.6)
-            if close:
-                pairs.append(f"{modality}'s {name!r} and {close[0]!r}")
+            if close := closest(name, first):
+                pairs.append(f"{modality}'s {name!r} and {close!r}")
     hint = f" Did you mean the same by {' and by '.join(pairs)}?" if pairs else ""
     return (
         f"the data sets share no class name ({lists}).{hint} "

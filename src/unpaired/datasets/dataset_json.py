@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import BACKGROUND, canonical_name
+from unpaired.datasets.dataset import BACKGROUND
 from unpaired.errors import DataError
 from unpaired.files import read_json, shown
+from unpaired.names import canonical_name
 
 LABEL_LIMIT = 65535
 IGNORE = "ignore"

@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset, did_you_mean
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
 from unpaired.datasets.importing.found import (
     Found,
@@ -25,6 +25,7 @@ from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 from unpaired.files import shown
 from unpaired.io.read import is_series_folder
+from unpaired.names import did_you_mean
 
 COLUMNS = ("case", "image", "label", "modality", "patient", "split")
 _NEEDED = ("case", "image", "modality")

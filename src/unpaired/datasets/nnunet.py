@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset, did_you_mean
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import (
     channels_of,
     check_ending,
@@ -21,6 +21,7 @@ from unpaired.datasets.dataset_json import (
 from unpaired.errors import DataError
 from unpaired.files import shown
 from unpaired.io.read import ENDINGS, is_series_folder
+from unpaired.names import did_you_mean
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)

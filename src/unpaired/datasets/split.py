@@ -1,6 +1,5 @@
 """Training, validation and test parts by patient: random, in folds, few-shot, or from a file."""
 
-import difflib
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from unpaired.config import DataConfig
-from unpaired.datasets.dataset import Case, did_you_mean
+from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Cases, HasPatient, Ids, Split, read_splits, write_splits
 from unpaired.errors import DataError, UsageError
+from unpaired.names import closest, did_you_mean
 
 __all__ = [
     "Split",
@@ -286,11 +286,10 @@ def check_modalities(configured: Collection[str], data: Collection[str]) -> None
     folded = {name.casefold(): name for name in data}
     unused = sorted(set(configured) - set(data))
     for name in unused:
-        close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-        if close:
+        if close := closest(name.casefold(), folded):
             raise UsageError(
                 f"modalities.{name} is configured, but the data are {', '.join(data)}. "
-                f"Did you mean modalities.{folded[close[0]]}?"
+                f"Did you mean modalities.{folded[close]}?"
             )
     bare = [name for name in data if name not in configured]
     if unused and bare and len(data) > 1:

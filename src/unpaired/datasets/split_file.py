@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from unpaired import files
-from unpaired.datasets.dataset import did_you_mean
 from unpaired.errors import DataError
+from unpaired.names import did_you_mean
 
 PARTS = ("train", "val", "test")
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

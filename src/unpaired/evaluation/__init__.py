@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Scores of predictions, their tables, and the evaluation of a run."""

@@ -9,12 +9,13 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from unpaired.data.preprocess import to_classes
-from unpaired.datasets.dataset import BACKGROUND, Dataset, canonical_name, did_you_mean, value_table
+from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
 from unpaired.errors import DataError, ResourceError
 from unpaired.files import read_json, shown
 from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
+from unpaired.names import canonical_name, did_you_mean
 
 Tolerance = float | int | Mapping[str, float]
 Progress = Callable[[int, int, str], None]

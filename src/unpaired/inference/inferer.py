@@ -277,8 +277,8 @@ def told_for(grid: Volume) -> Iterator[None]:
 # From scores on the prepared grid to labels on the image's own grid, one slice at a time.
 #
 # The interpolation is linear and separable (`unpaired.io.resample`), so a native slice needs only
-# the two prepared slices that it lies between: neither all slices nor all classes of a native volume
-# are ever held, however long the scan is.
+# the two prepared slices that it lies between: neither all slices nor all classes of a native
+# volume are ever held, however long the scan is.
 
 
 Runs = Iterable[tuple[int, Float[Tensor, "n Z h w"]]]

@@ -1,1 +1,1 @@
-"""io"""
+"""Scans as files: NIfTI, NRRD, MetaImage, MGH and DICOM, and exact resampling."""

@@ -52,7 +52,7 @@ def read_image(
 
 
 def read_label_image(path: Path) -> Volume:
-    """Read a label of any format; see `unpaired.data.volume.read_label`."""
+    """Read a label of any format; see `unpaired.io.nifti.read_label`."""
     return as_label(read_image(path), shown(path))
 
 

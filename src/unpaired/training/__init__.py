@@ -1,1 +1,1 @@
-"""training"""
+"""The training loop and what it stands on."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.files import shown
+from unpaired.names import canonical_name
 
 DEPTH = 4
 LIMIT = 20_000  # folders looked into; official archives have far fewer above the layout's root

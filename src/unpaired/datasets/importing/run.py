@@ -10,7 +10,6 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from unpaired.datasets.dataset import did_you_mean
 from unpaired.datasets.importing import folder as target
 from unpaired.datasets.importing.archive import opened
 from unpaired.datasets.importing.folder import RECORD, SPLITS, still_whole
@@ -21,6 +20,7 @@ from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, shown
+from unpaired.names import did_you_mean
 
 # What an import did; and whether an earlier call has imported just this archive and all of it is
 # still whole: then it need not be unpacked again.

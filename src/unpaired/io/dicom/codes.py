@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, shown
+from unpaired.names import canonical_name
 
 
 class Code(NamedTuple):
