@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datasets.abdomen import MIDDLE, grid, image, organs
-from unpaired.checks.case import wrong_sides
+from unpaired.datasets.sides import wrong_sides
 from unpaired.io.volume import Volume
 
 VALUES = {"liver": 1, "spleen": 2, "right kidney": 3, "left kidney": 4}

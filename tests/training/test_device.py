@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from unpaired.device import find_device
 from unpaired.errors import ResourceError, UsageError
-from unpaired.training.optim import find_device
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.split import Split, read_splits
+from unpaired.device import autocast_dtype, find_device
 from unpaired.errors import DataError
 from unpaired.evaluation.prior import location_floor
 from unpaired.evaluation.tables import (
@@ -44,7 +45,6 @@ from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.models import fold
 from unpaired.run import RunFolder
-from unpaired.training.optim import autocast_dtype, find_device
 from unpaired.training.validate import Intensities
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unpaired.artifact.model import Member, load_members
 from unpaired.data.preprocess import PreparedImage, preprocess, slices
+from unpaired.device import Precision, autocast_dtype, find_device
 from unpaired.errors import UsageError
 from unpaired.inference.images import Image, grid_of, told_otherwise, volumes_of
 from unpaired.inference.inferer import (
@@ -38,7 +39,6 @@ from unpaired.io.volume import Volume
 from unpaired.io.write import Names, Writing, write_labels
 from unpaired.metrics import keep_largest
 from unpaired.names import did_you_mean
-from unpaired.training.optim import Precision, autocast_dtype, find_device
 
 # One network, or the mean of several, from volumes to labels on their own grid.
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unpaired.config import Config
+from unpaired.device import find_device
 from unpaired.errors import Interrupted
 from unpaired.run import RunFolder
 from unpaired.training import start
 from unpaired.training import start as finish
 from unpaired.training.distributed import Group, Stop, process_group, stop_signals
-from unpaired.training.optim import find_device
 from unpaired.training.setup import Progress, load_setup, make_setup
 from unpaired.training.trainer import Trainer
 

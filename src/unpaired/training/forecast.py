@@ -13,7 +13,7 @@ from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
 from unpaired.data.plan import Plan, make_plan
 from unpaired.datasets.dataset import Dataset
-from unpaired.training.optim import autocast, autocast_dtype, find_device
+from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.training.start import parameter_counts
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}

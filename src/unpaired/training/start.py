@@ -14,12 +14,12 @@ from unpaired.build import build_joint
 from unpaired.config import Config, TrainConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import PatchSampler
+from unpaired.device import find_device
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, write_json
 from unpaired.models import Joint, gains_form
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
-from unpaired.training.optim import find_device
 from unpaired.training.pretrained import fill, read_pretrained
 from unpaired.training.setup import Setup
 

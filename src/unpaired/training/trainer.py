@@ -18,6 +18,7 @@ from unpaired.config import Config
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch
+from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.errors import DataError, Interrupted
 from unpaired.files import atomic
 from unpaired.losses import Terms
@@ -28,13 +29,7 @@ from unpaired.training import start as finish
 from unpaired.training.checkpoint import Choice, load_checkpoint, save_checkpoint
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.log import RunLog, read_log, write_metrics
-from unpaired.training.optim import (
-    autocast,
-    autocast_dtype,
-    build_optimizer,
-    find_device,
-    learning_rate,
-)
+from unpaired.training.optim import build_optimizer, learning_rate
 from unpaired.training.setup import Progress, Setup
 from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.checks.case import wrong_sides
 from unpaired.datasets.importing.found import Found
+from unpaired.datasets.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
 from unpaired.files import shown
 from unpaired.io.nifti import write_volume
