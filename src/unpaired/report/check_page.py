@@ -10,16 +10,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.data.check import Examined, Facts, Finding
-from unpaired.data.checks.coverage import table as coverage_table
-from unpaired.data.checks.intensity import looks_hounsfield, sample
-from unpaired.data.dataset import Case, Dataset, canonical_name
-from unpaired.data.geometry import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
-from unpaired.data.paths import shown
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.split_file import PARTS
+from unpaired.checks.check import Examined, Facts, Finding
+from unpaired.checks.intensity import looks_hounsfield, sample
+from unpaired.checks.labels import table as coverage_table
+from unpaired.datasets.dataset import Case, Dataset, canonical_name
+from unpaired.datasets.split_file import PARTS
 from unpaired.errors import UnpairedError
-from unpaired.files import write_text
+from unpaired.files import shown, write_text
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
 from unpaired.report.figures import Picture, class_colours, to_png
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import PLANES, paint

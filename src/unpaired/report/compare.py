@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from unpaired.engine.evaluation_files import METRICS, value_of
 from unpaired.errors import DataError, UsageError
+from unpaired.evaluation.tables import METRICS, value_of
 from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.report.compare_fair import differing, unit_of, warnings_of
 from unpaired.report.compare_sides import Pair, Side, check_alike, mean_of, pair_runs, scores_of

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.engine.evaluate import METRICS
+from unpaired.evaluation.tables import METRICS
 from unpaired.files import atomic, write_json, write_text
 from unpaired.metrics.effect import Effect
 from unpaired.report.compare import Comparison

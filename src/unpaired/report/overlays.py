@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from unpaired.data.dataset import canonical_name
+from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.files import atomic
 from unpaired.report.figures import DPI, FONT, INK, MUTED, Picture, class_colours, plain, to_png

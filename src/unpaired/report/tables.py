@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, summarise
-from unpaired.engine.evaluation_files import mean_cell, tolerance_text
+from unpaired.evaluation.tables import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.report.figures import class_colours
 from unpaired.report.run import Run
 from unpaired.tables import UNDEFINED, Table, printed
