@@ -44,13 +44,15 @@ def loss_curves(run: Run) -> Picture | None:
     names = list(dict.fromkeys(n for record in run.steps for n in record.get("weighted", {})))
     members = {family: [n for n in names if n.split("/")[0] == family] for family in FAMILIES}
     colours = dict(zip(FAMILIES, SAFE, strict=False))
-    _line(axes, x, [record.get("loss") for record in run.steps], INK, "-", "total", 2.0)
+    total = [record.get("loss") for record in run.steps]
+    _line(axes, x, total, color=INK, label="total", linewidth=2.0)
     for name in names:
         family, _, modality = name.partition("/")
         style = STYLES[members.get(family, [name]).index(name) % len(STYLES)]
         label = f"{NAMES.get(family, family)} {plain(modality)}".strip()
         values = [record.get("weighted", {}).get(name) for record in run.steps]
-        _line(axes, x, values, colours.get(family, MUTED), style, label)
+        colour = colours.get(family, MUTED)
+        _line(axes, x, values, color=colour, linestyle=style, label=label)
     axes.set_yscale("log")
     _finish(axes, "Loss and its weighted terms", "step", "loss (log scale)", 3)
     last = run.steps[-1]
@@ -97,7 +99,7 @@ def consistency_curves(run: Run) -> list[Picture]:
             continue
         figure, axes = new_figure(*SIZE)
         x = np.array([record["step"] for record in run.steps])
-        _line(axes, x, values, colour, "-", label, smooth=name != "gain_distance")
+        _line(axes, x, values, name != "gain_distance", color=colour, label=label)
         ends = [value for value in values if isinstance(value, int | float)]
         axes.set_ylim(0, 1.08 * max(ends) or 1)
         _finish(axes, heading, "step", label, 0)
@@ -110,22 +112,16 @@ def _line(
     axes: Axes,
     x: np.ndarray,
     values: Sequence[float | None],
-    colour: str,
-    style: str,
-    label: str,
-    width: float = 1.6,
     smooth: bool = True,
+    **look: Any,
 ) -> None:
-    """The raw curve faintly, its running mean on top."""
+    """The raw curve faintly, its running mean on top in the given look."""
     y = np.array([np.nan if value is None else float(value) for value in values])
     if smooth and len(y) >= SMOOTH_FROM:
-        axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.25)
+        axes.plot(x, y, color=look["color"], linewidth=0.6, alpha=0.25)
         y = running_mean(y, max(3, len(y) // 25))
     marker = "o" if len(y) < 5 else None  # one point draws no line
-    axes.plot(
-        x, y, color=colour, linewidth=width, linestyle=style, label=label, marker=marker,
-        markersize=3.5,
-    )  # fmt: skip
+    axes.plot(x, y, marker=marker, markersize=3.5, **{"linewidth": 1.6, **look})
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

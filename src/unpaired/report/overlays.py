@@ -220,15 +220,15 @@ def gallery(lines: Sequence[Line]) -> bytes:
     """
     rows = list(dict.fromkeys(row for line in lines for row in line.runs))
     head = ["image", "truth", *rows]
-    slices: list[dict[str, Slice]] = []
-    classes: tuple[str, ...] = ("background",)
-    for line in lines:
-        by_row: dict[str, Slice] = {}
-        for row, root in line.runs.items():
-            run = open_run(root)
-            classes = run.classes
-            by_row[row] = load_slice(run, line.modality, line.case, by_truth=True)
-        slices.append(by_row)
+    runs = {root: open_run(root) for line in lines for root in line.runs.values()}
+    classes = next(iter(runs.values())).classes
+    slices = [
+        {
+            row: load_slice(runs[root], line.modality, line.case, by_truth=True)
+            for row, root in line.runs.items()
+        }
+        for line in lines
+    ]
     tall = []
     for by_row in slices:
         high, wide = next(iter(by_row.values())).size_mm
