@@ -144,23 +144,20 @@ def circles(graph: Graph) -> list[list[str]]:
 def levels(graph: Graph) -> dict[str, int]:
     """0 for a room that imports none, else one more than the highest below it.
 
-    Raises:
-        ValueError: rooms import each other.
+    Rooms that import each other share a level.
     """
+    below = {room: reached(graph, room) for room in graph}
+    truly = {room: {b for b in below[room] if room not in below[b]} for room in graph}
     found: dict[str, int] = {}
-    while len(found) < len(graph):
-        ready = {r: b for r, b in graph.items() if r not in found and b <= found.keys()}
-        if not ready:
-            raise ValueError(f"rooms import each other: {circles(graph)}")
-        found |= {
-            room: 1 + max((found[b] for b in below), default=-1) for room, below in ready.items()
-        }
+    for room in sorted(graph, key=lambda room: len(truly[room])):
+        found[room] = 1 + max((found[b] for b in truly[room]), default=-1)
     return found
 
 
 def direct(graph: Graph) -> dict[str, list[str]]:
     """The arrows that no longer way through other rooms replaces."""
-    far = {room: {name for b in graph[room] for name in reached(graph, b)} for room in graph}
+    below = {room: reached(graph, room) for room in graph}
+    far = {r: {n for b in graph[r] if r not in below[b] for n in below[b]} for r in graph}
     return {room: sorted(graph[room] - far[room]) for room in graph}
 
 

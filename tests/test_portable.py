@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.toy import toy_config, write_toy
+from toy import toy_config, write_toy
 from unpaired.config import to_toml
-from unpaired.engine.device import autocast_dtype
-from unpaired.engine.run_folder import RunFolder
+from unpaired.device import autocast_dtype
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import read_json
+from unpaired.run import RunFolder
 
 RULES = Path(__file__).parent / "like_windows"
 LINUX = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it imitates on Linux")
@@ -117,7 +117,7 @@ def test_the_processor_says_whether_it_computes_in_bf16() -> None:
 def test_a_killed_process_leaves_its_run_folder_free(tmp_path: Path) -> None:
     hold = (
         "import sys, time; from pathlib import Path\n"
-        "from unpaired.engine.run_folder import RunFolder\n"
+        "from unpaired.run import RunFolder\n"
         f"with RunFolder(Path({str(tmp_path)!r})).lock():\n"
         "    print('held', flush=True); time.sleep(60)"
     )

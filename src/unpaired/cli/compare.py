@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.show import say, say_json, say_table
+from unpaired.cli.output import say, say_json, say_table
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress, duration
+from unpaired.cli.output import Progress, duration, memory, note, say, say_json
 from unpaired.cli.reproduce_options import (
     Data,
     Dry,
@@ -26,7 +26,6 @@ from unpaired.cli.reproduce_options import (
     Stored,
     Which,
 )
-from unpaired.cli.show import memory, note, say, say_json
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,12 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unpaired.data.check import Examined, Facts, Finding
-from unpaired.data.checks.coverage import table as coverage_table
-from unpaired.data.dataset import Case, Dataset
-from unpaired.data.paths import shown
-from unpaired.data.split_file import PARTS
-from unpaired.files import write_text
+from unpaired.checks.check import Examined, Facts, Finding
+from unpaired.checks.labels import table as coverage_table
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.split_file import PARTS
+from unpaired.files import shown, write_text
 from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture, class_colours
 from unpaired.report.markup import Markup, note, number, section, table, tag

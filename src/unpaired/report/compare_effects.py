@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unpaired.engine.evaluation_files import METRICS, value_of
 from unpaired.errors import UsageError
+from unpaired.evaluation.tables import METRICS, value_of
 from unpaired.metrics.statistics import (
     Spread,
     bootstrap_interval,

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unpaired.engine.evaluation_files import SHOWN
+from unpaired.evaluation.tables import SHOWN
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect
 from unpaired.report.compare_words import (

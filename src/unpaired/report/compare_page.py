@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.engine.evaluation_files import SHOWN, heading
+from unpaired.evaluation.tables import SHOWN, heading
 from unpaired.files import atomic, write_json, write_text
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import MEAN, Effect

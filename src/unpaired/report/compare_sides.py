@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from unpaired.engine.evaluate import Score, read_evaluation
 from unpaired.errors import DataError
+from unpaired.evaluation.tables import Score, read_evaluation
 from unpaired.report.run import Run, open_run
 
 Tests = frozenset[tuple[str, str]]

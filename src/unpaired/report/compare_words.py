@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from unpaired.engine.evaluation_files import SHOWN
+from unpaired.evaluation.tables import SHOWN
 from unpaired.metrics.statistics import smallest_n
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect

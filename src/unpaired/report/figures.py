@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from unpaired.data.dataset import canonical_name
+from unpaired.names import canonical_name
 from unpaired.report.markup import Markup, tag
 
 INK, MUTED, LINE = "#1b2733", "#5a6b7b", "#d9e0e6"

@@ -6,9 +6,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from unpaired.data.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.files import atomic
+from unpaired.names import canonical_name
 from unpaired.report.figures import DPI, FONT, INK, MUTED, class_colours, plain, to_png
 from unpaired.report.overlays import Layer, paint
 from unpaired.report.run import open_run

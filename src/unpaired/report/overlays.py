@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from unpaired.engine.evaluation_files import shown_value
 from unpaired.errors import DataError
+from unpaired.evaluation.tables import shown_value
 from unpaired.report.figures import DPI, FONT, Picture, class_colours, to_png
 from unpaired.report.markup import join, tag
 from unpaired.report.run import Run

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unpaired.engine.evaluation_files import shown_value, summarise
+from unpaired.evaluation.tables import shown_value, summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
 from unpaired.report.curves import consistency_curves, loss_curves, validation_curves

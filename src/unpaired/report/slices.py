@@ -9,14 +9,9 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from unpaired.data.preprocess import to_classes
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.volume import (
-    SAME_GRID_MM,
-    SliceAxis,
-    canonical_orientation,
-    same_grid,
-)
 from unpaired.errors import DataError
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, SliceAxis, canonical_orientation, same_grid
 from unpaired.metrics import largest_component
 from unpaired.report.run import Run
 from unpaired.report.tables import case_means

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, Score
-from unpaired.engine.evaluation_files import (
+from unpaired.evaluation.tables import (
+    Evaluation,
+    Score,
     heading,
     shown_mean,
     shown_value,

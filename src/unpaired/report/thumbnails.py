@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.data.check import Finding
-from unpaired.data.checks.intensity import looks_hounsfield, sample
-from unpaired.data.dataset import Case, Dataset, canonical_name
-from unpaired.data.geometry import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
-from unpaired.data.paths import shown
-from unpaired.data.read import read_image, read_label_image
+from unpaired.checks.check import Finding
+from unpaired.checks.intensity import looks_hounsfield, sample
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import UnpairedError
+from unpaired.files import shown
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
+from unpaired.names import canonical_name
 from unpaired.report.figures import to_png
 from unpaired.report.overlays import paint
 from unpaired.report.slices import Slice, richest_slice
