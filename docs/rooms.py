@@ -305,6 +305,7 @@ def main() -> None:
     elif given.figures:
         print("\n".join(f"{name}: {value}" for name, value in figures(modules)))
     else:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # the same file on every system
         sys.stdout.write(draw(modules))
 
 

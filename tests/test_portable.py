@@ -43,9 +43,9 @@ def like_windows(program: str, *args: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(RULES), *sys.path])
     return subprocess.run(
         [sys.executable, "-c", program, *args],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "cp1252"},
         capture_output=True,
-        text=True,
+        encoding="cp1252",
         check=False,
     )
 
@@ -83,6 +83,8 @@ def test_the_imitation_refuses(
 @pytest.mark.slow
 def test_every_module_and_verb(tmp_path: Path) -> None:
     data = write_toy(tmp_path / "data", "aa", 4, True, (1, 2))
+    about = data / "dataset.json"  # a name that a Windows pipe cannot hold
+    about.write_text(about.read_text().replace('"box"', '"腎臓"'), encoding="utf-8")
     image, run = data / "imagesTr" / "aa_00_0000.nii.gz", tmp_path / "run"
     settings, said, model = tmp_path / "toy.toml", tmp_path / "out/aa.nii.gz", tmp_path / "model"
     settings.write_text(to_toml(toy_config("data.workers=2", "train.steps=2")))
@@ -98,8 +100,8 @@ def test_every_module_and_verb(tmp_path: Path) -> None:
     ended = like_windows(CALLS + EVERY_MODULE, calls)
     assert ended.returncode == 0, ended.stderr
     assert "predict" in ended.stdout
-    about = read_json(RunFolder(run).environment)
-    assert about["cpu"]
+    assert "\\u814e\\u81d3" in ended.stdout
+    assert read_json(RunFolder(run).environment)["cpu"]
     labels = np.asarray(nib.load(said).dataobj)
     assert set(np.unique(labels)) <= {0, 1, 2}
     assert labels.shape == nib.load(image).shape
