@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from unpaired.errors import UsageError
-from unpaired.evaluation.tables import METRICS, value_of
 from unpaired.metrics.statistics import (
     Spread,
     bootstrap_interval,
@@ -21,6 +20,7 @@ from unpaired.metrics.statistics import (
 )
 from unpaired.report.compare_sides import Pair, mean_of, scores_of
 from unpaired.report.run import Run
+from unpaired.run.scores import METRICS, value_of
 
 MEAN = ""
 """Stands for the mean over the classes, case by case."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unpaired.evaluation.tables import SHOWN
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect
 from unpaired.report.compare_words import (
@@ -30,6 +29,7 @@ from unpaired.report.figures import (
     to_png,
 )
 from unpaired.report.figures import title as heading
+from unpaired.run.scores import SHOWN
 
 BETTER, WORSE = SAFE[0], SAFE[3]
 """Blue and vermilion, told apart by all common forms of colour vision."""

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.evaluation.tables import SHOWN, heading
 from unpaired.files import atomic, write_json, write_text
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import MEAN, Effect
@@ -27,6 +26,7 @@ from unpaired.report.compare_words import (
 from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture
 from unpaired.report.markup import Markup, note, number, section, table, tag
+from unpaired.run.scores import SHOWN, heading
 
 HEAD = ("class", "difference", "interval", "p", "Holm p", "cases", "undefined a / b")
 

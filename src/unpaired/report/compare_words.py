@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from unpaired.evaluation.tables import SHOWN
 from unpaired.metrics.statistics import smallest_n
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect
+from unpaired.run.scores import SHOWN
 
 HIGHER = {"dice": True, "nsd": True, "asd_mm": False, "hd95_mm": False}
 """Whether more is better."""

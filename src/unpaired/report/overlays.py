@@ -10,12 +10,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unpaired.errors import DataError
-from unpaired.evaluation.tables import shown_value
 from unpaired.report.figures import DPI, FONT, Picture, class_colours, to_png
 from unpaired.report.markup import join, tag
 from unpaired.report.run import Run
 from unpaired.report.slices import Slice, best_median_worst, load_slice
 from unpaired.report.tables import case_means
+from unpaired.run.scores import shown_value
 
 Layer = Literal["truth", "prediction"]
 WIDTH = 4.2

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unpaired.evaluation.tables import shown_value, summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
 from unpaired.report.curves import consistency_curves, loss_curves, validation_curves
@@ -13,6 +12,7 @@ from unpaired.report.heatmaps import correlation_maps, embedding_map
 from unpaired.report.markup import Markup, folded, note, section, tag
 from unpaired.report.overlays import overlays
 from unpaired.report.run import Run, open_run
+from unpaired.run.scores import shown_value, summarise
 
 
 class Page:

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.evaluation.tables import (
+from unpaired.report.figures import class_colours
+from unpaired.report.markup import Markup, definitions, join, note, number, table, tag
+from unpaired.report.run import Run
+from unpaired.run.scores import (
     Evaluation,
     Score,
     heading,
@@ -15,9 +18,6 @@ from unpaired.evaluation.tables import (
     summarise,
     tolerance_text,
 )
-from unpaired.report.figures import class_colours
-from unpaired.report.markup import Markup, definitions, join, note, number, table, tag
-from unpaired.report.run import Run
 
 
 def score_table(run: Run, modality: str) -> Markup:
