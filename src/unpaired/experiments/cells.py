@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
-from unpaired.engine.evaluate import Score
-from unpaired.engine.evaluation_files import value_of
+from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.published import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.metrics.statistics import spread
+from unpaired.run.scores import Score, value_of
 
 DICE, ASD = "dice", "asd_mm"
 PRINTED = {DICE: "dice_percent", ASD: "asd_mm"}

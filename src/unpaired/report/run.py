@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, read_evaluation
-from unpaired.engine.log import read_log
 from unpaired.errors import DataError
 from unpaired.files import read_json
+from unpaired.run.log import read_log
+from unpaired.run.scores import Evaluation, read_evaluation
 
 
 @dataclass(frozen=True)
