@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from unpaired.cli import main
 
 HERE = Path(__file__).resolve().parent
-TIES = 1e-3
+TIES = 2e-4
 """Share of voxels that another processor's rounding may give to another class."""
 
 
@@ -102,8 +102,8 @@ def test_goes_on_as_it_did(old, program):
     again = [n for n, line in enumerate(wanted) if line["kind"] == "step" and line["step"] > 226]
     assert len(again) == 14
     for n in again:
-        assert now[n]["terms"] == pytest.approx(wanted[n]["terms"], rel=2e-3, abs=1e-4)
+        assert now[n]["terms"] == pytest.approx(wanted[n]["terms"], rel=5e-4, abs=2e-5)
     found = load_file(run / "model" / "model.safetensors")
     assert found.keys() == then.keys()
     for name, values in then.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
