@@ -14,7 +14,7 @@ from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import evaluate_run
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.evaluation.tables import read_evaluation
 from unpaired.experiments.collect import collect, read_checked
 from unpaired.experiments.execute import execute, read_job, write_job
@@ -50,7 +50,7 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
     _, job = whole
     record = read_record(job.record(DEFAULT))
     kept = read_evaluation(job.folder / "evaluation").scores
-    evaluate_run(job.folder, device="cpu")
+    evaluate(job.folder, device="cpu")
     scores = read_evaluation(job.folder / "evaluation").scores
     assert repr(kept) == repr(scores)  # so that report and compare find it there
     wanted = {(s.modality, s.case, s.cls): s for s in scores}
@@ -64,7 +64,7 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
 def test_the_prepared_scores_are_by_counting(whole: tuple[Study, Job]) -> None:
     """The scans lie on the grid already, so the cached label is the file's, turned."""
     from unpaired.data.cache import open_prepared
-    from unpaired.evaluation.run import read_recorded
+    from unpaired.evaluation.evaluate import read_recorded
 
     _, job = whole
     record = read_record(job.record(DEFAULT))

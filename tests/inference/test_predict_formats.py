@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_files import pydicom, turned, voxels, write_enhanced, write_series
-from tiny_model import pointwise_member, pointwise_predictor, smooth_image, tiny_plan, write_nifti
+from tiny_model import pointwise_model, pointwise_predictor, smooth_image, tiny_plan, write_nifti
 from unpaired.errors import DataError, UsageError
 from unpaired.inference.predictor import Predictor
 from unpaired.io.read import Reading, read_image, read_label_image
@@ -33,7 +33,7 @@ def _one_thread() -> None:
 
 def predictor() -> Predictor:
     """Sees which way rows and columns run."""
-    return Predictor([pointwise_member(tiny_plan(CLASSES), kernel=3)], torch.device("cpu"))
+    return Predictor([pointwise_model(tiny_plan(CLASSES), kernel=3)], torch.device("cpu"))
 
 
 def by_itk(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:

@@ -13,7 +13,7 @@ from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import evaluate_run, folded_differences
+from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.localisation import localisation_errors_mm
 from unpaired.inference.predictor import Predictor
@@ -96,7 +96,7 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     joint = build_joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
     live = validate(joint, setup.part("val"), setup.plan, torch.device("cpu"), None)
-    evaluate_run(learnt, part="val", device="cpu")
+    evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
     for row in scored:

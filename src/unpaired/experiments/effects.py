@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.metrics.statistics import bootstrap_interval, holm, paired, wilcoxon
 

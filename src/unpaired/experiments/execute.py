@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.model import Model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
@@ -14,9 +14,9 @@ from unpaired.data.cache import open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.split import Split
 from unpaired.errors import UsageError
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, evaluate, read_recorded
 from unpaired.evaluation.prior import location_floor
-from unpaired.evaluation.run import NATIVE, read_recorded, score_both
-from unpaired.evaluation.tables import Evaluation, write_evaluation
+from unpaired.evaluation.tables import write_evaluation
 from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
@@ -54,14 +54,15 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
     for test in missing:
         began = monotonic()
         model = _export(job, folder, test)
-        scores = score_both(job.folder, device=job.config.train.device, model=model)
+        found = evaluate(
+            job.folder, grids=(PREPARED, NATIVE), device=job.config.train.device, model=model
+        )
         took = monotonic() - began
         floor = _floor(job.folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
-            tolerance = job.config.evaluate.tolerance_mm
-            native = Evaluation(tuple(scores[NATIVE]), tolerance_mm=tolerance)
-            write_evaluation(native, job.folder / "evaluation")
+            write_evaluation(found[NATIVE], job.folder / "evaluation")
             write_json(job.folder / "floor.json", floor)
+        scores = {grid: list(one.scores) for grid, one in found.items()}
         record = _record(job, folder, test, scores, took)
         write_record(job.record(test), replace(record, floor=floor))
 
@@ -96,7 +97,8 @@ def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
     joint = build_joint(config, plan)
     load_matching(joint, load_checkpoint(path)["model"], path)
     target = folder.root / f"model_{test}"
-    save_model(gains_form(joint.eval(), config.model.scaling_at_test), config, plan, target, {})
+    kept = gains_form(joint.eval(), config.model.scaling_at_test)
+    Model(kept, plan, config).save(target, {})
     return target
 
 

@@ -5,14 +5,13 @@ from typing import Literal
 
 import numpy as np
 
-from unpaired.artifact.model import load_member, model_folders
-from unpaired.data.cache import open_prepared
+from unpaired.artifact.model import Model, model_folders
+from unpaired.data.cache import Intensities, open_prepared
 from unpaired.data.coarse import structures_centre
 from unpaired.device import find_device
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import read_recorded
+from unpaired.evaluation.evaluate import read_recorded
 from unpaired.inference.located import Located
-from unpaired.training.validate import Intensities
 
 
 def localisation_errors_mm(
@@ -27,14 +26,14 @@ def localisation_errors_mm(
         UsageError: the run's model does not localise.
         DataError: no model, or no prepared cases.
     """
-    member = load_member(model_folders(Path(run))[0])
+    model = Model.load(model_folders(Path(run))[0])
     where = find_device(device)
-    member.segmenter.to(where)
+    model.segmenter.to(where)
     record = read_recorded(Path(run))
     cached = open_prepared(record.prepared).cases
     errors: dict[str, dict[str, float]] = {}
     for m, wanted in record.part(part).items():
-        network = member.network(m)
+        network = model.network(m)
         if not isinstance(network, Located):
             raise UsageError(f"the model of {run} does not localise; it segments patch by patch.")
         errors[m] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.model import Model
 from unpaired.build import build_joint
 from unpaired.config import Config, TrainConfig
 from unpaired.data.plan import Plan
@@ -135,9 +135,8 @@ def export(config: Config, setup: Setup, folder: RunFolder) -> None:
     load_matching(joint, state["model"], path)
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}
-    save_model(
-        gains_form(joint, config.model.scaling_at_test), config, setup.plan, folder.model, extra
-    )
+    kept = gains_form(joint, config.model.scaling_at_test)
+    Model(kept, setup.plan, config).save(folder.model, extra)
     save_semantics(joint, setup, folder, config)
 
 
