@@ -36,6 +36,7 @@ LEVELS = {
     "metrics": 2,
     "device": 1,
     "files": 1,
+    "tables": 1,
     "names": 0,
     "errors": 0,
 }

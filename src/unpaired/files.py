@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -56,7 +56,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
+                with path.open("r+b") as file:  # Windows flushes only what may be written
                     os.fsync(file.fileno())
         _take_name(temporary, out)
     except OSError as error:
@@ -86,7 +86,7 @@ def _take_name(temporary: Path, out: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` whole or not at all; undecodable bytes of file names are escaped."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,12 +1,13 @@
 """From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, config_from_toml, to_toml
@@ -121,13 +122,13 @@ def cache_key(plan: Plan) -> str:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Wait until no other process prepares into the same cache."""
+    lock = FileLock(cache / ".lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        file = (cache / ".lock").open("a")
+        held = lock.acquire()
     except OSError as error:
         raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held:
         yield
 
 
