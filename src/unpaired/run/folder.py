@@ -20,6 +20,7 @@ from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Ids, Part, Split, read_splits
+from unpaired.device import cpu_capabilities
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.run.data import RunData, read_data
@@ -267,7 +268,7 @@ def describe_environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "cpu": cpu_capabilities().get("cpu_name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
