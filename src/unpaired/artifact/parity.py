@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.artifact.model import Model
-from unpaired.data.cache import Intensities, open_prepared
+from unpaired.data.cache import Intensities
 from unpaired.errors import DataError, UnpairedError
-from unpaired.evaluation.evaluate import read_recorded
 from unpaired.files import shown
 from unpaired.run import RunFolder
 
@@ -103,11 +102,11 @@ def _images(
 
 def _prepared(model: Model, modality: str) -> Float[Tensor, "1 Km *space"] | None:
     """The middle of the first prepared case of the run that the model lies in, if it is there."""
-    run = model.folder.parent
-    if RunFolder(run).model != model.folder or not RunFolder(run).data.is_file():
+    run = RunFolder(model.folder.parent)
+    if run.files.model != model.folder or not run.files.data.is_file():
         return None
     try:
-        cases = open_prepared(read_recorded(run).prepared).cases.get(modality, ())
+        cases = list(run.prepared.get(modality, {}).values())
     except DataError:  # the cache may be gone; random images remain
         return None
     if not cases:

@@ -80,7 +80,7 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 def _evaluate(run: Path) -> dict[str, Any]:
     from unpaired.evaluation.evaluate import NATIVE, evaluate
-    from unpaired.evaluation.tables import markdown, summarise
+    from unpaired.run.scores import markdown, summarise
 
     with Progress("evaluate") as bar:
         found = evaluate(run, progress=bar)[NATIVE]

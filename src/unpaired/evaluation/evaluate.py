@@ -4,27 +4,24 @@ The literature scores resampled volumes; a user wants the scan's own grid.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from unpaired.artifact.model import Model
-from unpaired.config import config_from_toml
+from unpaired.config import Config
 from unpaired.config.schema import PredictConfig
-from unpaired.data.cache import Intensities, PreparedCase, open_prepared
+from unpaired.data.cache import Intensities, PreparedCase
 from unpaired.data.preprocess import preprocess, to_classes
 from unpaired.datasets.dataset import Case
-from unpaired.datasets.nnunet import check_ids
-from unpaired.datasets.split import Split, read_splits
 from unpaired.device import find_device
 from unpaired.errors import DataError
-from unpaired.evaluation.prior import location_floor
-from unpaired.evaluation.tables import Evaluation, Score, evaluate_pairs, write_evaluation
-from unpaired.files import read_json, shown, write_json
+from unpaired.evaluation.prior import run_floor
+from unpaired.evaluation.scores import evaluate_pairs
+from unpaired.files import shown, write_json
 from unpaired.inference.ensemble import told_for
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import Inferer
@@ -33,65 +30,14 @@ from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.run import RunFolder
+from unpaired.run.data import RunData
+from unpaired.run.folder import Part
+from unpaired.run.scores import Evaluation, Score, write_evaluation
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
-Part = Literal["train", "val", "test"]
 PREPARED, NATIVE = "prepared", "native"
 VOXELS = "asd_voxels"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What data.json and splits_final.json of a run say."""
-
-    classes: tuple[str, ...]
-    prepared: Path
-    tables: dict[str, dict[int, int]]
-    """modality -> value in its label files -> class index."""
-    cases: dict[str, dict[str, Case]]
-    split: Split
-
-    def part(self, name: Part) -> dict[str, dict[str, Case]]:
-        """modality -> case id -> case, of one part of the split."""
-        ids: Mapping[str, tuple[str, ...]] = getattr(self.split, name)
-        return {m: {i: known[i] for i in ids.get(m, ())} for m, known in self.cases.items()}
-
-
-def read_recorded(run: Path) -> Recorded:
-    """Read where a run's data lie and how they were split.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    folder = RunFolder(run)
-    content = read_json(folder.data)
-    try:
-        modalities = content["modalities"]
-        tables = {
-            m: {int(value): index for value, index in part["values"].items()}
-            for m, part in modalities.items()
-        }
-        cases = {
-            m: {i: _case(i, m, about) for i, about in part["cases"].items()}
-            for m, part in modalities.items()
-        }
-        check_ids(modalities, folder.data)
-        for known in cases.values():
-            check_ids(known, folder.data)
-        classes, prepared = tuple(content["classes"]), Path(content["prepared"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{shown(folder.data)} is not what training writes ({error!r}). Start the training "
-            "again with the same command: it writes the file anew."
-        ) from error
-    split = read_splits(folder.splits, {m: list(known.values()) for m, known in cases.items()})[0]
-    return Recorded(classes, prepared, tables, cases, split)
-
-
-def _case(case: str, modality: str, about: Mapping[str, Any]) -> Case:
-    label = None if about["label"] is None else Path(about["label"])
-    return Case(case, modality, tuple(map(Path, about["images"])), label, about["patient"])
 
 
 def evaluate(
@@ -127,36 +73,30 @@ def evaluate(
     Raises:
         DataError: no model, no such cases, or the run's records are damaged.
     """
-    record = read_recorded(run)
-    if not any(record.part(part).values()):
+    folder = RunFolder(run)
+    if not any(folder.cases(part).values()):
         raise DataError(f"{shown(run)}: the split has no {part} case; choose another part.")
     if PREPARED in grids:
-        found = _in_memory(run, record, part, device, model, progress)
+        found = _in_memory(folder, part, device, model, progress)
         return {grid: found[grid] for grid in grids}
-    return {NATIVE: _in_files(run, record, part, device, overwrite, progress)}
+    return {NATIVE: _in_files(folder, part, device, overwrite, progress)}
 
 
 # On the files' grid: predictions are files.
 
 
 def _in_files(
-    run: Path,
-    record: Recorded,
-    part: Part,
-    device: str,
-    overwrite: bool,
-    progress: Progress | None,
+    run: RunFolder, part: Part, device: str, overwrite: bool, progress: Progress | None
 ) -> Evaluation:
-    cases = record.part(part)
-    suffix = "" if part == "test" else f"_{part}"
+    cases = run.cases(part)
     steps = _Steps(progress, 2 * sum(map(len, cases.values())))
-    predictor = Predictor.from_folder(run, device=device)
+    predictor = Predictor.from_folder(run.root, device=device)
     failures: dict[str, str] = {}
     pairs = []
     for m, members in cases.items():
         outcome = predictor.predict_cases(
             {i: case.images for i, case in members.items()},
-            run / f"predictions{suffix}" / m,
+            run.files.predictions(part) / m,
             m,
             overwrite=overwrite,
             progress=steps.named(m),
@@ -164,14 +104,14 @@ def _in_files(
         failures.update({f"{m}/{i}": why for i, why in outcome.failures.items()})
         done = {**outcome.written, **outcome.kept}
         pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
-    tolerance = config_from_toml(RunFolder(run).config).evaluate.tolerance_mm
+    tolerance, data = run.config.evaluate.tolerance_mm, run.data
     scores = evaluate_pairs(
-        pairs, record.classes, record.tables, tolerance, steps.named(), failures=failures
+        pairs, data.classes, data.tables, tolerance, steps.named(), failures=failures
     )
     evaluation = Evaluation(tuple(scores), failures, (), tolerance)
-    write_evaluation(evaluation, run / f"evaluation{suffix}")
+    write_evaluation(evaluation, run.files.evaluation(part))
     if part == "test":
-        _write_floor(run, record)
+        _write_floor(run)
     return evaluation
 
 
@@ -190,57 +130,33 @@ class _Steps:
         return step
 
 
-def _write_floor(run: Path, record: Recorded) -> None:
+def _write_floor(run: RunFolder) -> None:
     """floor.json: what position alone scores; without the cache it is left out."""
     try:
-        cached = open_prepared(record.prepared).cases
+        write_json(run.files.floor, run_floor(run))
     except DataError as error:
         log.warning("no floor.json: %s", error)
-        return
-    split = record.split
-    labels = [_labels(cached, ids) for ids in (split.train, split.test)]
-    write_json(run / "floor.json", location_floor(labels[0], labels[1], record.classes))
-
-
-def _labels(
-    cached: Mapping[str, tuple[PreparedCase, ...]], ids: Mapping[str, tuple[str, ...]]
-) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for m, members in cached.items():
-        maps = [case.label() for case in members if case.id in ids.get(m, ())]
-        found[m] = [label for label in maps if label is not None]
-    return found
 
 
 # On both grids: one pass, in memory.
 
 
 def _in_memory(
-    run: Path,
-    record: Recorded,
-    part: Part,
-    device: str,
-    model: Path | None,
-    progress: Progress | None,
+    run: RunFolder, part: Part, device: str, model: Path | None, progress: Progress | None
 ) -> dict[str, Evaluation]:
-    config = config_from_toml(RunFolder(run).config)
-    cases = [case for known in record.part(part).values() for case in known.values()]
-    cached = {
-        (m, one.id): one
-        for m, known in open_prepared(record.prepared).cases.items()
-        for one in known
-    }
-    loaded, where = Model.load(model or RunFolder(run).model), find_device(device)
+    cases = [case for known in run.cases(part).values() for case in known.values()]
+    loaded, where = Model.load(model or run.files.model), find_device(device)
     loaded.segmenter.to(where)
-    scorer = _Scorer(record, loaded, where, config.predict, config.evaluate.tolerance_mm)
+    scorer = _Scorer(run.data, loaded, where, run.config)
+    prepared = run.prepared
     scores: dict[str, list[Score]] = {PREPARED: [], NATIVE: []}
     for done, case in enumerate(cases, 1):
-        for grid, found in scorer.scores(case, cached[case.modality, case.id]).items():
+        for grid, found in scorer.scores(case, prepared[case.modality][case.id]).items():
             scores[grid] += found
         if progress is not None:
             progress(done, len(cases), f"{case.modality}/{case.id}")
     return {
-        grid: Evaluation(tuple(found), tolerance_mm=scorer.tolerance_mm)
+        grid: Evaluation(tuple(found), tolerance_mm=run.config.evaluate.tolerance_mm)
         for grid, found in scores.items()
     }
 
@@ -249,20 +165,19 @@ def _in_memory(
 class _Scorer:
     """Segments and scores the cases of a run on both grids."""
 
-    record: Recorded
+    data: RunData
     model: Model
     device: torch.device
-    settings: PredictConfig
-    """Of the run; those of the model hold for the network."""
-    tolerance_mm: float | Mapping[str, float]
+    config: Config
+    """Of the run; the model's own holds for its network."""
 
     def scores(self, case: Case, cached: PreparedCase) -> dict[str, list[Score]]:
         assert case.label is not None
         truth, prepared_truth = read_label_image(case.label), cached.label()
         assert prepared_truth is not None
         prepared, native = self._labels(case, cached)
-        classes, tolerance = self.record.classes, self.tolerance_mm
-        values = to_classes(truth.array.T, self.record.tables[case.modality], str(case.label))
+        classes, tolerance = self.data.classes, self.config.evaluate.tolerance_mm
+        values = to_classes(truth.array.T, self.data.tables[case.modality], str(case.label))
         extra = {**EXTRA, VOXELS: _asd_voxels}
         both = {
             PREPARED: score(
@@ -284,8 +199,8 @@ class _Scorer:
             prepared, native = inferer.both(image)
         if cached.frame is not None:  # the literature's network sees the crop, not the scan
             prepared = inferer.labels(Intensities(cached))
-        names = self.settings.largest_component
-        largest = tuple(self.record.classes.index(name) for name in names)
+        names = self.config.predict.largest_component
+        largest = tuple(self.data.classes.index(name) for name in names)
         if largest:
             prepared, native = (keep_largest(labels, largest) for labels in (prepared, native))
         return prepared, image.orientation.undo(native)
@@ -314,13 +229,13 @@ def folded_differences(run: Path, cases: int = 1) -> dict[str, int]:
     Raises:
         DataError: the run has no model or no prepared cases.
     """
-    record = read_recorded(run)
-    model = Model.load(RunFolder(run).model)
+    folder = RunFolder(run)
+    model = Model.load(folder.files.model)
     model.segmenter.double()
-    cached = open_prepared(record.prepared).cases
+    split, prepared = folder.split, folder.prepared
     differing = {}
     for m in model.modalities:
-        wanted = [*record.split.test.get(m, ()), *record.split.train.get(m, ())][:cases]
+        wanted = [*split.test.get(m, ()), *split.train.get(m, ())][:cases]
         plain = model.fold(m)
         live, folded = (
             Inferer(network, model.plan, PredictConfig(), torch.device("cpu"))
@@ -330,7 +245,9 @@ def folded_differences(run: Path, cases: int = 1) -> dict[str, int]:
             )
         )
         images = [
-            _middle(Intensities(case), model.plan.patch) for case in cached[m] if case.id in wanted
+            _middle(Intensities(case), model.plan.patch)
+            for case in prepared[m].values()
+            if case.id in wanted
         ]
         differing[m] = sum(
             int((live.labels(image) != folded.labels(image)).sum()) for image in images

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.evaluation.evaluate import PREPARED, read_recorded
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.experiments.jobs import Job
 from unpaired.inference.predictor import Predictor
+from unpaired.run import RunFolder
 
 
 def median_case(results: Results, modality: str, seed: int) -> str | None:
@@ -41,7 +42,7 @@ def predictions_of(
             continue
         own = _runs(result, jobs.values(), modality, seed)
         for job in own[:1]:
-            images = read_recorded(job.folder).cases[modality][case].images
+            images = RunFolder(job.folder).data.cases[modality][case].images
             target = job.folder / "predictions" / modality
             predictor = Predictor.from_folder(job.folder, device=job.config.train.device)
             outcome = predictor.predict_cases({case: images}, target, modality)

@@ -1,21 +1,21 @@
 """How far from the structures' centre a localising model looks, in millimetres."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from unpaired.artifact.model import Model, model_folders
-from unpaired.data.cache import Intensities, open_prepared
+from unpaired.data.cache import Intensities
 from unpaired.data.coarse import structures_centre
 from unpaired.device import find_device
 from unpaired.errors import UsageError
-from unpaired.evaluation.evaluate import read_recorded
 from unpaired.inference.located import Located
+from unpaired.run import RunFolder
+from unpaired.run.folder import Part
 
 
 def localisation_errors_mm(
-    run: Path | str, part: Literal["train", "val", "test"] = "val", device: str = "auto"
+    run: Path | str, part: Part = "val", device: str = "auto"
 ) -> dict[str, dict[str, float]]:
     """Distance between the found and the true centre of the box around all structures.
 
@@ -29,15 +29,14 @@ def localisation_errors_mm(
     model = Model.load(model_folders(Path(run))[0])
     where = find_device(device)
     model.segmenter.to(where)
-    record = read_recorded(Path(run))
-    cached = open_prepared(record.prepared).cases
+    folder = RunFolder(run)
     errors: dict[str, dict[str, float]] = {}
-    for m, wanted in record.part(part).items():
+    for m, wanted in folder.cases(part).items():
         network = model.network(m)
         if not isinstance(network, Located):
             raise UsageError(f"the model of {run} does not localise; it segments patch by patch.")
         errors[m] = {}
-        for case in cached[m]:
+        for case in folder.prepared[m].values():
             label = case.label()
             if case.id not in wanted or label is None or not label.any():
                 continue
