@@ -89,7 +89,7 @@ def test_cardiac_preset_on_a_miniature_of_mmwhs(heart):
 
 def test_the_heart_lies_in_the_crop_as_in_the_patient(heart):
     _, setup = heart
-    data = read_json(heart[0].data)["modalities"]
+    data = read_json(heart[0].files.data)["modalities"]
     for m, cases in setup.prepared.items():
         for case in cases.values():
             about = data[m]["cases"][case.id]
