@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from unpaired.backbones import BACKBONES
-from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.datasets import sources
 from unpaired.datasets.dataset import class_names
+from unpaired.methods import input_channels, method_of
 from unpaired.metrics import EXTRA, score
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -53,10 +53,10 @@ def test_a_backbone_of_ones_own_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         order=3,
         reasons={},
     )
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     images = {m: torch.randn(2, k, 12, 20) for m, k in input_channels(plan).items()}
     labels = {m: torch.randint(2, (2, 12, 20)) for m in images}
-    build_objective(config, plan)(joint(images), labels).total.backward()
+    method_of(config).objective(config, plan)(joint(images), labels).total.backward()
     assert all(p.grad is not None for p in joint.parameters())
 
 

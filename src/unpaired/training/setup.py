@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.data.augment import mirror_axes
-from unpaired.data.plan import Plan, make_plan
+from unpaired.data.plan import Plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
 from unpaired.datasets.sources import open_dataset
@@ -30,6 +29,7 @@ from unpaired.datasets.split import (
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import method_of
 from unpaired.run import RunFolder
 
 Progress = Callable[..., None]
@@ -211,9 +211,7 @@ def _plan(
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
-    step = size_step(config, config.data.dims)
-    rule = crop_rule(config)
-    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train, crop=rule)
+    plan = method_of(config).plan(config, datasets, split.train)
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]

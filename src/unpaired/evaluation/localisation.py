@@ -7,11 +7,11 @@ import numpy as np
 
 from unpaired.artifact.model import load_member, model_folders
 from unpaired.data.cache import open_prepared
-from unpaired.data.coarse import structures_centre
 from unpaired.device import find_device
 from unpaired.errors import UsageError
 from unpaired.evaluation.run import read_recorded
-from unpaired.inference.located import Located
+from unpaired.methods.payer.crops import structures_centre
+from unpaired.methods.payer.inference import Located
 from unpaired.training.validate import Intensities
 
 
