@@ -23,6 +23,7 @@ LEVELS = {
     "run": 9,
     "checks": 8,
     "phantom": 8,
+    "importing": 8,
     "methods": 6,
     "models": 5,
     "data": 5,
@@ -35,6 +36,7 @@ LEVELS = {
     "metrics": 2,
     "device": 1,
     "files": 1,
+    "tables": 1,
     "names": 0,
     "errors": 0,
 }

@@ -1,6 +1,5 @@
 """The run folder: names of its files, its lock, and what the environment was."""
 
-import fcntl
 import os
 import platform
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import write_json
@@ -86,21 +86,19 @@ class RunFolder:
             UsageError: another process holds it.
             ResourceError: it cannot be written.
         """
+        lock = FileLock(self.root / ".lock", blocking=False)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("a+")
+            held = lock.acquire()
+        except Timeout as error:
+            raise UsageError(
+                f"another process is training in {self.root}. Wait for it, or choose another --out."
+            ) from error
         except OSError as error:
             raise ResourceError(
                 f"cannot write the run folder {self.root}: {error.strerror}. Choose another --out."
             ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(
-                    f"another process is training in {self.root}. Wait for it, or choose another "
-                    "--out."
-                ) from error
+        with held:
             yield
 
     def write_environment(self) -> None:
@@ -113,7 +111,7 @@ def describe_environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -127,12 +125,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor()

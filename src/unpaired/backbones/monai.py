@@ -69,13 +69,9 @@ class Monai(Foreign):
     declared: ClassVar[Declaration]
 
     def __init__(
-        self,
-        image_size: Sequence[int],
-        in_channels: int = 1,
-        classes: int = 5,
-        eam_scales: int = 3,
-        **options: Any,
-    ) -> None:
+        self, image_size: Sequence[int], in_channels: int = 1, classes: int = 5,
+        eam_scales: int = 3, **options: Any,
+    ) -> None:  # fmt: skip
         said, size = self.declared, tuple(image_size)
         if unknown := sorted(options.keys() - said.defaults.keys()):
             raise TypeError(f"{said.kind} has no option {unknown[0]}")
@@ -210,9 +206,6 @@ class MonaiSegResNet(Monai):
         },
         check=lambda o: _check_blocks(tuple(o["blocks_down"]), tuple(o["blocks_up"])),
     )  # fmt: skip
-
-
-# What the declarations share.
 
 
 def _networks() -> ModuleType:

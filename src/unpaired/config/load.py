@@ -1,13 +1,12 @@
 """Layers of settings (preset, file, overrides) -> one checked configuration."""
 
-import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import ValidationError
 
 from unpaired.config.explain import explain, leaves, near
@@ -166,46 +165,15 @@ def _endless(value: Any, key: str = "") -> str | None:
     return next((found for name, one in items if (found := _endless(one, name)) is not None), None)
 
 
-# A configuration as TOML text. The standard library reads TOML but does not write it.
-
-
-BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
 def to_toml(config: Config) -> str:
     """The whole configuration, defaults included; reading it back gives an equal one."""
-    tables: list[str] = []
-    for name, values in config.model_dump().items():
-        if name == "modalities":
-            tables += [_table(f"modalities.{_key(m)}", table) for m, table in values.items()]
-        else:
-            tables.append(_table(name, values))
-    return "\n".join(tables)
+    return tomli_w.dumps(_said_none(config.model_dump()))
 
 
-def _table(name: str, values: Mapping[str, Any]) -> str:
-    body = [f"{_key(key)} = {_toml_value(value)}\n" for key, value in values.items()]
-    return f"[{name}]\n" + "".join(body)
-
-
-def _key(key: str) -> str:
-    return key if BARE_KEY.fullmatch(key) else _string(key)
-
-
-def _string(text: str) -> str:
-    """JSON's escapes are TOML's, but for the delete character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _toml_value(value: Any) -> str:
+def _said_none(value: Any) -> Any:
+    """With the text "none" for what is empty: TOML has no word for it."""
     if value is None:
-        return '"none"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "none"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    return repr(value)
+        return {key: _said_none(one) for key, one in value.items()}
+    return value

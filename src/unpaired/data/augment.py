@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from unpaired.config import AugmentConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch, modality_key
 
@@ -76,36 +76,10 @@ def _twins(name: str) -> set[str]:
     return found - {name}
 
 
-__all__ = ["AugmentOptions", "augment", "mirror_axes"]
+__all__ = ["augment", "mirror_axes"]
 
 # Random streams beside those of the sampler.
 _PARAMETERS, _NOISE = 2, 3
-
-
-@runtime_checkable
-class AugmentOptions(Protocol):
-    """Largest changes; pairs are (low, high). See `config.AugmentConfig`."""
-
-    @property
-    def probability(self) -> float: ...
-    @property
-    def rotation_degrees(self) -> float: ...
-    @property
-    def scale(self) -> tuple[float, float]: ...
-    @property
-    def shift(self) -> float: ...
-    @property
-    def mirror(self) -> Literal["auto", "none"]: ...
-    @property
-    def gain(self) -> tuple[float, float]: ...
-    @property
-    def offset(self) -> float: ...
-    @property
-    def gamma(self) -> tuple[float, float]: ...
-    @property
-    def noise(self) -> float: ...
-    @property
-    def blur_sigma(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -127,7 +101,7 @@ MAX_ANISOTROPY = 3.0
 
 def augment(
     batch: Batch,
-    options: AugmentOptions,
+    options: AugmentConfig,
     mirror: Sequence[bool],
     seed: int,
     modality: str,
@@ -161,7 +135,7 @@ def augment(
 
 def _draw(
     rng: np.random.Generator,
-    options: AugmentOptions,
+    options: AugmentConfig,
     mirror: Sequence[bool],
     space: Sequence[int],
     spacing: np.ndarray,

@@ -1,10 +1,10 @@
 """The size of a training patch, from the sizes of the images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from unpaired.config import ModalityConfig
 from unpaired.data.frame import needs_label
 from unpaired.data.plan_facts import Geometry
 from unpaired.data.plan_types import Plan
@@ -106,18 +106,8 @@ _PRICE = (
 )
 
 
-@runtime_checkable
-class FrameOptions(Protocol):
-    """The part of a modality's configuration that shapes the frame."""
-
-    @property
-    def plane_centre(self) -> Literal["image", "labels"]: ...
-    @property
-    def slices(self) -> Literal["all", "labelled"]: ...
-
-
 def with_frames(
-    plan: Plan, plane: tuple[int, int] | None, modalities: Mapping[str, FrameOptions]
+    plan: Plan, plane: tuple[int, int] | None, modalities: Mapping[str, ModalityConfig]
 ) -> Plan:
     """The plan with the configured crop and a sentence on it.
 

@@ -1,6 +1,5 @@
 """From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,24 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
-from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import (
-    Split,
+from unpaired.datasets.make_split import (
     check_modalities,
     check_names,
     free_cases,
-    k_folds,
     make_split,
-    random_split,
-    read_splits,
     shares,
-    write_splits,
 )
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import Split, k_folds, random_split, read_splits, write_splits
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
@@ -121,13 +118,13 @@ def cache_key(plan: Plan) -> str:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Wait until no other process prepares into the same cache."""
+    lock = FileLock(cache / ".lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        file = (cache / ".lock").open("a")
+        held = lock.acquire()
     except OSError as error:
         raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held:
         yield
 
 
