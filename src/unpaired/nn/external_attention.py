@@ -153,12 +153,12 @@ class ExternalAttention(nn.Module):
         space = features.shape[2:]
         positions = self.norm_f(rearrange(features, "b c ... -> b (...) c"))
         maps, attended = self.attention(self.norm_q(q), positions)  # Eq. 1-3
-        embeddings = self._update(q, attended)  # Eq. 4-5
-        found = self._correlate(q, maps)  # Eq. 6-8
         logits = None
         if self.head is not None:  # Eq. 9: F_1x1 (A)
             head = self.head.weight.to(maps.dtype).expand(*maps.shape[:2], -1, -1)
             logits = (head @ maps).squeeze(2).unflatten(-1, space)
+        found = self._correlate(q, maps)  # Eq. 6-8
+        embeddings = self._update(q, attended)  # Eq. 4-5
         return Interaction(maps.unflatten(-1, space), logits, found, embeddings)
 
     def _update(self, q: Tensor, attended: Tensor | None) -> Tensor | None:
