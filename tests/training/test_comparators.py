@@ -27,10 +27,10 @@ from unpaired.inference.predictor import Predictor
 from unpaired.methods import method_of
 from unpaired.metrics.overlap import dice
 from unpaired.models import Joint, gains_form
+from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 
 SMALL: dict[str, list[str]] = {
     "ummkd": ["base_width=8", "stages=3"],

@@ -17,10 +17,10 @@ from toy import toy_config, write_toy
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder
+from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 from unpaired.training.setup import make_setup
 
 
@@ -207,8 +207,8 @@ def test_without_a_checkpoint_the_run_is_planned_anew(
     for spacing, seed in (("[3, 1, 1]", 0), ("[3, 2, 2]", 5)):
         config = toy_config(f"data.spacing_mm={spacing}", f"data.split_seed={seed}")
         make_setup(config, data, folder)
-        assert read_json(folder.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
-    kept = {path.name for path in folder.prepared.iterdir()}
+        assert read_json(folder.files.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
+    kept = {path.name for path in folder.files.prepared.iterdir()}
     assert len(kept) == 2  # each plan its own prepared cases
 
 
@@ -220,7 +220,7 @@ def test_held_out_cases_are_for_testing_only(data: dict[str, Path], tmp_path: Pa
     for seed in range(4):
         folder = RunFolder(tmp_path / f"run{seed}")
         make_setup(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
-        split = read_json(folder.splits)[0]
+        split = read_json(folder.files.splits)[0]
         assert "a/a_01" in split["test"]
         assert "a/a_01" not in split["train"] + split["val"]
 
