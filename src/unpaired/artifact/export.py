@@ -32,6 +32,7 @@ from unpaired.artifact.preprocessing import write_preprocessing
 from unpaired.artifact.safetensors import WEIGHTS, load_model, save_model
 from unpaired.errors import UsageError
 from unpaired.files import shown, write_json, write_text
+from unpaired.progress import Progress
 
 # One writer a format: it writes a network into a folder and says how to read it back.
 
@@ -153,8 +154,6 @@ def _patch_only(subject: Subject) -> Sizes:
     patch = tuple(subject.plan.patch)
     return Sizes(patch, subject.backbone.multiple, (False,) * len(patch))
 
-
-Progress = Callable[[int, int, str], None]
 
 WHAT = {
     "safetensors": "`model.safetensors`, `model.json`: weights and description; "

@@ -23,7 +23,7 @@ from unpaired.datasets.split_file import Ids, Split, read_splits
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.run.data import RunData, read_data
-from unpaired.run.log import read_log
+from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
 PACKAGES = ("unpaired", "torch", "numpy", "scipy", "nibabel", "isal", "safetensors", "pydantic")
@@ -186,6 +186,11 @@ class RunFolder:
     def validations(self) -> tuple[dict[str, Any], ...]:
         """The validations, in their order."""
         return self._records("validation")
+
+    @property
+    def schedules(self) -> tuple[dict[str, Any], ...]:
+        """Each time `train.steps` was raised: "step", "before" and "steps"."""
+        return self._records(SCHEDULE)
 
     def _records(self, kind: str) -> tuple[dict[str, Any], ...]:
         """The last record of each step, so that a resumed run has no doubles."""
