@@ -23,6 +23,7 @@ LEVELS = {
     "run": 8.5,
     "checks": 8,
     "phantom": 8,
+    "importing": 8,
     "build": 7,
     "methods": 6,
     "models": 5,
@@ -36,6 +37,7 @@ LEVELS = {
     "metrics": 2,
     "device": 1,
     "files": 1,
+    "tables": 1,
     "names": 0,
     "errors": 0,
 }

@@ -168,6 +168,7 @@ def test_a_training_cut_by_its_time_limit_has_no_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unix
 def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: Path) -> None:
     """SIGKILL of the command in the middle of a training: its run saves itself and leaves; the
     same command ends it."""

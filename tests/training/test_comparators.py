@@ -1,6 +1,5 @@
 """The comparators by name: each trains, resumes, predicts and exports as any other network."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -222,7 +221,7 @@ def test_resumed_equals_unbroken(
 
     def optimise(self: training.Trainer, batches: object) -> object:
         if self.step + 1 == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return plain(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:

@@ -1,7 +1,6 @@
 """Training as a whole: resuming, stopping, starting from a run, several processes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -57,7 +56,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def optimise(self: training.Trainer, batches: object) -> object:
         if self.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return plain(self, batches)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training.Trainer, "_optimise", optimise)
@@ -394,6 +393,7 @@ def test_one_modality_trains_alone(data: dict[str, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.linux
 def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_path: Path) -> None:
     common = ["train.steps=4", "model.options.drop_path=0.0", "train.gradient_clip=none"]
     train(toy_config(*common, "train.batch_size=4"), data, tmp_path / "one")
@@ -439,6 +439,7 @@ def _free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.unix
 def test_ctrl_c_from_outside_leaves_a_resumable_run(data: dict[str, Path], tmp_path: Path) -> None:
     script = tmp_path / "go.py"
     script.write_text(

@@ -11,6 +11,7 @@ import typer
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +145,7 @@ def _filled(config: "Config", plan: "Plan", weights: "dict[str, Tensor]") -> str
     from unpaired.training.pretrained import HEAD, preview
 
     filling = preview(config, plan, weights)
-    say_table(HEAD, filling.rows())
+    say_table(Table(HEAD, filling.rows()))
     return (
         f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
         f"({filling.layout})."

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -19,7 +19,8 @@ from unpaired.config import Config, config_from_toml
 from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
-from unpaired.datasets.split_file import Ids, Split, read_splits
+from unpaired.datasets.split_file import Ids, Part, Split, read_splits
+from unpaired.device import cpu_capabilities
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.run.data import RunData, read_data
@@ -27,7 +28,6 @@ from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
 PACKAGES = ("unpaired", "torch", "numpy", "scipy", "nibabel", "isal", "safetensors", "pydantic")
-Part = Literal["train", "val", "test"]
 T = TypeVar("T")
 
 
@@ -233,7 +233,7 @@ class RunFolder:
         if before != stamp:
             value = read(path)
             self._parts[path] = (stamp, value)
-        return value  # type: ignore[no-any-return]
+        return value
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -273,7 +273,7 @@ def describe_environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "cpu": cpu_capabilities().get("cpu_name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
