@@ -22,7 +22,7 @@ from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
 from unpaired.training.forecast import forecast
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 from unpaired.training.validate import validate
 
 COARSE_MM = 3.0
@@ -235,7 +235,7 @@ def test_needs_are_said_beforehand(learnt: Path) -> None:
 
 def test_pictures_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"set data.dims=3"):
-        make_setup(config_of("data.dims=2"), data, RunFolder(tmp_path))
+        prepare_run(config_of("data.dims=2"), data, RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from unpaired.artifact.safetensors import WEIGHTS, load_model, save_model
 from unpaired.errors import UsageError
 from unpaired.files import shown, write_json, write_text
 from unpaired.methods import method_of
+from unpaired.progress import Progress
 
 # One writer a format: it writes a network into a folder and says how to read it back.
 
@@ -154,8 +155,6 @@ def _patch_only(subject: Subject) -> Sizes:
     patch = tuple(subject.plan.patch)
     return Sizes(patch, subject.backbone.multiple, (False,) * len(patch))
 
-
-Progress = Callable[[int, int, str], None]
 
 WHAT = {
     "safetensors": "`model.safetensors`, `model.json`: weights and description; "

@@ -1,6 +1,6 @@
 """One run from start to record: train (or go on), test on both grids, write what is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,16 +19,16 @@ from unpaired.experiments.record import Record, write_record
 from unpaired.files import read_json, write_json, write_text
 from unpaired.methods import method_of
 from unpaired.models import gains_form
+from unpaired.progress import Progress
 from unpaired.run import RunFolder, describe_environment
 from unpaired.run.log import read_log
 from unpaired.run.scores import Evaluation, write_evaluation
-from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.fit import train
-from unpaired.training.start import load_matching, parameter_counts
+from unpaired.training.forecast import parameter_counts
 
 WAIT_SECONDS = 600.0
 """For a run that a call before this one is just ending."""
-Progress = Callable[[int, int, str], None]
 
 
 def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
@@ -43,7 +43,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    ended = train(_as_begun(job.config, folder), job.data, job.folder, progress, prepared)
+    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress)
     if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
         raise UsageError(
             f"train.max_minutes stopped {job.folder} at step {ended.step} of "
