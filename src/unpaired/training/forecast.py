@@ -13,6 +13,7 @@ from unpaired.config.schema import ModalityConfig
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import autocast, autocast_dtype, find_device
+from unpaired.methods import method_of
 from unpaired.models import Joint
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}

@@ -20,6 +20,7 @@ from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown, write_json
+from unpaired.methods import method_of
 from unpaired.models import Joint, Segmenter
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import check_weights, load_checkpoint
