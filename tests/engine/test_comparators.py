@@ -29,7 +29,7 @@ from unpaired.engine.model_file import load_model, save_model
 from unpaired.engine.predict import Predictor
 from unpaired.engine.train import train
 from unpaired.errors import Interrupted, UsageError
-from unpaired.metrics.overlap import dice
+from unpaired.metrics import dice
 from unpaired.models import Joint, gains_form
 
 SMALL: dict[str, list[str]] = {
