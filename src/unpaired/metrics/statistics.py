@@ -57,7 +57,7 @@ def wilcoxon(differences: Values, level: float = 0.95) -> float:
     if len(values) < smallest_n(level):
         return math.nan
     if len(values) > EXACT_UP_TO:
-        return float(scipy.stats.wilcoxon(values, method="asymptotic").pvalue)
+        return float(scipy.stats.wilcoxon(values, method="approx").pvalue)
     ranks = scipy.stats.rankdata(np.abs(values))
     return _exact(ranks, float(ranks[values > 0].sum()))
 
