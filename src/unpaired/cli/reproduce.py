@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress, duration
+from unpaired.cli.output import Progress, duration, memory, note, say, say_json
 from unpaired.cli.reproduce_options import (
     Data,
     Dry,
@@ -26,7 +26,6 @@ from unpaired.cli.reproduce_options import (
     Stored,
     Which,
 )
-from unpaired.cli.show import memory, note, say, say_json
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ def draw_overlays(results: "Results", jobs: "dict[str, Job]", out: Path) -> Path
     """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
     from unpaired.experiments.shown import median_case, predictions_of
     from unpaired.files import atomic
-    from unpaired.report.gallery import Line, gallery
+    from unpaired.report.overlays import Line, gallery
 
     lines = []
     for m in results.modalities:

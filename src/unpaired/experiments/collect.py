@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unpaired.engine.both_grids import PREPARED
 from unpaired.errors import UsageError
+from unpaired.evaluation.run import PREPARED
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.facts import in_use, named_facts
 from unpaired.experiments.figure import write_figures

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from unpaired.data.phantom import write_phantom
+from unpaired.phantom import write_phantom
 
 PRESET = "phantom-benchmark"
 LEVEL, CASES, QUICK_CASES = "benchmark", 32, 8

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from unpaired.data.dataset import canonical_name
+from unpaired.names import canonical_name
 
 SOURCE = (
     "Yang et al., Toward Unpaired Multi-modal Medical Image Segmentation via Learning Structured "

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.engine.both_grids import VOXELS
-from unpaired.engine.evaluate import Score
 from unpaired.errors import DataError
+from unpaired.evaluation.run import VOXELS
+from unpaired.evaluation.tables import Score
 from unpaired.files import read_json, write_text
 
 VERSION = 1

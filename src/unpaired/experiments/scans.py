@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.data.dataset import Case
-from unpaired.data.source_files import sha256_of, source_files
+from unpaired.datasets.dataset import Case, sha256_of, source_files
 from unpaired.errors import UsageError
 
 Marks = dict[str, dict[str, list[str]]]

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.engine.both_grids import PREPARED
-from unpaired.engine.predict import Predictor
-from unpaired.engine.predict_folder import predict_cases
-from unpaired.engine.test import read_recorded
+from unpaired.evaluation.run import PREPARED, read_recorded
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.experiments.jobs import Job
+from unpaired.inference.folder import predict_cases
+from unpaired.inference.predictor import Predictor
 
 
 def median_case(results: Results, modality: str, seed: int) -> str | None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.plan import Plan
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.experiments.facts import facts_of
 from unpaired.experiments.rows import Experiment, Row
@@ -66,7 +66,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
         UsageError: the folder holds runs of another recipe or other data.
         DataError: the data are at fault.
     """
-    from unpaired.engine.needs import training_needs
+    from unpaired.training.forecast import training_needs
 
     datasets = {m: open_dataset(m, Path(root)) for m, root in study.data.items()}
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
