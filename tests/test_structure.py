@@ -20,7 +20,7 @@ LEVELS = {
     "evaluation": 9,
     "inference": 9,
     "artifact": 9,
-    "run": 9,
+    "run": 8.5,
     "checks": 8,
     "phantom": 8,
     "importing": 8,

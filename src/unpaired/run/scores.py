@@ -1,28 +1,53 @@
-"""Mean and deviation of the scores; the three files of an evaluation, and reading them back."""
+"""Scores of cases, their statistics, and the three files of an evaluation, written and read."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.evaluation.scores import (
-    Evaluation,
-    Pair,
-    Score,
-    evaluate_folder,
-    evaluate_pairs,
-    read_label_names,
-)
 from unpaired.files import read_json, write_json, write_text
 from unpaired.tables import ALL_MARKS, Table, escape, printed
 
 VERSION = 1
 METRICS = ("dice", "asd_mm", "hd95_mm", "nsd")
 Summary = dict[str, dict[str, Any]]
+Tolerance = float | int | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of one case; nan is undefined. All four are nan where the truth lacks the class,
+    distances also where the prediction does (then Dice and NSD are 0)."""
+
+    modality: str
+    case: str
+    cls: str
+    dice: float
+    asd_mm: float
+    hd95_mm: float
+    nsd: float
+    truth_voxels: int
+    prediction_voxels: int
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores, and what could not be scored.
+
+    Attributes:
+        failures: "modality/case" -> what was wrong with its files.
+        missing: cases with a truth and no prediction.
+    """
+
+    scores: tuple[Score, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    tolerance_mm: Tolerance = 2.0
 
 
 def summarise(scores: Iterable[Score]) -> Summary:
@@ -190,21 +215,3 @@ def _row(cls: str, stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def mean_cell(name: str, stats: Mapping[str, Any]) -> tuple[str, str]:
     """Mean and " ± deviation" of a metric, of `summarise`'s statistics."""
     return printed(name).mean_and_deviation(stats["mean"], stats["std"], stats["n"])
-
-
-# Evaluation: scores of predictions against the truth, their statistics, and their files.
-
-
-__all__ = [
-    "METRICS",
-    "Evaluation",
-    "Pair",
-    "Score",
-    "evaluate_folder",
-    "evaluate_pairs",
-    "markdown",
-    "read_evaluation",
-    "read_label_names",
-    "summarise",
-    "write_evaluation",
-]
