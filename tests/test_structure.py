@@ -23,6 +23,7 @@ LEVELS = {
     "run": 9,
     "checks": 8,
     "phantom": 8,
+    "importing": 8,
     "build": 7,
     "methods": 6,
     "models": 5,

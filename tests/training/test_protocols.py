@@ -11,10 +11,10 @@ from datasets.abdomen import MIDDLE, ORGANS
 from datasets.miniatures import HEART, write_mmwhs
 from unpaired.artifact.safetensors import load_model
 from unpaired.config import load_config
-from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.mmwhs_btcv import MMWHS_LABELS as LABELS
 from unpaired.evaluation.run import evaluate_run, score_both
 from unpaired.files import read_json
+from unpaired.importing.run import import_source
 from unpaired.inference.inferer import segment_labels
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation

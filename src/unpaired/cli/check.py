@@ -89,7 +89,7 @@ def _settings(preset: str | None, config: Path | None, roots: dict[str, Path]) -
     if preset is None and config is None:
         return None
     from unpaired.config import load_config
-    from unpaired.datasets.split import check_modalities, check_names
+    from unpaired.datasets.make_split import check_modalities, check_names
 
     settings = load_config(preset, config, [])
     if roots:

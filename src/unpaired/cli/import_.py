@@ -14,7 +14,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
-    from unpaired.datasets.importing.run import Outcome
+    from unpaired.importing.run import Outcome
 
 NAME = "import"
 PHANTOM = "phantom"
@@ -96,8 +96,8 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.datasets.importing.found import Options
-    from unpaired.datasets.importing.run import import_source
+    from unpaired.datasets.found import Options
+    from unpaired.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with Progress("import") as progress:

@@ -15,19 +15,15 @@ from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan, make_plan
 from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
-from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import (
-    Split,
+from unpaired.datasets.make_split import (
     check_modalities,
     check_names,
     free_cases,
-    k_folds,
     make_split,
-    random_split,
-    read_splits,
     shares,
-    write_splits,
 )
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import Split, k_folds, random_split, read_splits, write_splits
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
