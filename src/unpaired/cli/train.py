@@ -92,7 +92,6 @@ def _announce(
     """Plan, sizes, memory and time, before the first step."""
     if not _leads():
         return
-    from unpaired.data.plan import Plan
     from unpaired.run import RunFolder
     from unpaired.training.forecast import forecast
     from unpaired.training.pretrained import HEAD, preview, read_pretrained
@@ -101,13 +100,13 @@ def _announce(
 
     folder = RunFolder(run)
     # a file that cannot be read is refused before the cases are prepared
-    weights = None if folder.last.exists() else read_pretrained(config)
+    weights = None if folder.begun else read_pretrained(config)
     with folder.lock(), Progress("prepare") as progress:
         make_setup(config, data, folder, prepared, source_plan(config), progress)
-    plan = Plan.read(folder.plan)
+    plan = folder.plan
     say_plan(plan)
     yield f"Run folder: {run}"
-    if folder.last.exists():
+    if folder.begun:
         yield "Going on from the last checkpoint."
         return
     if weights is not None:
