@@ -38,6 +38,7 @@ LEVELS = {
     "device": 1,
     "files": 1,
     "tables": 1,
+    "progress": 0,
     "names": 0,
     "errors": 0,
 }
