@@ -15,8 +15,8 @@ from tiny_model import tiny_config, tiny_plan, tiny_segmenter, write_model
 from unpaired.artifact import safetensors
 from unpaired.artifact.model import Model
 from unpaired.artifact.safetensors import build_shapes
-from unpaired.build import build_segmenter
 from unpaired.errors import DataError
+from unpaired.methods import method_of
 
 
 @pytest.mark.parametrize("variant", ["V1", "V2", "V3"])
@@ -203,12 +203,15 @@ def test_an_odd_description_is_refused_before_it_takes_memory(
     write_model(tmp_path)
     redescribe(tmp_path, part, **changes)
 
+    method = type(method_of(tiny_config()))
+    build = method.segmenter
+
     def allocated(*about: Any) -> Any:
         if torch.get_default_device().type != "meta":
             raise KeyboardInterrupt("the network was allocated")
-        return build_segmenter(*about)
+        return build(*about)
 
-    monkeypatch.setattr(safetensors, "build_segmenter", allocated)
+    monkeypatch.setattr(method, "segmenter", allocated)
     with pytest.raises(DataError):
         Model.load(tmp_path)
 
@@ -217,7 +220,7 @@ def test_a_table_that_no_tensor_of_the_file_shows_is_refused() -> None:
     plan = tiny_plan().model_copy(update={"patch": (4096, 4096)})
     config = tiny_config("V2", "model.options.window=128")
     with pytest.raises(ValueError, match="tables"):
-        build_shapes(lambda: build_segmenter(config, plan), 500)
+        build_shapes(lambda: method_of(config).segmenter(config, plan), 500)
 
 
 def test_a_nested_description_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.files import read_json, write_json
 from unpaired.run import RunFolder
 from unpaired.run.scores import Summary, summarise
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 
 VALUES = {"a": {1: "ball", 2: "box"}, "b": {7: "ball", 3: "box"}}
 
@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "b": write_toy(root, "b", 4, False, (7, 3)),
     }
     config, folder = toy_config("predict.overlap=0.25"), RunFolder(root / "run")
-    make_setup(config, data, folder)
+    prepare_run(config, data, folder)
     plan = folder.plan
     Model(tiny_segmenter(config, plan), plan, config).save(folder.files.model, {})
     return root

@@ -1,6 +1,6 @@
 """Exporting: every network and format, each checked against the live one before it has a name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,8 @@ from unpaired.artifact.onnx import need
 from unpaired.artifact.parity import Parity, check_parity
 from unpaired.errors import UsageError
 from unpaired.files import atomic_folder, shown, write_json, write_text
-
-Progress = Callable[[int, int, str], None]
+from unpaired.methods import method_of
+from unpaired.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def models_of(source: Model, form: str, modalities: Sequence[str] = ()) -> list[
 
 def _check_one_pass(source: Model, formats: Sequence[str]) -> None:
     """Raise UsageError where the other formats would hold only half of the model."""
-    if source.plan.coarse is not None and set(formats) != {"safetensors"}:
+    if not method_of(source.config).one_pass and set(formats) != {"safetensors"}:
         raise UsageError(
             f"this model (model.name={source.config.model.name}) first looks for the structures "
             "and then segments one crop, which pt2, onnx and bundle cannot hold. Give --format "

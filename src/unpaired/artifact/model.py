@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from unpaired.artifact.onnx import ONNX, read_onnx
 from unpaired.artifact.safetensors import WEIGHTS, read_safetensors, write_safetensors
 from unpaired.backbones import Backbone
-from unpaired.build import input_channels
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, shown
-from unpaired.inference.located import Located
+from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
@@ -147,9 +146,7 @@ class Model:
         found = probabilities(lambda image: self.segmenter(image, modality).logits)
         if mirror:
             found = mirrored(found, self.mirror_axes())
-        if self.plan.coarse is None:
-            return found
-        return Located(found, lambda view: self.segmenter.locate(view, modality), self.plan.coarse)  # type: ignore[operator]
+        return method_of(self.config).looking(found, self.segmenter, modality, self.plan)
 
     def fold(self, modality: str) -> Backbone:
         """A plain network for one modality: stem and gains multiplied into its weights.

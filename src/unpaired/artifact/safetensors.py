@@ -23,11 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 import unpaired
 from unpaired.backbones import Backbone
-from unpaired.build import build_backbone, build_segmenter, check_modality_names
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, shown, write_text
+from unpaired.methods import method_of
 from unpaired.models.fold import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 
@@ -308,7 +308,7 @@ def _filled(
 
 def _segmenter_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) -> Segmenter:
     """Untrained, with room for the gains that the file holds and that fit."""
-    segmenter = build_segmenter(config, plan)
+    segmenter = method_of(config).segmenter(config, plan)
     for modality in segmenter.modalities:
         phi = tensors.get(f"gains.{modality}.phi")
         size = (sum(segmenter.branches.values()),)
@@ -320,10 +320,9 @@ def _segmenter_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) ->
 def _backbone_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) -> Backbone:
     """The plain backbone that folding leaves of one modality, untrained, with room for the biases
     that folding a stem adds to layers that have none."""
-    check_modality_names(plan.modalities)
     if len(plan.modalities) != 1:
         raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
-    backbone = build_backbone(config, plan)
+    backbone = method_of(config).backbone(config, plan)
     for path in backbone.input_layers:
         layer, bias = backbone.get_submodule(path), tensors.get(f"{path}.bias")
         width = getattr(layer, "out_channels", None)

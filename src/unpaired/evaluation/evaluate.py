@@ -4,7 +4,7 @@ The literature scores resampled volumes; a user wants the scan's own grid.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,13 @@ from unpaired.inference.predictor import Predictor
 from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import RunData
 from unpaired.run.folder import Part
 from unpaired.run.scores import Evaluation, Score, write_evaluation
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 PREPARED, NATIVE = "prepared", "native"
 VOXELS = "asd_voxels"
 

@@ -38,8 +38,8 @@ class Sliceable(Protocol):
 
 
 @runtime_checkable
-class VolumeNetwork(Protocol):
-    """A network that segments a prepared image itself, rather than patch by patch."""
+class Looking(Protocol):
+    """A network that goes through an image in its own way, not patch by patch."""
 
     def slices(
         self,
@@ -57,7 +57,7 @@ class Inferer:
 
     Attributes:
         network: scores [B Z *patch] of a batch of patches [B context*K *patch]; or a
-            `VolumeNetwork`.
+            `Looking` network.
         plan: says the patch (rows and columns, or slices, rows and columns) and, for a network of
             pictures, how many slices it sees: it segments the middle one, and the edge repeats.
         settings: the overlap of patches and how many go through the network at a time.
@@ -99,7 +99,7 @@ class Inferer:
         Yields:
             The first slice's index and the scores of n consecutive slices, in order, on `device`.
         """
-        if isinstance(self.network, VolumeNetwork):
+        if isinstance(self.network, Looking):
             yield from self.network.slices(image, self.plan.patch, self.device, self.autocast)
             return
         tiling = make_tiling(image.shape[1:], self.plan.patch, self.settings.overlap)

@@ -1,6 +1,6 @@
 """Images, files and folders -> labels on the images' own grids."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Names, Writing, write_labels
 from unpaired.names import did_you_mean
+from unpaired.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 _EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
 
 

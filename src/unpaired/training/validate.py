@@ -12,7 +12,7 @@ from unpaired.config.schema import PredictConfig
 from unpaired.data.cache import Intensities, PreparedCase
 from unpaired.data.plan import Plan
 from unpaired.inference.inferer import Inferer
-from unpaired.inference.located import Located
+from unpaired.methods import Method
 from unpaired.metrics import dice
 from unpaired.models import Joint
 
@@ -38,6 +38,7 @@ def validate(
     joint: Joint,
     cases: Mapping[str, Sequence[PreparedCase]],
     plan: Plan,
+    method: Method,
     device: torch.device,
     autocast: torch.dtype | None,
     batch_size: int = 8,
@@ -49,7 +50,7 @@ def validate(
         if not members:
             continue
         settings = PredictConfig(batch_size=batch_size)
-        inferer = Inferer(_network(joint, m, plan), plan, settings, device, autocast)
+        inferer = Inferer(_network(joint, m, plan, method), plan, settings, device, autocast)
         rows = [
             _dice_of(inferer.labels(Intensities(case)), case, len(plan.classes)) for case in members
         ]
@@ -60,7 +61,7 @@ def validate(
     return Validation(found)
 
 
-def _network(joint: Joint, modality: str, plan: Plan) -> Network:
+def _network(joint: Joint, modality: str, plan: Plan, method: Method) -> Network:
     """The network as it is now; its scores are not made probabilities unless that matters."""
     with torch.no_grad():
         gains = joint.gains(modality)
@@ -68,10 +69,8 @@ def _network(joint: Joint, modality: str, plan: Plan) -> Network:
     def scores(image: Tensor) -> Tensor:
         return joint.segmenter(image, modality, gains).logits
 
-    if plan.coarse is None:
-        return scores
-    found = probabilities(scores)  # beside a crop lie the background's probabilities
-    return Located(found, lambda view: joint.segmenter.locate(view, modality), plan.coarse)  # type: ignore[operator]
+    found = scores if method.one_pass else probabilities(scores)
+    return method.looking(found, joint.segmenter, modality, plan)
 
 
 def _dice_of(labels: np.ndarray, case: PreparedCase, classes: int) -> list[float]:
