@@ -24,7 +24,7 @@ from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import Interrupted, UsageError
 from unpaired.inference.predictor import Predictor
 from unpaired.methods import method_of
-from unpaired.metrics.overlap import dice
+from unpaired.metrics import dice
 from unpaired.models import Joint, gains_form
 from unpaired.run.log import read_log
 from unpaired.training import trainer as training
