@@ -19,7 +19,6 @@ from unpaired.errors import ResourceError, UsageError
 from unpaired.run import RunFolder
 
 RULES = Path(__file__).parent / "like_windows"
-LINUX = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it imitates on Linux")
 CALLS = """
 import json, sys
 from unpaired.cli import main
@@ -49,7 +48,7 @@ def like_windows(program: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@LINUX
+@pytest.mark.linux
 @pytest.mark.parametrize(
     ("deed", "error"),
     [
@@ -78,7 +77,7 @@ def test_the_imitation_refuses(
     assert error in ended.stderr.splitlines()[-1]
 
 
-@LINUX
+@pytest.mark.linux
 @pytest.mark.slow
 def test_every_module_and_verb(tmp_path: Path) -> None:
     data = write_toy(tmp_path / "data", "aa", 4, True, (1, 2))

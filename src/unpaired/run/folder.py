@@ -20,10 +20,11 @@ from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Ids, Part, Split, read_splits
+from unpaired.device import cpu_capabilities
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.run.data import RunData, read_data
-from unpaired.run.log import read_log
+from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
 PACKAGES = ("unpaired", "torch", "numpy", "scipy", "nibabel", "isal", "safetensors", "pydantic")
@@ -89,6 +90,11 @@ class RunFiles:
     @property
     def pretrained(self) -> Path:
         return self.root / "pretrained.json"
+
+    @property
+    def method(self) -> Path:
+        """What the loss had beside the terms of `model.name`; there only where it had."""
+        return self.root / "method.json"
 
     @property
     def floor(self) -> Path:
@@ -186,6 +192,11 @@ class RunFolder:
         """The validations, in their order."""
         return self._records("validation")
 
+    @property
+    def schedules(self) -> tuple[dict[str, Any], ...]:
+        """Each time `train.steps` was raised: "step", "before" and "steps"."""
+        return self._records(SCHEDULE)
+
     def _records(self, kind: str) -> tuple[dict[str, Any], ...]:
         """The last record of each step, so that a resumed run has no doubles."""
         log = self._part(self.files.log, read_log)
@@ -267,7 +278,7 @@ def describe_environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": torch.cpu.get_capabilities().get("cpu_name") or platform.processor(),
+        "cpu": cpu_capabilities().get("cpu_name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
