@@ -9,10 +9,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, to_toml
 from unpaired.data.augment import mirror_axes
-from unpaired.data.plan import Plan, make_plan
+from unpaired.data.plan import Plan
 from unpaired.data.prepare import prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names
 from unpaired.datasets.make_split import (
@@ -27,6 +26,7 @@ from unpaired.datasets.split import Split, k_folds, random_split, read_splits, w
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import method_of
 from unpaired.run import RunFolder
 from unpaired.run.data import check_same_data, data_record
 
@@ -166,9 +166,7 @@ def _plan(
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
-    step = size_step(config, config.data.dims)
-    rule = crop_rule(config)
-    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train, crop=rule)
+    plan = method_of(config).plan(config, datasets, split.train)
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from unpaired.artifact.safetensors import save_model
-from unpaired.build import build_joint
 from unpaired.config import Config, TrainConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import PatchSampler
 from unpaired.device import find_device
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, write_json
+from unpaired.methods import method_of
 from unpaired.models import Joint, gains_form
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
@@ -130,7 +130,7 @@ def export(config: Config, folder: RunFolder) -> None:
     """From the kept weights: the model without its semantics, and the semantics' matrices."""
     path, plan = folder.files.weights, folder.plan
     state = load_checkpoint(path)
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     load_matching(joint, state["model"], path)
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unpaired.build import build_joint, build_objective
 from unpaired.config import Config
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.plan import Plan
@@ -22,6 +21,7 @@ from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.errors import DataError, Interrupted
 from unpaired.files import atomic
 from unpaired.losses import Terms
+from unpaired.methods import Method, method_of
 from unpaired.models import Joint
 from unpaired.run import RunFolder
 from unpaired.run.log import RunLog, read_log, write_metrics
@@ -31,7 +31,6 @@ from unpaired.training.checkpoint import Choice, load_checkpoint, save_checkpoin
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import build_optimizer, learning_rate
 from unpaired.training.setup import Progress
-from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate
 
 # A batch on disk, for looking at what broke a training.
@@ -57,22 +56,24 @@ class Trainer:
         folder: RunFolder,
         group: Group,
         progress: Progress | None = None,
+        method: Method | None = None,
     ) -> None:
         self.config, self.folder, self.group = config, folder, group
+        self.method = method_of(config, method)
         self.plan: Plan = folder.plan
         self.held_out = folder.prepared_cases("val")
         self.progress = progress
         self.device = find_device(config.train.device, group.local_rank)
         self.dtype = autocast_dtype(config.train.precision, self.device)
         start.fix_numbers(config.train)
-        self.joint: Joint = build_joint(config, self.plan).to(self.device)
+        self.joint: Joint = self.method.joint(config, self.plan).to(self.device)
         start.begin(self.joint, config, folder, group.leads)
         exempt = self.joint.segmenter.backbone.no_decay
         self.optimizer = build_optimizer(self.joint, config.train, exempt)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.objective = build_objective(config, self.plan, group.sync)
+        self.objective = self.method.objective(config, self.plan, group.sync)
         learnt = folder.prepared_cases("train")
-        self.streams = streams_of(config, self.plan, learnt, group.rank, group.world)
+        self.streams = self.method.streams(config, self.plan, learnt, group.rank, group.world)
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
@@ -205,7 +206,7 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.held_out, self.plan, self.device, self.dtype,
+                self.joint, self.held_out, self.plan, self.method, self.device, self.dtype,
                 self.config.predict.batch_size,
             )  # fmt: skip
             score = found.score
