@@ -11,6 +11,7 @@ from toy import toy_config, write_toy
 from unpaired.artifact.export import export
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Draws
 from unpaired.errors import UsageError
 from unpaired.evaluation.localisation import localisation_errors_mm
 from unpaired.evaluation.run import evaluate_run, folded_differences
@@ -143,7 +144,7 @@ def test_nothing_is_shared_between_the_modalities(learnt: Path) -> None:
     batches = {
         name: stream.sampler.batch(0)
         for name, stream in method_of(config)
-        .streams(config, plan, setup.prepared_cases("train"))
+        .streams(config, plan, setup.prepared_cases("train"), Draws(2, 0))
         .items()
     }
     assert set(batches) == {"a", "b", "a/whole", "b/whole"}
