@@ -212,9 +212,8 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.held_out, self.plan, self.method, self.device, self.dtype,
-                self.config.predict.batch_size,
-            )  # fmt: skip
+                self.joint, self.held_out, self.config, self.plan, self.device, self.method
+            )
             score = found.score
             self._log(
                 {
