@@ -7,7 +7,6 @@ from time import monotonic, sleep
 from typing import Any
 
 from unpaired.artifact.safetensors import save_model
-from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
 from unpaired.datasets.split import Split
@@ -18,6 +17,7 @@ from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import method_of
 from unpaired.models import gains_form
 from unpaired.progress import Progress
 from unpaired.run import RunFolder, describe_environment
@@ -90,7 +90,7 @@ def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
         return None
     config = _changed(job.config, job.tests[test])
     plan, path = folder.plan, folder.files.weights
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     load_matching(joint, load_checkpoint(path)["model"], path)
     target = folder.root / f"model_{test}"
     save_model(gains_form(joint.eval(), config.model.scaling_at_test), config, plan, target, {})
@@ -134,7 +134,7 @@ def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
     extra = read_json(folder.files.model / "model.json").get("extra", {})
     found = extra.get("parameters")
-    return found or parameter_counts(build_joint(config, folder.plan))
+    return found or parameter_counts(method_of(config).joint(config, folder.plan))
 
 
 def write_job(job: Job, prepared: Path) -> Path:

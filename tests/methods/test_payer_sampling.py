@@ -8,10 +8,15 @@ import torch
 
 from small_cases import write_small
 from unpaired.data.cache import PreparedCase
-from unpaired.data.case_sampling import CaseSampler, CentredCrop, WholeView
-from unpaired.data.coarse import coarse_image, coarse_marks
 from unpaired.data.plan import CoarseView
 from unpaired.errors import DataError
+from unpaired.methods.payer.crops import (
+    CaseSampler,
+    CentredCrop,
+    WholeView,
+    coarse_image,
+    coarse_marks,
+)
 
 SHAPE, PATCH = (8, 12, 10), (6, 8, 8)
 CROP = CentredCrop(PATCH, (1.0, 2.0, 2.0))

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.artifact.model import load_member, model_folders
-from unpaired.data.coarse import structures_centre
 from unpaired.device import find_device
 from unpaired.errors import UsageError
-from unpaired.inference.located import Located
+from unpaired.methods.payer.crops import structures_centre
+from unpaired.methods.payer.inference import Located
 from unpaired.run import RunFolder
 from unpaired.run.folder import Part
 from unpaired.training.validate import Intensities

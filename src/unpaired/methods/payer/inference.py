@@ -12,8 +12,15 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from unpaired.data.coarse import Indexed, cell_position, coarse_image, corner_of, cut, overlap
 from unpaired.data.plan import CoarseView
+from unpaired.methods.payer.crops import (
+    Indexed,
+    cell_position,
+    coarse_image,
+    corner_of,
+    cut,
+    overlap,
+)
 
 Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B _ *space"]]
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from small_joint import shake
-from unpaired.models import Joint, Segmenter, UmmkdNet, fold, gains_form
+from unpaired.methods.ummkd import UmmkdNet
+from unpaired.models import Joint, Segmenter, fold, gains_form
 
 CLASSES = 3
 SIZES = {2: (16, 24), 3: (4, 16, 16)}

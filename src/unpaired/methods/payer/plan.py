@@ -1,15 +1,16 @@
 """The crop around the structures and the coarse view they are found in, from the labels' boxes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from unpaired.data.plan_facts import Geometry, collect
+from unpaired.data.plan import CoarseView, Grid
+from unpaired.data.plan_facts import collect
 from unpaired.data.plan_rules import Patch
-from unpaired.data.plan_types import CoarseView
-from unpaired.datasets.dataset import Case, Dataset, value_table
+from unpaired.datasets.dataset import Case, value_table
 from unpaired.errors import DataError
 from unpaired.io.read import read_label_image
 from unpaired.io.volume import SliceAxis, canonical_orientation
@@ -29,28 +30,32 @@ class CropRule:
     coarse_mm: float
     coarse_step: int
 
+    def __call__(self, grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
+        """View and, unless one is configured, patch, each with its reason."""
+        view, why_view = coarse_view(grid, self)
+        if grid.patch is not None:
+            return {"coarse": view}, {"coarse": why_view}
+        boxes = boxes_mm(grid)
+        patch, why_patch = crop_patch(boxes, grid.spacing_mm, grid.multiple, self.margin_mm)
+        return {"coarse": view, "patch": patch}, {"coarse": why_view, "patch": why_patch}
 
-def boxes_mm(
-    datasets: Mapping[str, Dataset],
-    classes: Sequence[str],
-    train: Mapping[str, Sequence[str]] | None,
-    axis: SliceAxis,
-) -> np.ndarray:
+
+def boxes_mm(grid: Grid) -> np.ndarray:
     """Sides of the box around all structures, [cases 3] in array axes; unlabelled cases left out.
 
     Raises:
         DataError: no case holds a structure, or files are damaged (all are listed).
     """
-    found = []
-    for m, dataset in datasets.items():
-        values = [value for value, index in value_table(dataset, classes).items() if index]
+    boxes, train = [], grid.train
+    for m, dataset in grid.datasets.items():
+        values = [value for value, index in value_table(dataset, grid.classes).items() if index]
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(m, ()))]
         labelled = [case for case in cases if case.label is not None]
-        extents = collect(labelled, partial(_extent_mm, values=values, axis=axis))
-        found += [one for one in extents if one is not None]
-    if not found:
+        extents = collect(labelled, partial(_extent_mm, values=values, axis=grid.axis))
+        boxes += [one for one in extents if one is not None]
+    if not boxes:
         raise DataError("no training case holds a structure, so there is nothing to localise.")
-    return np.array(found)
+    return np.array(boxes)
 
 
 def crop_patch(
@@ -77,15 +82,11 @@ def crop_patch(
     )
 
 
-def coarse_view(
-    found: Sequence[Geometry],
-    order: Sequence[int],
-    spacing_mm: Sequence[float],
-    rule: CropRule,
-) -> tuple[CoarseView, str]:
+def coarse_view(grid: Grid, rule: CropRule) -> tuple[CoarseView, str]:
     """The view that holds every image, and the reason in a sentence."""
+    spacing_mm, order = grid.spacing_mm, list(grid.order)
     stride = [max(1, round(rule.coarse_mm / mm)) for mm in spacing_mm]
-    extents_mm = np.array([np.multiply(g.spacing_mm, g.shape)[list(order)] for g in found])
+    extents_mm = np.array([np.multiply(g.spacing_mm, g.shape)[order] for g in grid.geometries])
     cells = np.ceil(np.rint(extents_mm / spacing_mm).max(0) / stride)
     # Two steps at least: a single voxel at the coarsest level could not be normalised.
     sizes = [max(2, int(np.ceil(n / rule.coarse_step))) * rule.coarse_step for n in cells]

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unpaired.data.coarse import corner_of
 from unpaired.data.plan import CoarseView
 from unpaired.inference.inferer import segment_labels, segment_slices
-from unpaired.inference.located import Located, read_crop
+from unpaired.methods.payer.crops import corner_of
+from unpaired.methods.payer.inference import Located, read_crop
 
 CPU = torch.device("cpu")
 VIEW = CoarseView(stride=(1, 2, 2), shape=(4, 4, 4), step=2)

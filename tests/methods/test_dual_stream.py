@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from small_joint import shake
-from unpaired.models import DualStream, Joint, Segmenter, fold, gains_form
-from unpaired.models.dual_stream import SHARINGS
+from unpaired.methods.dual_stream import SHARINGS, DualStream
+from unpaired.models import Joint, Segmenter, fold, gains_form
 
 CLASSES = 3
 SIZES = {2: (16, 24), 3: (4, 16, 16)}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.data.coarse import (
+from unpaired.data.plan import CoarseView
+from unpaired.methods.payer.crops import (
     cell_position,
     coarse_image,
     coarse_marks,
@@ -17,7 +18,6 @@ from unpaired.data.coarse import (
     structures_centre,
     view_shape,
 )
-from unpaired.data.plan import CoarseView
 
 VIEW = CoarseView(stride=(2, 3, 1), shape=(6, 4, 8), step=2)
 SHAPE = (9, 10, 7)

@@ -5,8 +5,14 @@ import torch
 from torch import Tensor
 
 from oracles import softmax
-from unpaired.losses import Distillation, distillation
-from unpaired.losses.distillation import class_sums, frequency_cross_entropy, plain_dice_loss
+from unpaired.losses import weigh
+from unpaired.methods.ummkd import (
+    class_sums,
+    distillation,
+    frequency_cross_entropy,
+    plain_dice_loss,
+    ummkd_terms,
+)
 from unpaired.models import Output
 
 CLASSES = 4
@@ -143,24 +149,26 @@ def test_the_objective_names_its_terms_and_weights_them() -> None:
     parts = {m: a_batch(2, s, (0, 1, 2)) for s, m in enumerate("ab")}
     outputs = {m: Output(x) for m, (x, _) in parts.items()}
     labels = {m: y for m, (_, y) in parts.items()}
-    terms = Distillation(ce=2.0, dice=3.0, weight=0.7, temperature=4.0)(outputs, labels)
+    terms = weigh(ummkd_terms(ce=2.0, dice=3.0, weight=0.7, temperature=4.0), outputs, labels)
     assert list(terms.terms) == ["seg/a", "seg/b", "kd"]
     expected = 0.7 * pair_by_loops(parts["a"], parts["b"], 4.0)
     torch.testing.assert_close(terms.weighted["kd"], expected, rtol=1e-12, atol=0)
     for x, y in parts.values():
         expected = expected + 2 * frequency_cross_entropy(x, y) + 3 * plain_dice_loss(x, y)
     torch.testing.assert_close(terms.total, expected, rtol=1e-12, atol=0)
-    assert list(Distillation(weight=0.0)(outputs, labels).terms) == ["seg/a", "seg/b"]
-    alone = Distillation()({"a": outputs["a"]}, {"a": labels["a"]})
+    assert list(weigh(ummkd_terms(weight=0.0), outputs, labels).terms) == ["seg/a", "seg/b"]
+    alone = weigh(ummkd_terms(), {"a": outputs["a"]}, {"a": labels["a"]})
     assert list(alone.terms) == ["seg/a"]
 
 
 def test_half_precision_is_summed_in_single() -> None:
     logits, label = a_batch(2, 7, (0, 1, 2))
     rough = {m: Output(logits.detach().bfloat16()) for m in "ab"}
-    terms = Distillation()(rough, dict.fromkeys("ab", label))
+    terms = weigh(ummkd_terms(), rough, dict.fromkeys("ab", label))
     assert terms.total.dtype == torch.float32
-    exact = Distillation()(
-        {m: Output(x.logits.double()) for m, x in rough.items()}, dict.fromkeys("ab", label)
+    exact = weigh(
+        ummkd_terms(),
+        {m: Output(x.logits.double()) for m, x in rough.items()},
+        dict.fromkeys("ab", label),
     )
     torch.testing.assert_close(terms.total.double(), exact.total, rtol=1e-5, atol=0)

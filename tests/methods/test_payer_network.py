@@ -4,19 +4,32 @@ from itertools import product
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from unpaired.nn.pooled_unet import PooledUnet
-from unpaired.nn.spatial_configuration import SpatialConfiguration
+from unpaired.methods.payer.network import (
+    PooledUnet,
+    SpatialConfiguration,
+    conv_blocks,
+    pool_mean,
+    resize_linear,
+)
+from unpaired.nn.dims import CONV
 
 CLASSES = 3
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def two_branches(width: int, dims: int = 2) -> SpatialConfiguration:
+    local = PooledUnet(1, CLASSES, width, 2, dims)
+    last = CONV[dims](width, CLASSES, 1)
+    branch = nn.Sequential(conv_blocks(CLASSES, width, dims, 3, 3), last)
+    return SpatialConfiguration(local, branch, 2)
 
 
 def network(dims: int = 2, seed: int = 0) -> SpatialConfiguration:
     torch.manual_seed(seed)
-    found = SpatialConfiguration(
-        1, CLASSES, width=4, levels=2, configuration_width=4, stride=2, kernel=3, dims=dims
-    ).double()
+    found = two_branches(4, dims).double()
     with torch.no_grad():
         for p in found.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -79,7 +92,7 @@ def test_the_configuration_works_at_low_resolution() -> None:
 
 def test_the_score_starts_as_the_local_map() -> None:
     torch.manual_seed(0)
-    net = SpatialConfiguration(1, CLASSES, 8, 2, 8, 2, 3, 2)
+    net = two_branches(8)
     maps = net(torch.randn(1, 1, 16, 16))
     assert (maps.configuration - 1).abs().max() < 0.2
     assert (maps.score - maps.local).abs().max() < 0.2 * maps.local.abs().max()
@@ -91,3 +104,31 @@ def test_a_unet_sees_beyond_one_level_and_keeps_the_place() -> None:
     x = torch.randn(1, 1, 32, dtype=torch.float64, requires_grad=True)
     reach = torch.autograd.grad(net(x)[0, 0, 16], x)[0][0, 0].abs()
     assert reach[16] > 0 and reach[4] > 0  # convolutions alone reach 4 at full resolution
+
+
+# Means over cells and linear interpolation, against loops and torch.
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_mean_of_every_cell(dims: int) -> None:
+    size = (4, 6, 2)[:dims]
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    found = pool_mean(x, 2)
+    assert found.shape[2:] == tuple(n // 2 for n in size)
+    for cell in product(*(range(n // 2) for n in size)):
+        inside = x[(slice(None), slice(None), *(slice(2 * i, 2 * i + 2) for i in cell))]
+        assert torch.allclose(found[(slice(None), slice(None), *cell)], inside.flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_linear_interpolation_is_that_of_torch(dims: int) -> None:
+    x = torch.randn(2, 3, *(3, 5, 4)[:dims], dtype=torch.float64)
+    for size in [(12, 10, 8)[:dims], (7, 5, 9)[:dims]]:
+        wanted = functional.interpolate(x, size=size, mode=MODES[dims], align_corners=False)
+        assert torch.allclose(resize_linear(x, size), wanted, atol=1e-12)
+
+
+def test_a_resized_volume_of_depth_one_is_the_resized_picture() -> None:
+    x = torch.randn(1, 2, 3, 4)
+    flat = resize_linear(x, (6, 8))
+    assert torch.equal(resize_linear(x[:, :, None], (1, 6, 8))[:, :, 0], flat)

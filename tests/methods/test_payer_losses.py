@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unpaired.losses.localisation import box_centre, heat_map, heat_map_loss
-from unpaired.losses.located import LocateAndSegment
+from unpaired.methods.payer.losses import LocateAndSegment, box_centre, heat_map, heat_map_loss
 from unpaired.models import Output
 
 

@@ -1,6 +1,7 @@
 """Dual-stream U-Nets (Valindria et al. 2018): which parts of one U-Net the modalities share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,14 @@ from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.backbones.resenc_stages import PerStage, Stage, lay_out, size_step, total_strides
+from unpaired.config import Config
+from unpaired.config.schema import ModelConfig
+from unpaired.data.plan import Plan
+from unpaired.losses import Term
+from unpaired.losses.segmentation import Sync, identity
+from unpaired.methods.base import Method, input_channels
+from unpaired.methods.consistency import paper_objective
+from unpaired.models import Segmenter
 from unpaired.nn.block import Gains
 from unpaired.nn.dims import CONV, CONV_TRANSPOSE
 from unpaired.nn.residual import SLOPE, ConvBlock, ConvNorm, ResidualBlock, activation
@@ -21,6 +30,25 @@ SHARINGS: dict[str, tuple[str, ...]] = {
     "middle": ("down", "up"),
 }
 """What is shared -> the parts that are private to a modality; "decoder" is Y, "middle" X."""
+
+
+@dataclass(frozen=True)
+class Valindria(Method):
+    """Its loss is the segmentation's alone."""
+
+    name = "valindria"
+
+    def network(self, model: ModelConfig) -> type[Backbone]:
+        return DualStream
+
+    def segmenter(self, config: Config, plan: Plan) -> Segmenter:
+        backbone = self.backbone(config, plan)
+        assert isinstance(backbone, DualStream)
+        return Segmenter(backbone, input_channels(plan), bool(backbone.own), fixed_stems=True)
+
+    def terms(self, config: Config, plan: Plan, sync: Sync = identity) -> dict[str, Term]:
+        plain = config.loss.model_copy(update={"alpha": 0.0, "beta": 0.0, "gamma": 0.0})
+        return paper_objective(plain, sync).terms()
 
 
 class Down(nn.Module):
