@@ -199,7 +199,7 @@ class TrainConfig(Section):
     """Optimisation."""
 
     steps: Size = 20000
-    """Optimisation steps in all."""
+    """Optimisation steps in all; raised, a run goes on, at its end too."""
     batch_size: Size = 12
     """Images per modality in a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
