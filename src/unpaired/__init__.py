@@ -3,18 +3,65 @@
 Importing this package is quick: what needs torch is imported when it is first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unpaired.errors import DataError, Interrupted, ResourceError, UnpairedError, UsageError
+
 if TYPE_CHECKING:
+    from unpaired.api.data import MemoryDataset, make_dataset, open_dataset
+    from unpaired.api.run import Run, load, preset, train
+    from unpaired.api.scores import Scores
+    from unpaired.config import Config
     from unpaired.inference.predictor import Prediction, Predictor
+    from unpaired.io.volume import Volume
+    from unpaired.methods.consistency import Consistency
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "Predictor", "__version__"]
+_HOMES = {
+    "Config": "config",
+    "Consistency": "methods.consistency",
+    "MemoryDataset": "api.data",
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "Run": "api.run",
+    "Scores": "api.scores",
+    "Volume": "io.volume",
+    "load": "api.run",
+    "make_dataset": "api.data",
+    "open_dataset": "api.data",
+    "preset": "api.run",
+    "train": "api.run",
+}
+"""Where the public names live; each is imported when it is first asked for."""
+__all__ = [
+    "Config",
+    "Consistency",
+    "DataError",
+    "Interrupted",
+    "MemoryDataset",
+    "Prediction",
+    "Predictor",
+    "ResourceError",
+    "Run",
+    "Scores",
+    "UnpairedError",
+    "UsageError",
+    "Volume",
+    "__version__",
+    "load",
+    "make_dataset",
+    "open_dataset",
+    "preset",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Prediction", "Predictor"):
-        from unpaired.inference import predictor
-
-        return getattr(predictor, name)
+    if name in _HOMES:
+        return getattr(import_module(f"unpaired.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

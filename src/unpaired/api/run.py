@@ -1,0 +1,118 @@
+"""Training, and what a run folder holds, in Python."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unpaired.api.data import MemoryDataset
+from unpaired.api.scores import Scores
+from unpaired.config import Config, load_config
+from unpaired.datasets.dataset import Dataset
+from unpaired.evaluation.run import Part, evaluate_run
+from unpaired.evaluation.tables import read_evaluation
+from unpaired.inference.predictor import Predictor
+from unpaired.progress import bar
+from unpaired.report import write_report
+from unpaired.run import RunFolder
+from unpaired.training.fit import train as train_run
+
+Data = Dataset | MemoryDataset | str | Path
+
+
+def preset(name: str = "default") -> Config:
+    """The settings of a preset; `.replace(train={"steps": 5000})` changes some.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    return load_config(name)
+
+
+class Run(RunFolder):
+    """A run folder: what was planned, how the training went, its model and its scores.
+
+    Everything is read when it is first asked for; see `RunFolder` for what is stored.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(Path(folder).expanduser())
+
+    @property
+    def model(self) -> Predictor:
+        """The trained model.
+
+        Raises:
+            DataError: the training has written none yet.
+        """
+        return load(self.root)
+
+    def evaluate(
+        self, part: Part = "test", *, device: str = "auto", overwrite: bool = False
+    ) -> Scores:
+        """Predict and score the cases of one part of the split; what is done is kept.
+
+        Args:
+            part: "train", "val" or "test".
+            overwrite: predict again.
+
+        Raises:
+            DataError: no model, or no such cases.
+        """
+        with bar("evaluate") as progress:
+            evaluate_run(self.root, progress, part=part, device=device, overwrite=overwrite)
+        suffix = "" if part == "test" else f"_{part}"
+        return Scores(read_evaluation(self.root / f"evaluation{suffix}"))
+
+    def report(self) -> Path:
+        """Write the report; returns its page."""
+        return write_report(self.root)
+
+
+def train(
+    data: Mapping[str, Data],
+    config: Config | None = None,
+    *,
+    out: str | Path,
+    method: Any = None,
+    on_step: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Run:
+    """Train one network on all modalities; the same call goes on where it stopped.
+
+    Args:
+        data: modality -> data set, or the folder of one.
+        config: the settings; the default preset's where it is left out.
+        out: the run folder. A finished run goes on when `train.steps` is raised.
+        method: of your own, such as `Consistency().with_term(...)`; the configured one otherwise.
+        on_step: called with each record of the log: a dict with "kind" ("step" or "validation"),
+            "step", "loss", "terms", ...
+
+    Raises:
+        UsageError: a setting, a name or a folder of another run does not fit.
+        DataError: the data are at fault.
+        ResourceError: memory, disk or a device is missing.
+        Interrupted: Ctrl-C; everything is saved, and the same call goes on.
+    """
+    root = Path(out).expanduser()
+    folders = {m: _folder(m, one, root) for m, one in data.items()}
+    with bar("train") as progress:
+        train_run(
+            config or preset(), folders, root, progress=progress, method=method, on_step=on_step
+        )
+    return Run(root)
+
+
+def _folder(modality: str, data: Data, run: Path) -> Path:
+    if isinstance(data, MemoryDataset):
+        return data.write(run / "data" / modality)
+    return data.root if isinstance(data, Dataset) else Path(data).expanduser()
+
+
+def load(model: str | Path | Sequence[str | Path], device: str = "auto") -> Predictor:
+    """A trained model: of a run, of its folds (their mean), an exported file, or several of these.
+
+    Raises:
+        DataError: there is none, it is damaged, or the models do not belong together.
+        ResourceError: the device is not there.
+    """
+    named = [model] if isinstance(model, str | Path) else list(model)
+    return Predictor.from_folder([Path(one).expanduser() for one in named], device=device)
