@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unpaired.errors import DataError, Interrupted, ResourceError, UnpairedError, UsageError
 
 if TYPE_CHECKING:
-    from unpaired.api.data import MemoryDataset, make_dataset, open_dataset
+    from unpaired.api.data import MemoryDataset, make_dataset, open_dataset, read
     from unpaired.api.run import Run, load, preset, train
     from unpaired.api.scores import Scores
     from unpaired.config import Config
@@ -31,6 +31,7 @@ _HOMES = {
     "make_dataset": "api.data",
     "open_dataset": "api.data",
     "preset": "api.run",
+    "read": "api.data",
     "train": "api.run",
 }
 """Where the public names live; each is imported when it is first asked for."""
@@ -53,6 +54,7 @@ __all__ = [
     "make_dataset",
     "open_dataset",
     "preset",
+    "read",
     "train",
 ]
 

@@ -15,6 +15,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.io.arrays import volumes_of_arrays
 from unpaired.io.nifti import write_volume
+from unpaired.io.read import read_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.names import canonical_name
 
@@ -30,6 +31,15 @@ def open_dataset(folder: str | Path) -> Dataset:
     """
     root = Path(folder).expanduser()
     return open_folder(root.name, root)
+
+
+def read(image: str | Path) -> Volume:
+    """An image or a label map, of any format that is read, with its geometry.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return read_image(Path(image).expanduser())
 
 
 @dataclass(frozen=True, repr=False)

@@ -33,7 +33,13 @@ class Scores:
         for one in self.evaluation.scores:
             metrics = {name: value_of(one, name) for name in (*METRICS, *one.extra)}
             voxels = {"truth_voxels": one.truth_voxels, "prediction_voxels": one.prediction_voxels}
-            yield {"modality": one.modality, "case": one.case, "class": one.cls, **metrics, **voxels}
+            yield {
+                "modality": one.modality,
+                "case": one.case,
+                "class": one.cls,
+                **metrics,
+                **voxels,
+            }
 
     @property
     def summary(self) -> Summary:
