@@ -34,6 +34,8 @@ LEVELS = {
     "nn": 2,
     "losses": 2,
     "metrics": 2,
+    "progress": 1,
+    "api": 11.5,
     "device": 1,
     "files": 1,
     "names": 0,

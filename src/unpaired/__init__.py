@@ -10,9 +10,9 @@ from unpaired.errors import DataError, Interrupted, ResourceError, UnpairedError
 
 if TYPE_CHECKING:
     from unpaired.api.data import MemoryDataset, make_dataset, open_dataset, read
-    from unpaired.api.run import Run, load, preset, train
+    from unpaired.api.run import Run, load, train
     from unpaired.api.scores import Scores
-    from unpaired.config import Config
+    from unpaired.config import Config, preset
     from unpaired.inference.predictor import Prediction, Predictor
     from unpaired.io.volume import Volume
     from unpaired.methods.consistency import Consistency
@@ -30,7 +30,7 @@ _HOMES = {
     "load": "api.run",
     "make_dataset": "api.data",
     "open_dataset": "api.data",
-    "preset": "api.run",
+    "preset": "config",
     "read": "api.data",
     "train": "api.run",
 }

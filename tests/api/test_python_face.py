@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(
 def test_images_and_labels_belong_together() -> None:
     images, labels = cases()
     del labels["case2"]
-    with pytest.raises(up.DataError, match="'case2' .* has no partner"):
+    with pytest.raises(up.DataError, match=r"'case2' .* has no partner"):
         up.make_dataset(images, labels, classes={"box": 1}, spacing_mm=(1, 1, 3))
     with pytest.raises(up.UsageError, match="there is no image"):
         up.make_dataset({}, {}, classes={"box": 1}, spacing_mm=(1, 1, 3))
@@ -120,7 +120,7 @@ def test_settings_are_checked_as_on_the_command_line() -> None:
 
 
 def test_a_wrong_folder_is_said() -> None:
-    with pytest.raises(up.DataError, match="no such|does not exist|not there"):
+    with pytest.raises(up.DataError, match="no/such/folder"):
         up.open_dataset("no/such/folder")
 
 
@@ -142,7 +142,7 @@ def test_scores_are_a_table_and_rows(tmp_path: Path) -> None:
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[0].startswith("modality,case,class,dice,asd_mm")
     assert lines[1].startswith("ct,a,liver,0.8,1.0")
-    with pytest.raises(up.UsageError, match="no metric 'dise'. Did you mean 'dice'"):
+    with pytest.raises(up.UsageError, match=r"no metric 'dise'\. Did you mean 'dice'"):
         scores.mean("dise")
     with pytest.raises(up.UsageError, match="no modality 'pet'"):
         scores.mean(modality="pet")
@@ -158,26 +158,18 @@ def test_pandas_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_from_folders_to_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_toy(tmp_path / "scans", "ct", 8, True, (1, 2))
-    records: list[str] = []
+    kinds: list[str] = []
     images, labels = cases()
-    data = {
-        "ct": up.open_dataset(folder),
-        "mr": up.make_dataset(
-            {
-                i: 90.0 * (x == 1) + y
-                for i, (x, y) in zip(labels, zip(labels.values(), images.values()))
-            },
-            labels,
-            classes={"ball": 1, "box": 2},
-            spacing_mm=(1.0, 1.0, 3.0),
-        ),
-    }
+    balls = up.make_dataset(
+        images, labels, classes={"ball": 1, "box": 2}, spacing_mm=(1.0, 1.0, 3.0)
+    )
+    data = {"ct": up.open_dataset(folder), "mr": balls}
     config = toy_config("train.steps=4")
     run = up.train(
-        data, config, out=str(tmp_path / "run"), on_step=lambda r: records.append(r["kind"])
+        data, config, out=str(tmp_path / "run"), on_step=lambda r: kinds.append(r["kind"])
     )
-    assert records.count("step") == 4
-    assert "validation" in records
+    assert kinds.count("step") == 4
+    assert "validation" in kinds
     assert "step 4 of 4" in repr(run)
     scores = run.evaluate()
     assert {row["modality"] for row in scores} == {"ct", "mr"}
@@ -194,7 +186,7 @@ def test_from_folders_to_labels(tmp_path: Path, capsys: pytest.CaptureFixture[st
     seg.save(str(tmp_path / "out" / "labels.nii.gz"))
     assert np.array_equal(up.read(tmp_path / "out" / "labels.nii.gz").array, seg.labels)
     assert seg.volume_ml("ball") == pytest.approx(0.003 * float((seg.labels == 1).sum()))
-    with pytest.raises(up.UsageError, match="no class 'bal'. Did you mean 'ball'"):
+    with pytest.raises(up.UsageError, match=r"no class 'bal'\. Did you mean 'ball'"):
         seg.volume_ml("bal")
     with pytest.raises(up.UsageError, match="does not know the modality 'pet'"):
         model.predict(image, modality="pet", spacing_mm=(1.0, 1.0, 3.0))

@@ -109,7 +109,7 @@ def make_dataset(
     labels: Mapping[str, Any],
     *,
     classes: Mapping[str, int],
-    spacing_mm: Sequence[float] | None = None,
+    spacing_mm: Sequence[float | int] | None = None,
     affine: Any = None,
     channels: Sequence[str] = ("MR",),
 ) -> MemoryDataset:

@@ -6,26 +6,17 @@ from typing import Any
 
 from unpaired.api.data import MemoryDataset
 from unpaired.api.scores import Scores
-from unpaired.config import Config, load_config
+from unpaired.config import Config, preset
 from unpaired.datasets.dataset import Dataset
 from unpaired.evaluation.run import Part, evaluate_run
 from unpaired.evaluation.tables import read_evaluation
 from unpaired.inference.predictor import Predictor
-from unpaired.progress import bar
+from unpaired.progress import ProgressBar
 from unpaired.report import write_report
 from unpaired.run import RunFolder
 from unpaired.training.fit import train as train_run
 
 Data = Dataset | MemoryDataset | str | Path
-
-
-def preset(name: str = "default") -> Config:
-    """The settings of a preset; `.replace(train={"steps": 5000})` changes some.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    return load_config(name)
 
 
 class Run(RunFolder):
@@ -58,7 +49,7 @@ class Run(RunFolder):
         Raises:
             DataError: no model, or no such cases.
         """
-        with bar("evaluate") as progress:
+        with ProgressBar("evaluate") as progress:
             evaluate_run(self.root, progress, part=part, device=device, overwrite=overwrite)
         suffix = "" if part == "test" else f"_{part}"
         return Scores(read_evaluation(self.root / f"evaluation{suffix}"))
@@ -94,7 +85,7 @@ def train(
     """
     root = Path(out).expanduser()
     folders = {m: _folder(m, one, root) for m, one in data.items()}
-    with bar("train") as progress:
+    with ProgressBar("train") as progress:
         train_run(
             config or preset(), folders, root, progress=progress, method=method, on_step=on_step
         )

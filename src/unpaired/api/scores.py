@@ -31,15 +31,11 @@ class Scores:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """A row per case and class: modality, case, class, the metrics, the voxels."""
         for one in self.evaluation.scores:
-            metrics = {name: value_of(one, name) for name in (*METRICS, *one.extra)}
-            voxels = {"truth_voxels": one.truth_voxels, "prediction_voxels": one.prediction_voxels}
-            yield {
-                "modality": one.modality,
-                "case": one.case,
-                "class": one.cls,
-                **metrics,
-                **voxels,
-            }
+            row: dict[str, Any] = {"modality": one.modality, "case": one.case, "class": one.cls}
+            row |= {name: value_of(one, name) for name in (*METRICS, *one.extra)}
+            row["truth_voxels"] = one.truth_voxels
+            row["prediction_voxels"] = one.prediction_voxels
+            yield row
 
     @property
     def summary(self) -> Summary:

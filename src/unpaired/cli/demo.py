@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.output import Progress, duration, say
+from unpaired.cli.output import say
 from unpaired.errors import DataError
+from unpaired.progress import ProgressBar, duration
 
 NAME = "demo"
 CASES = 20
@@ -55,7 +56,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
     from unpaired.phantom import write_phantom
 
     counts = {"ct": cases, "mr": cases}
-    with Progress("scans") as bar:
+    with ProgressBar("scans") as bar:
         done: list[str] = []
 
         def one_more(name: str) -> None:
@@ -69,7 +70,7 @@ def _check(roots: Mapping[str, Path]) -> None:
     from unpaired.checks.check import check
     from unpaired.datasets.sources import open_dataset
 
-    with Progress("check") as bar:
+    with ProgressBar("check") as bar:
         found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
@@ -82,7 +83,7 @@ def _evaluate(run: Path) -> dict[str, Any]:
     from unpaired.evaluation.run import evaluate_run
     from unpaired.evaluation.tables import markdown, read_evaluation, summarise
 
-    with Progress("evaluate") as bar:
+    with ProgressBar("evaluate") as bar:
         evaluate_run(run, bar)
     found = read_evaluation(run / "evaluation")
     say(markdown(found))

@@ -9,8 +9,9 @@ import typer
 
 from unpaired.cli.options import NAME as MODALITY_NAME
 from unpaired.cli.options import Json
-from unpaired.cli.output import Progress, note, say, say_json, say_table
+from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
     from unpaired.datasets.importing.run import Outcome
@@ -99,7 +100,7 @@ def command(
     from unpaired.datasets.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
-    with Progress("import") as progress:
+    with ProgressBar("import") as progress:
         outcome = import_source(
             source,
             archive,
@@ -154,7 +155,7 @@ def _phantom(
 
     counts = _counts(cases or "ct=12,mr=12")
     done: list[str] = []
-    with Progress("import") as progress:
+    with ProgressBar("import") as progress:
 
         def one_more(name: str) -> None:
             done.append(name)

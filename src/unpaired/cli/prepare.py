@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, say, say_json, say_plan
+from unpaired.cli.output import say, say_json, say_plan
+from unpaired.progress import ProgressBar
 
 NAME = "prepare"
 
@@ -34,7 +35,7 @@ def command(
     from unpaired.training.setup import load_setup, make_setup
 
     folder = RunFolder(out)
-    with folder.lock(), Progress("prepare") as progress:
+    with folder.lock(), ProgressBar("prepare") as progress:
         make_setup(settings, roots, folder, prepared=out, progress=progress)
     setup = load_setup(folder)
     plan = setup.plan

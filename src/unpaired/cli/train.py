@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
+from unpaired.cli.output import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
+from unpaired.progress import ProgressBar, duration
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -66,7 +67,7 @@ def one_run(
 
     for line in _announce(config, data, run, prepared):
         say(line)
-    with Progress("train") as bar:
+    with ProgressBar("train") as bar:
 
         def steps_only(done: int, total: int, what: str) -> None:
             if what.startswith("loss"):  # the cases were prepared, and shown, before
@@ -101,7 +102,7 @@ def _announce(
     folder = RunFolder(run)
     # a file that cannot be read is refused before the cases are prepared
     weights = None if folder.last.exists() else read_pretrained(config)
-    with folder.lock(), Progress("prepare") as progress:
+    with folder.lock(), ProgressBar("prepare") as progress:
         make_setup(config, data, folder, prepared, source_plan(config), progress)
     plan = Plan.read(folder.plan)
     say_plan(plan)

@@ -86,6 +86,15 @@ def load_config(
     )
 
 
+def preset(name: str = "default") -> Config:
+    """The settings of a preset; `.replace(train={"steps": 5000})` changes some.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    return load_config(name)
+
+
 def config_from_toml(path: Path) -> Config:
     """Read one file, such as the `config.toml` of a run folder.
 

@@ -24,7 +24,7 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 def volumes_of(
     image: Image | Sequence[Image],
     affine: np.ndarray | None = None,
-    spacing_mm: Sequence[float] | None = None,
+    spacing_mm: Sequence[float | int] | None = None,
     reading: Reading | None = None,
 ) -> list[Volume]:
     """One volume a channel.
@@ -58,7 +58,7 @@ def told_otherwise(volume: Volume, modality: str, known: Iterable[str]) -> tuple
 def _volume(
     image: Image,
     affine: np.ndarray | None,
-    spacing_mm: Sequence[float] | None,
+    spacing_mm: Sequence[float | int] | None,
     reading: Reading | None,
 ) -> Volume:
     if isinstance(image, str | Path):

@@ -262,7 +262,7 @@ class Predictor:
         modality: str | None = None,
         *,
         affine: np.ndarray | None = None,
-        spacing_mm: Sequence[float] | None = None,
+        spacing_mm: Sequence[float | int] | None = None,
         probabilities: bool = False,
         largest_component: Sequence[str] | None = None,
         reading: Reading | None = None,
