@@ -1,6 +1,5 @@
 """The blocks of docs/python.md run one after the other, as they stand but for their size."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -66,4 +65,4 @@ def test_every_block_runs(
     terms = [record for record in up.Run("runs/mine").log if record["kind"] == "step"]
     assert all(record["weighted"]["boundary"] > 0 for record in terms)
     assert up.load("runs/mine").classes == ("background", "liver", "box")
-    assert os.listdir("runs/memory/data/mr/imagesTr")
+    assert len(list(Path("runs/memory/data/mr/imagesTr").iterdir())) == 6
