@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel as nib
 import nrrd
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 from _report import record
 from unpaired.io.read import read_image
