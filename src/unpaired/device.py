@@ -1,9 +1,9 @@
 """Where and in which precision to compute."""
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -56,8 +56,15 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    able = cpu_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What torch knows of the processor: its instruction sets, and its name as "cpu_name"."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found: Mapping[str, Any] = torch.cpu.get_capabilities()
+        return found
+    # Older torch can be asked one thing at a time, under a name it does not promise to keep.
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return {"avx512_bf16": ask()}

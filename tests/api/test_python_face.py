@@ -11,7 +11,7 @@ import torch
 import unpaired as up
 from toy import toy_config, write_toy
 from unpaired.api.data import RECORD, MemoryDataset
-from unpaired.evaluation.scores import Evaluation, Score
+from unpaired.run.scores import Evaluation, Score
 
 
 def cases(count: int = 8) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

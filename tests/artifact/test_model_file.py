@@ -300,6 +300,7 @@ write_model(Path(sys.argv[1]), seed=1)
 """
 
 
+@pytest.mark.unix
 def test_killed_while_writing_leaves_the_old_model(tmp_path: Path) -> None:
     write_model(tmp_path)
     before = model_digest(tmp_path)

@@ -12,6 +12,7 @@ from unpaired import progress as module
 from unpaired.cli.output import memory, say_json, say_table
 from unpaired.progress import ProgressBar as Progress
 from unpaired.progress import duration
+from unpaired.tables import Table
 
 
 class Terminal(io.StringIO):
@@ -82,7 +83,7 @@ def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tables_hold_what_came_and_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    say_table(["case", "what"], [["a[b]\n\x1b[31m", "w" * 300]])
+    say_table(Table(["case", "what"], [["a[b]\n\x1b[31m", "w" * 300]]))
     text = capsys.readouterr().out
     assert "a[b]\\n\\x1b[31m" in text
     assert "w" * 300 in text

@@ -1,7 +1,7 @@
 """Import a miniature and open what came of it."""
 
-from unpaired.datasets.importing.run import import_source
 from unpaired.datasets.sources import open_dataset
+from unpaired.importing.run import import_source
 
 
 def imported(source, archive, out, options=None, **more):

@@ -11,8 +11,8 @@ from datasets.chaos_files import GREY, T1, write_chaos, write_ct, write_mr
 from datasets.importing import ids, imported
 from unpaired.checks.check import check
 from unpaired.datasets import chaos
-from unpaired.datasets.importing.run import import_source
 from unpaired.errors import DataError
+from unpaired.importing.run import import_source
 
 
 def test_chaos(tmp_path):

@@ -17,8 +17,8 @@ from nifti_files import dataset, save
 from unpaired.checks.check import check
 from unpaired.datasets import amos_total, mmwhs_btcv
 from unpaired.datasets.dataset import class_names
-from unpaired.datasets.importing.found import Options
-from unpaired.datasets.importing.locate import plain_name
+from unpaired.datasets.found import Options
+from unpaired.datasets.locate import plain_name
 from unpaired.datasets.sources import IMPORTS, open_dataset
 from unpaired.errors import DataError, UsageError
 

@@ -14,10 +14,10 @@ from toy import toy_config, write_toy
 from unpaired.artifact.safetensors import save_model
 from unpaired.errors import DataError
 from unpaired.evaluation import run as testing
-from unpaired.evaluation.run import evaluate_run, folded_agree, folded_differences, read_recorded
+from unpaired.evaluation.run import evaluate_run, folded_agree, folded_differences
 from unpaired.files import read_json, write_json
 from unpaired.run import RunFolder
-from unpaired.training.setup import load_setup, make_setup
+from unpaired.training.setup import make_setup
 
 VALUES = {"a": {1: "ball", 2: "box"}, "b": {7: "ball", 3: "box"}}
 
@@ -32,8 +32,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config, folder = toy_config("predict.overlap=0.25"), RunFolder(root / "run")
     make_setup(config, data, folder)
-    plan = load_setup(folder).plan
-    save_model(tiny_segmenter(config, plan), config, plan, folder.model, {})
+    plan = folder.plan
+    save_model(tiny_segmenter(config, plan), config, plan, folder.files.model, {})
     return root
 
 
@@ -58,7 +58,7 @@ def plain_dice(run: Path, modality: str, case: str, name: str) -> float:
 def test_the_test_cases_are_predicted_scored_and_compared_with_the_floor(run: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     summary = evaluate_run(run, lambda *call: seen.append(call), device="cpu")
-    split = read_recorded(run).split.test
+    split = RunFolder(run).split.test
     assert all(split[m] for m in VALUES)
     for m, ids in split.items():
         written = {p.name.split(".")[0] for p in (run / "predictions" / m).glob("*.nii.gz")}
@@ -90,13 +90,13 @@ def test_a_second_call_keeps_the_predictions_and_another_part_has_its_own_folder
     assert all(p.stat().st_mtime_ns > t for p, t in zip(paths, before, strict=True))
     evaluate_run(run, device="cpu", part="val")
     found = {p.name.split(".")[0] for p in run.glob("predictions_val/a/*.nii.gz")}
-    assert found == set(read_recorded(run).split.val["a"])
+    assert found == set(RunFolder(run).split.val["a"])
     assert (run / "evaluation_val" / "evaluation.json").exists()
 
 
 def test_a_case_that_is_gone_is_listed_and_the_others_are_scored(run: Path) -> None:
     record = (run / "data.json").read_text()
-    gone = read_recorded(run).split.test["a"][0]
+    gone = RunFolder(run).split.test["a"][0]
     (run / "data.json").write_text(record.replace(f"{gone}_0000.nii.gz", "gone.nii.gz"))
     summary = evaluate_run(run, device="cpu")
     content = read_json(run / "evaluation" / "evaluation.json")
@@ -107,7 +107,7 @@ def test_a_case_that_is_gone_is_listed_and_the_others_are_scored(run: Path) -> N
 
 @pytest.mark.parametrize("what", ["case", "modality"])
 def test_a_record_that_points_outside_is_refused(run: Path, what: str) -> None:
-    name = read_recorded(run).split.test["a"][0] if what == "case" else "a"
+    name = RunFolder(run).split.test["a"][0] if what == "case" else "a"
     record = (run / "data.json").read_text()
     (run / "data.json").write_text(record.replace(f'"{name}": {{', f'"../{name}": {{'))
     with pytest.raises(DataError, match="no safe file name"):
@@ -125,7 +125,7 @@ def test_records_that_are_damaged_are_refused(run: Path) -> None:
 
 def test_a_cache_that_is_gone_costs_only_the_floor(run: Path) -> None:
     record = (run / "data.json").read_text()
-    prepared = str(read_recorded(run).prepared)
+    prepared = str(RunFolder(run).data.prepared)
     (run / "data.json").write_text(record.replace(prepared, prepared + "-gone"))
     evaluate_run(run, device="cpu")
     assert (run / "evaluation" / "evaluation.md").exists()

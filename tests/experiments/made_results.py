@@ -3,10 +3,10 @@
 import numpy as np
 
 from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
-from unpaired.evaluation.tables import Score
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import EXPERIMENTS, Row
+from unpaired.run.scores import Score
 
 CLASSES = ("liver", "spleen", "right kidney", "left kidney")
 FACTS = {

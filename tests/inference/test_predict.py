@@ -313,6 +313,7 @@ assert len(np.unique(labels)) > 3
 """
 
 
+@pytest.mark.linux
 def test_a_long_scan_with_many_classes_fits_a_fixed_ceiling() -> None:
     """21 classes x 96 x 96 x 800 as floats are 619 MB; the image as float32 is 29 MB."""
     length, extra = 800, 200 << 20

@@ -188,6 +188,7 @@ pointwise_predictor(tiny_plan()).predict_folder(Path(sys.argv[1]), Path(sys.argv
 """
 
 
+@pytest.mark.linux
 def test_killed_while_writing_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     images, out = tmp_path / "in", tmp_path / "out"
     write_cases(images, "a.nii.gz")

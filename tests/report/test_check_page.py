@@ -22,9 +22,8 @@ from bad_inputs import (
 )
 from nifti_files import save
 from unpaired.checks.check import Finding, examine_roots
-from unpaired.report.check_page import write_check_page
+from unpaired.report.check_page import all_classes, open_scan, thumbnail, write_check_page
 from unpaired.report.figures import class_colours
-from unpaired.report.thumbnails import all_classes, open_scan, thumbnail
 
 
 def page(tmp_path, roots):

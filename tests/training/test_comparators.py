@@ -1,6 +1,5 @@
 """The comparators by name: each trains, resumes, predicts and exports as any other network."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -27,10 +26,10 @@ from unpaired.errors import Interrupted, UsageError
 from unpaired.inference.predictor import Predictor
 from unpaired.metrics.overlap import dice
 from unpaired.models import Joint, gains_form
+from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 
 SMALL: dict[str, list[str]] = {
     "ummkd": ["base_width=8", "stages=3"],
@@ -222,7 +221,7 @@ def test_resumed_equals_unbroken(
 
     def optimise(self: training.Trainer, batches: object) -> object:
         if self.step + 1 == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return plain(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:

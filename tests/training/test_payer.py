@@ -22,7 +22,7 @@ from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
 from unpaired.training.forecast import forecast
-from unpaired.training.setup import load_setup, make_setup
+from unpaired.training.setup import make_setup
 from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate
 
@@ -71,7 +71,7 @@ def test_it_overfits_a_tiny_set_on_the_grid_of_the_files(
     predictor = Predictor.from_folder(learnt, device="cpu")
     values = {"a": (1, 2), "b": (7, 3)}
     scores = []
-    for m, cases in load_setup(RunFolder(learnt)).part("train").items():
+    for m, cases in RunFolder(learnt).prepared_cases("train").items():
         for case in cases:
             image = data[m] / "imagesTr" / f"{case.id}_0000.nii.gz"
             found, truth = predictor.predict(image, m).labels, truth_of(image)
@@ -91,11 +91,11 @@ def test_it_finds_the_structures_within_a_cell(learnt: Path) -> None:
 
 def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) -> None:
     """The validation scores in the log are those of the exported model."""
-    setup = load_setup(RunFolder(learnt))
+    setup = RunFolder(learnt)
     config = config_of()
     joint = build_joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
-    live = validate(joint, setup.part("val"), setup.plan, torch.device("cpu"), None)
+    live = validate(joint, setup.prepared_cases("val"), setup.plan, torch.device("cpu"), None)
     evaluate_run(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
@@ -138,10 +138,10 @@ def test_nothing_is_shared_between_the_modalities(learnt: Path) -> None:
     config, plan = config_of(), Plan.read(learnt / "plan.json")
     joint = build_joint(config, plan)
     objective = build_objective(config, plan)
-    setup = load_setup(RunFolder(learnt))
+    setup = RunFolder(learnt)
     batches = {
         name: stream.sampler.batch(0)
-        for name, stream in streams_of(config, plan, setup.part("train")).items()
+        for name, stream in streams_of(config, plan, setup.prepared_cases("train")).items()
     }
     assert set(batches) == {"a", "b", "a/whole", "b/whole"}
     for m, other in (("a", "b"), ("b", "a")):

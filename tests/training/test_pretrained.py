@@ -205,9 +205,9 @@ def test_a_run_begun_anew_without_a_file_forgets_the_last_one(
 ) -> None:
     config, folder = toy_config("train.steps=1"), RunFolder(tmp_path / "run")
     folder.root.mkdir()
-    folder.pretrained.write_text("{}")
+    folder.files.pretrained.write_text("{}")
     train(config, data, folder.root)
-    assert not folder.pretrained.exists()
+    assert not folder.files.pretrained.exists()
 
 
 def test_two_sources_are_refused(data: dict[str, Path], tmp_path: Path, file: Path) -> None:

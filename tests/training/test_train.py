@@ -1,7 +1,6 @@
 """Training as a whole: resuming, stopping, starting from a run, several processes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,10 +16,10 @@ from toy import toy_config, write_toy
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder
+from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 from unpaired.training.setup import make_setup
 
 
@@ -56,7 +55,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def optimise(self: training.Trainer, batches: object) -> object:
         if self.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return plain(self, batches)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training.Trainer, "_optimise", optimise)
@@ -207,8 +206,8 @@ def test_without_a_checkpoint_the_run_is_planned_anew(
     for spacing, seed in (("[3, 1, 1]", 0), ("[3, 2, 2]", 5)):
         config = toy_config(f"data.spacing_mm={spacing}", f"data.split_seed={seed}")
         make_setup(config, data, folder)
-        assert read_json(folder.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
-    kept = {path.name for path in folder.prepared.iterdir()}
+        assert read_json(folder.files.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
+    kept = {path.name for path in folder.files.prepared.iterdir()}
     assert len(kept) == 2  # each plan its own prepared cases
 
 
@@ -220,7 +219,7 @@ def test_held_out_cases_are_for_testing_only(data: dict[str, Path], tmp_path: Pa
     for seed in range(4):
         folder = RunFolder(tmp_path / f"run{seed}")
         make_setup(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
-        split = read_json(folder.splits)[0]
+        split = read_json(folder.files.splits)[0]
         assert "a/a_01" in split["test"]
         assert "a/a_01" not in split["train"] + split["val"]
 
@@ -314,6 +313,7 @@ def test_one_modality_trains_alone(data: dict[str, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.linux
 def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_path: Path) -> None:
     common = ["train.steps=4", "model.options.drop_path=0.0", "train.gradient_clip=none"]
     train(toy_config(*common, "train.batch_size=4"), data, tmp_path / "one")
@@ -359,6 +359,7 @@ def _free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.unix
 def test_ctrl_c_from_outside_leaves_a_resumable_run(data: dict[str, Path], tmp_path: Path) -> None:
     script = tmp_path / "go.py"
     script.write_text(

@@ -8,8 +8,8 @@ from unpaired.api.data import MemoryDataset
 from unpaired.api.scores import Scores
 from unpaired.config import Config, preset
 from unpaired.datasets.dataset import Dataset
+from unpaired.errors import UnpairedError
 from unpaired.evaluation.run import Part, evaluate_run
-from unpaired.evaluation.tables import read_evaluation
 from unpaired.inference.predictor import Predictor
 from unpaired.progress import ProgressBar
 from unpaired.report import write_report
@@ -20,13 +20,29 @@ Data = Dataset | MemoryDataset | str | Path
 
 
 class Run(RunFolder):
-    """A run folder: what was planned, how the training went, its model and its scores.
+    """A run folder: its settings, plan, split, log and scores (see `RunFolder`), and its model.
 
-    Everything is read when it is first asked for; see `RunFolder` for what is stored.
+    Everything is read when it is asked for.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(Path(folder).expanduser())
+
+    def __repr__(self) -> str:
+        parts = [f"Run {self.root}"]
+        try:
+            plan, config, done = self.plan, self.config, self.steps
+            names = ", ".join(plan.classes[1:])
+            parts.append(f"{' + '.join(plan.modalities)}; {names}; {config.model.network}")
+            parts.append(f"step {done[-1]['step'] if done else 0} of {config.train.steps}")
+        except UnpairedError:
+            parts.append("holds no training yet")
+        return "\n  ".join(parts)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every record of the training, in order; "kind" is "step" or "validation"."""
+        return sorted([*self.steps, *self.validations], key=lambda record: record["step"])
 
     @property
     def model(self) -> Predictor:
@@ -51,8 +67,7 @@ class Run(RunFolder):
         """
         with ProgressBar("evaluate") as progress:
             evaluate_run(self.root, progress, part=part, device=device, overwrite=overwrite)
-        suffix = "" if part == "test" else f"_{part}"
-        return Scores(read_evaluation(self.root / f"evaluation{suffix}"))
+        return Scores(self.scores_of(part))
 
     def report(self) -> Path:
         """Write the report; returns its page."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import UsageError
-from unpaired.evaluation.tables import METRICS, Evaluation, Summary, markdown, summarise, value_of
 from unpaired.names import did_you_mean
+from unpaired.run.scores import METRICS, Evaluation, Summary, markdown, summarise, value_of
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,11 +9,12 @@ from typing import Any
 import unpaired
 from unpaired.artifact.model import RECORD, Member, Subject, read_record
 from unpaired.artifact.safetensors import DESCRIPTION
+from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError
-from unpaired.evaluation.run import read_recorded
-from unpaired.evaluation.tables import read_evaluation, summarise
 from unpaired.files import read_json
 from unpaired.run import RunFolder
+from unpaired.run.scores import Evaluation, summarise
+from unpaired.tables import Table, printed
 
 _LEAD = """Segments {classes} in {modalities} scans. Trained with `unpaired` {version}: one network,
 scans of different patients, structured semantic consistency between the modalities."""
@@ -126,8 +127,8 @@ def _scores(facts: Mapping[str, Any]) -> str:
             m,
             cls,
             str(stats["dice"]["n"]),
-            _mean(stats["dice"], 100.0, 1),
-            _mean(stats["asd_mm"], 1.0, 2),
+            _mean("dice", stats),
+            _mean("asd_mm", stats),
         )
         for m, part in scores.items()
         for cls, stats in part["classes"].items()
@@ -138,19 +139,15 @@ def _scores(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _mean(stats: Mapping[str, Any], factor: float, decimals: int) -> str:
-    if stats["mean"] is None:
+def _mean(name: str, stats: Mapping[str, Any]) -> str:
+    mean, deviation = stats[name]["mean"], stats[name]["std"]
+    if mean is None:
         return "undefined"
-    return f"{factor * stats['mean']:.{decimals}f} ({factor * stats['std']:.{decimals}f})"
+    return f"{printed(name).number(mean)} ({printed(name).number(deviation)})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return "\n".join(Table(head, rows, names=len(head)).markdown())
 
 
 # What is known of a model besides its weights: for the model card and the export's record.
@@ -174,8 +171,8 @@ def facts_of(source: Member) -> dict[str, Any]:
     }
     if isinstance(step := extra.get("step"), int):
         facts["steps"] = step
-    run = source.folder.parent
-    if RunFolder(run).model == source.folder:
+    run = RunFolder(source.folder.parent)
+    if run.files.model == source.folder:
         facts.update(_of_run(run))
     return facts
 
@@ -191,23 +188,22 @@ def _extra(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_run(run: Path) -> dict[str, Any]:
+def _of_run(run: RunFolder) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
-        record = read_recorded(run)
-        parts = {name: record.part(name) for name in ("train", "val", "test")}
-        found["cases"] = {m: {n: len(p[m]) for n, p in parts.items()} for m in record.cases}
+        parts = {name: run.cases(name) for name in PARTS}
+        found["cases"] = {m: {n: len(p[m]) for n, p in parts.items()} for m in run.data.cases}
     except DataError:  # moved away from its records
         pass
-    if (run / "evaluation" / "evaluation.json").is_file():
-        found["scores"] = _facts_scores(run / "evaluation")
+    if (run.files.evaluation() / "evaluation.json").is_file():
+        found["scores"] = _facts_scores(run.scores)
     return found
 
 
-def _facts_scores(folder: Path) -> dict[str, Any]:
+def _facts_scores(evaluation: Evaluation) -> dict[str, Any]:
     """Mean, deviation and count of Dice and ASD, per modality and class."""
     kept: dict[str, Any] = {}
-    for m, part in summarise(read_evaluation(folder).scores).items():
+    for m, part in summarise(evaluation.scores).items():
         classes = {
             cls: {
                 metric: {k: _rounded(stats[metric][k]) for k in ("mean", "std", "n")}

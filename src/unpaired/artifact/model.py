@@ -94,7 +94,7 @@ def whole_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
+                with path.open("r+b") as file:  # Windows flushes only what may be written
                     os.fsync(file.fileno())
         _take_name(temporary, out)
     except OSError as error:

@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unpaired.artifact.model import Subject
-from unpaired.data.cache import open_prepared
 from unpaired.errors import DataError, UnpairedError
-from unpaired.evaluation.run import read_recorded
 from unpaired.files import shown
 from unpaired.inference.inferer import context_stack
 from unpaired.run import RunFolder
@@ -101,11 +99,11 @@ def _images(
 
 def _prepared(subject: Subject, modality: str) -> Float[Tensor, "1 Km *space"] | None:
     """The middle of the first prepared case of the run that the model lies in, if it is there."""
-    run = subject.source.folder.parent
-    if RunFolder(run).model != subject.source.folder or not RunFolder(run).data.is_file():
+    run = RunFolder(subject.source.folder.parent)
+    if run.files.model != subject.source.folder or not run.files.data.is_file():
         return None
     try:
-        cases = open_prepared(read_recorded(run).prepared).cases.get(modality, ())
+        cases = list(run.prepared.get(modality, {}).values())
     except DataError:  # the cache may be gone; random images remain
         return None
     if not cases:

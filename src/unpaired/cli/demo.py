@@ -81,7 +81,7 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 def _evaluate(run: Path) -> dict[str, Any]:
     from unpaired.evaluation.run import evaluate_run
-    from unpaired.evaluation.tables import markdown, read_evaluation, summarise
+    from unpaired.run.scores import markdown, read_evaluation, summarise
 
     with ProgressBar("evaluate") as bar:
         evaluate_run(run, bar)

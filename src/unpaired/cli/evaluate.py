@@ -11,7 +11,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from unpaired.evaluation.tables import Evaluation
+    from unpaired.run.scores import Evaluation
 
 NAME = "evaluate"
 
@@ -58,7 +58,7 @@ def _of_run(run: Path, progress: ProgressBar) -> "Evaluation":
         raise UsageError(f"{run} is not a run folder.")
 
     from unpaired.evaluation.run import evaluate_run
-    from unpaired.evaluation.tables import read_evaluation
+    from unpaired.run.scores import read_evaluation
 
     evaluate_run(run, progress)
     return read_evaluation(run / "evaluation")
@@ -72,7 +72,8 @@ def _of_folders(
     tolerance_mm: float,
     progress: ProgressBar,
 ) -> "Evaluation":
-    from unpaired.evaluation.tables import evaluate_folder, write_evaluation
+    from unpaired.evaluation.scores import evaluate_folder
+    from unpaired.run.scores import write_evaluation
 
     found = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
     write_evaluation(found, out)
@@ -80,7 +81,7 @@ def _of_folders(
 
 
 def _say(found: "Evaluation", folder: Path, as_json: bool) -> None:
-    from unpaired.evaluation.tables import markdown, summarise
+    from unpaired.run.scores import markdown, summarise
 
     if as_json:
         parts = {"failures": found.failures, "missing": found.missing, "folder": folder}

@@ -12,9 +12,10 @@ from unpaired.cli.options import Json
 from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 from unpaired.progress import ProgressBar
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
-    from unpaired.datasets.importing.run import Outcome
+    from unpaired.importing.run import Outcome
 
 NAME = "import"
 PHANTOM = "phantom"
@@ -96,8 +97,8 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.datasets.importing.found import Options
-    from unpaired.datasets.importing.run import import_source
+    from unpaired.datasets.found import Options
+    from unpaired.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with ProgressBar("import") as progress:
@@ -138,7 +139,7 @@ def _tell(outcome: "Outcome") -> None:
     for case, texts in outcome.notes.items():
         note(f"{case}: {'; '.join(texts)}")
     if outcome.failed:
-        say_table(("case", "not imported, since"), [list(item) for item in outcome.failed.items()])
+        say_table(Table(("case", "not imported, since"), list(outcome.failed.items()), names=2))
     counts = ", ".join(f"{count} of {key}" for key, count in outcome.cases.items())
     kept = f", {outcome.kept} of them from before" if outcome.kept else ""
     failed = f"; {len(outcome.failed)} could not be imported" if outcome.failed else ""

@@ -229,7 +229,7 @@ def draw_overlays(results: "Results", jobs: "dict[str, Job]", out: Path) -> Path
     """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
     from unpaired.experiments.shown import median_case, predictions_of
     from unpaired.files import atomic
-    from unpaired.report.gallery import Line, gallery
+    from unpaired.report.overlays import Line, gallery
 
     lines = []
     for m in results.modalities:

@@ -11,6 +11,7 @@ from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.output import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
 from unpaired.progress import ProgressBar, duration
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -92,7 +93,6 @@ def _announce(
     """Plan, sizes, memory and time, before the first step."""
     if not _leads():
         return
-    from unpaired.data.plan import Plan
     from unpaired.run import RunFolder
     from unpaired.training.forecast import forecast
     from unpaired.training.pretrained import HEAD, preview, read_pretrained
@@ -101,18 +101,18 @@ def _announce(
 
     folder = RunFolder(run)
     # a file that cannot be read is refused before the cases are prepared
-    weights = None if folder.last.exists() else read_pretrained(config)
+    weights = None if folder.begun else read_pretrained(config)
     with folder.lock(), ProgressBar("prepare") as progress:
         make_setup(config, data, folder, prepared, source_plan(config), progress)
-    plan = Plan.read(folder.plan)
+    plan = folder.plan
     say_plan(plan)
     yield f"Run folder: {run}"
-    if folder.last.exists():
+    if folder.begun:
         yield "Going on from the last checkpoint."
         return
     if weights is not None:
         filling = preview(config, plan, weights)
-        say_table(HEAD, filling.rows())
+        say_table(Table(HEAD, filling.rows()))
         yield (
             f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
             f"({filling.layout})."

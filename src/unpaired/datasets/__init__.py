@@ -1,1 +1,1 @@
-"""Data sets on disk: their layouts, splits, and the import of public archives."""
+"""Data sets on disk: their layouts, and the split of their cases."""

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from unpaired.datasets.dataset_json import labels_of, read_about
-from unpaired.datasets.importing.found import (
+from unpaired.datasets.found import (
     Found,
     FoundSet,
     ImageFile,
@@ -18,7 +18,7 @@ from unpaired.datasets.importing.found import (
     Part,
     Source,
 )
-from unpaired.datasets.importing.locate import (
+from unpaired.datasets.locate import (
     first,
     folders,
     listed,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.decathlon import set_key
-from unpaired.datasets.importing.found import FoundSet, Options, Source
-from unpaired.datasets.importing.locate import first, listed, need, without_ending
+from unpaired.datasets.found import FoundSet, Options, Source
+from unpaired.datasets.locate import first, listed, need, without_ending
 from unpaired.datasets.manifest import as_found
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.datasets.importing.found import (
+from unpaired.datasets.found import (
     Found,
     FoundSet,
     Image,
@@ -19,7 +19,7 @@ from unpaired.datasets.importing.found import (
     ReadLabel,
     Source,
 )
-from unpaired.datasets.importing.locate import folders, listed, natural
+from unpaired.datasets.locate import folders, listed, natural
 from unpaired.errors import DataError
 from unpaired.files import shown
 from unpaired.io.dicom.headers import frames_of

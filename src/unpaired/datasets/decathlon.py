@@ -10,7 +10,7 @@ from typing import Any
 
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
-from unpaired.datasets.importing.found import (
+from unpaired.datasets.found import (
     Found,
     FoundSet,
     ImageFile,
@@ -19,7 +19,7 @@ from unpaired.datasets.importing.found import (
     Options,
     Source,
 )
-from unpaired.datasets.importing.locate import first, need
+from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 from unpaired.files import is_file, shown

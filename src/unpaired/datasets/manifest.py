@@ -11,7 +11,7 @@ from typing import Any
 
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
-from unpaired.datasets.importing.found import (
+from unpaired.datasets.found import (
     Found,
     FoundSet,
     ImageFile,
@@ -20,7 +20,7 @@ from unpaired.datasets.importing.found import (
     Part,
     Source,
 )
-from unpaired.datasets.importing.locate import listed
+from unpaired.datasets.locate import listed
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 from unpaired.files import shown

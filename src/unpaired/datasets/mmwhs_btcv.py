@@ -7,8 +7,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from unpaired.datasets.importing.found import Found, FoundSet, ImageFile, LabelFile, Options, Source
-from unpaired.datasets.importing.locate import (
+from unpaired.datasets.found import Found, FoundSet, ImageFile, LabelFile, Options, Source
+from unpaired.datasets.locate import (
     first,
     folders,
     listed,

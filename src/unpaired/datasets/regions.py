@@ -9,8 +9,8 @@ from pathlib import Path
 from unpaired.datasets import decathlon, nnunet
 from unpaired.datasets.dataset_json import read_about, without_regions
 from unpaired.datasets.decathlon import set_key
-from unpaired.datasets.importing.found import FoundSet, Label, LabelFile, Options, ReadLabel, Source
-from unpaired.datasets.importing.locate import first, need
+from unpaired.datasets.found import FoundSet, Label, LabelFile, Options, ReadLabel, Source
+from unpaired.datasets.locate import first, need
 from unpaired.datasets.manifest import as_found
 from unpaired.errors import DataError
 from unpaired.files import shown

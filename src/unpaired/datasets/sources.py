@@ -17,7 +17,7 @@ from unpaired.datasets import (
     regions,
 )
 from unpaired.datasets.dataset import Dataset
-from unpaired.datasets.importing.found import Source
+from unpaired.datasets.found import Source
 from unpaired.errors import DataError
 from unpaired.files import shown
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +12,14 @@ from torch import Tensor
 
 from unpaired.artifact.model import Member, load_member
 from unpaired.artifact.safetensors import load_model
-from unpaired.config import config_from_toml
-from unpaired.data.cache import PreparedCase, open_prepared
+from unpaired.data.cache import PreparedCase
 from unpaired.data.preprocess import preprocess, slices, to_classes
 from unpaired.datasets.dataset import Case
-from unpaired.datasets.nnunet import check_ids
-from unpaired.datasets.split import Split, read_splits
 from unpaired.device import autocast_dtype, find_device
 from unpaired.errors import DataError
-from unpaired.evaluation.prior import location_floor
-from unpaired.evaluation.tables import (
-    Evaluation,
-    Score,
-    evaluate_pairs,
-    summarise,
-    write_evaluation,
-)
-from unpaired.files import read_json, shown, write_json
+from unpaired.evaluation.prior import run_floor
+from unpaired.evaluation.scores import evaluate_pairs
+from unpaired.files import shown, write_json
 from unpaired.inference.folder import predict_cases
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import (
@@ -45,64 +36,13 @@ from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.models import fold
 from unpaired.run import RunFolder
+from unpaired.run.data import RunData
+from unpaired.run.folder import Part
+from unpaired.run.scores import Evaluation, Score, summarise, write_evaluation
 from unpaired.training.validate import Intensities
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
-Part = Literal["train", "val", "test"]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What data.json and splits_final.json of a run say."""
-
-    classes: tuple[str, ...]
-    prepared: Path
-    tables: dict[str, dict[int, int]]
-    """modality -> value in its label files -> class index."""
-    cases: dict[str, dict[str, Case]]
-    split: Split
-
-    def part(self, name: Part) -> dict[str, dict[str, Case]]:
-        """modality -> case id -> case, of one part of the split."""
-        ids: Mapping[str, tuple[str, ...]] = getattr(self.split, name)
-        return {m: {i: known[i] for i in ids.get(m, ())} for m, known in self.cases.items()}
-
-
-def read_recorded(run: Path) -> Recorded:
-    """Read where a run's data lie and how they were split.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    folder = RunFolder(run)
-    content = read_json(folder.data)
-    try:
-        modalities = content["modalities"]
-        tables = {
-            m: {int(value): index for value, index in part["values"].items()}
-            for m, part in modalities.items()
-        }
-        cases = {
-            m: {i: _case(i, m, about) for i, about in part["cases"].items()}
-            for m, part in modalities.items()
-        }
-        check_ids(modalities, folder.data)
-        for known in cases.values():
-            check_ids(known, folder.data)
-        classes, prepared = tuple(content["classes"]), Path(content["prepared"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{shown(folder.data)} is not what training writes ({error!r}). Start the training "
-            "again with the same command: it writes the file anew."
-        ) from error
-    split = read_splits(folder.splits, {m: list(known.values()) for m, known in cases.items()})[0]
-    return Recorded(classes, prepared, tables, cases, split)
-
-
-def _case(case: str, modality: str, about: Mapping[str, Any]) -> Case:
-    label = None if about["label"] is None else Path(about["label"])
-    return Case(case, modality, tuple(map(Path, about["images"])), label, about["patient"])
 
 
 def evaluate_run(
@@ -132,12 +72,11 @@ def evaluate_run(
     Raises:
         DataError: no model, no such cases, or the run's records are damaged.
     """
-    record = read_recorded(run)
-    cases = record.part(part)
+    folder = RunFolder(run)
+    cases = folder.cases(part)
     total = sum(map(len, cases.values()))
     if not total:
         raise DataError(f"{shown(run)}: the split has no {part} case; choose another part.")
-    suffix = "" if part == "test" else f"_{part}"
     steps = _Steps(progress, 2 * total)
     predictor = Predictor.from_folder(run, device=device)
     failures: dict[str, str] = {}
@@ -146,7 +85,7 @@ def evaluate_run(
         found = predict_cases(
             predictor,
             {i: case.images for i, case in members.items()},
-            run / f"predictions{suffix}" / m,
+            folder.files.predictions(part) / m,
             m,
             overwrite=overwrite,
             progress=steps.named(m),
@@ -154,14 +93,14 @@ def evaluate_run(
         failures.update({f"{m}/{i}": why for i, why in found.failures.items()})
         done = {**found.written, **found.kept}
         pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
-    tolerance = config_from_toml(RunFolder(run).config).evaluate.tolerance_mm
+    tolerance, data = folder.config.evaluate.tolerance_mm, folder.data
     scores = evaluate_pairs(
-        pairs, record.classes, record.tables, tolerance, steps.named(), workers, None, failures
+        pairs, data.classes, data.tables, tolerance, steps.named(), workers, None, failures
     )
     evaluation = Evaluation(tuple(scores), failures, (), tolerance)
-    write_evaluation(evaluation, run / f"evaluation{suffix}")
+    write_evaluation(evaluation, folder.files.evaluation(part))
     if part == "test":
-        _write_floor(run, record)
+        _write_floor(folder)
     return summarise(scores)
 
 
@@ -180,26 +119,12 @@ class _Steps:
         return step
 
 
-def _write_floor(run: Path, record: Recorded) -> None:
+def _write_floor(run: RunFolder) -> None:
     """floor.json: what position alone scores; without the cache it is left out."""
     try:
-        cached = open_prepared(record.prepared).cases
+        write_json(run.files.floor, run_floor(run))
     except DataError as error:
         log.warning("no floor.json: %s", error)
-        return
-    split = record.split
-    labels = [_labels(cached, ids) for ids in (split.train, split.test)]
-    write_json(run / "floor.json", location_floor(labels[0], labels[1], record.classes))
-
-
-def _labels(
-    cached: Mapping[str, tuple[PreparedCase, ...]], ids: Mapping[str, tuple[str, ...]]
-) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for m, members in cached.items():
-        maps = [case.label() for case in members if case.id in ids.get(m, ())]
-        found[m] = [label for label in maps if label is not None]
-    return found
 
 
 def folded_differences(run: Path, cases: int = 1) -> dict[str, int]:
@@ -218,13 +143,12 @@ def folded_differences(run: Path, cases: int = 1) -> dict[str, int]:
     Raises:
         DataError: the run has no model or no prepared cases.
     """
-    record = read_recorded(run)
-    segmenter, plan, _ = load_model(RunFolder(run).model)
+    folder = RunFolder(run)
+    segmenter, plan, _ = load_model(folder.files.model)
     segmenter.double()
-    cached = open_prepared(record.prepared).cases
-    found = {}
+    split, found = folder.split, {}
     for m in plan.modalities:
-        wanted = [*record.split.test.get(m, ()), *record.split.train.get(m, ())][:cases]
+        wanted = [*split.test.get(m, ()), *split.train.get(m, ())][:cases]
         plain = fold(segmenter, m)
         networks = (
             lambda x, m=m: segmenter(x.double(), m).logits,
@@ -232,7 +156,7 @@ def folded_differences(run: Path, cases: int = 1) -> dict[str, int]:
         )
         found[m] = sum(
             _differing(networks, case, plan.context, plan.patch)
-            for case in cached[m]
+            for case in folder.prepared[m].values()
             if case.id in wanted
         )
     return found
@@ -281,7 +205,7 @@ class _Task:
     """What all cases of a run have in common."""
 
     member: Member
-    record: Recorded
+    data: RunData
     device: torch.device
     largest: tuple[int, ...]
     tolerance_mm: float | Mapping[str, float]
@@ -307,24 +231,20 @@ def score_both(
     Raises:
         DataError: no model, no such cases, or a file is at fault.
     """
-    record = read_recorded(run)
-    config = config_from_toml(RunFolder(run).config)
-    cases = [(m, case) for m, found in record.part(part).items() for case in found.values()]
+    folder = RunFolder(run)
+    config, data = folder.config, folder.data
+    cases = [(m, case) for m, found in folder.cases(part).items() for case in found.values()]
     if not cases:
         raise DataError(f"{run}: the split has no {part} case; choose another part.")
-    member = load_member(model or RunFolder(run).model)
+    member = load_member(model or folder.files.model)
     where = find_device(device)
     member.segmenter.to(where)
-    largest = tuple(record.classes.index(name) for name in config.predict.largest_component)
-    task = _Task(member, record, where, largest, config.evaluate.tolerance_mm)
-    cached = {
-        (m, one.id): one
-        for m, known in open_prepared(record.prepared).cases.items()
-        for one in known
-    }
+    largest = tuple(data.classes.index(name) for name in config.predict.largest_component)
+    task = _Task(member, data, where, largest, config.evaluate.tolerance_mm)
+    cached = folder.prepared
     found: dict[str, list[Score]] = {PREPARED: [], NATIVE: []}
     for done, (m, case) in enumerate(cases, 1):
-        for grid, scores in _score_case(task, m, case, cached[m, case.id]).items():
+        for grid, scores in _score_case(task, m, case, cached[m][case.id]).items():
             found[grid] += scores
         if progress is not None:
             progress(done, len(cases), f"{m}/{case.id}")
@@ -340,8 +260,8 @@ def _score_case(
     prepared, native = _segment(task, modality, case)
     if cached.frame is not None:  # the literature's network sees the crop, not the scan
         prepared = _of_crop(task, modality, cached)
-    classes, tolerance = task.record.classes, task.tolerance_mm
-    values = to_classes(truth.array.T, task.record.tables[modality], str(case.label))
+    classes, tolerance = task.data.classes, task.tolerance_mm
+    values = to_classes(truth.array.T, task.data.tables[modality], str(case.label))
     extra = {**EXTRA, VOXELS: _asd_voxels}
     both = {
         PREPARED: score(

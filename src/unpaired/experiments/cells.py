@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
-from unpaired.evaluation.tables import Score, value_of
 from unpaired.experiments.published import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.metrics.statistics import spread
+from unpaired.run.scores import Score, value_of
 
 DICE, ASD = "dice", "asd_mm"
 PRINTED = {DICE: "dice_percent", ASD: "asd_mm"}

@@ -7,7 +7,9 @@ import numpy as np
 
 from unpaired.evaluation.run import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
-from unpaired.metrics.statistics import bootstrap_interval, holm, paired, wilcoxon
+from unpaired.metrics.bootstrap import bootstrap_interval
+from unpaired.metrics.effect import paired
+from unpaired.metrics.statistics import holm, wilcoxon
 
 LEVEL = 0.05
 SeedCase = tuple[int, str]

@@ -10,22 +10,20 @@ from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
-from unpaired.data.cache import open_prepared
-from unpaired.data.plan import Plan
 from unpaired.datasets.split import Split
 from unpaired.errors import UsageError
-from unpaired.evaluation.prior import location_floor
-from unpaired.evaluation.run import NATIVE, read_recorded, score_both
-from unpaired.evaluation.tables import Evaluation, write_evaluation
+from unpaired.evaluation.prior import run_floor
+from unpaired.evaluation.run import NATIVE, score_both
 from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
 from unpaired.files import read_json, write_json, write_text
 from unpaired.models import gains_form
 from unpaired.run import RunFolder, describe_environment
+from unpaired.run.log import read_log
+from unpaired.run.scores import Evaluation, write_evaluation
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 from unpaired.training.start import load_matching, parameter_counts
 
 WAIT_SECONDS = 600.0
@@ -56,7 +54,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         model = _export(job, folder, test)
         scores = score_both(job.folder, device=job.config.train.device, model=model)
         took = monotonic() - began
-        floor = _floor(job.folder)
+        floor = run_floor(folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
             tolerance = job.config.evaluate.tolerance_mm
             native = Evaluation(tuple(scores[NATIVE]), tolerance_mm=tolerance)
@@ -69,9 +67,9 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
 def _as_begun(config: Config, folder: RunFolder) -> Config:
     """A run that goes on keeps the name of its splits file: the study's folder may have moved, or
     be named otherwise in this call. The split itself is part of the run's identity."""
-    if not folder.last.exists():
+    if not folder.begun:
         return config
-    splits = config_from_toml(folder.config).data.splits
+    splits = folder.config.data.splits
     return config.model_copy(update={"data": config.data.model_copy(update={"splits": splits})})
 
 
@@ -91,8 +89,7 @@ def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
     if test == DEFAULT:
         return None
     config = _changed(job.config, job.tests[test])
-    plan = Plan.read(folder.plan)
-    path = folder.kept if folder.kept.exists() else folder.last
+    plan, path = folder.plan, folder.files.weights
     joint = build_joint(config, plan)
     load_matching(joint, load_checkpoint(path)["model"], path)
     target = folder.root / f"model_{test}"
@@ -113,11 +110,9 @@ def _record(
     job: Job, folder: RunFolder, test: str, scores: Mapping[str, Any], test_seconds: float
 ) -> Record:
     curve = [
-        {"step": r["step"], "score": r["score"], "mean": r["mean"]}
-        for r in read_log(folder.log)
-        if r["kind"] == "validation"
+        {"step": r["step"], "score": r["score"], "mean": r["mean"]} for r in folder.validations
     ]
-    last = [r["seconds"] for r in read_log(folder.log) if "seconds" in r]
+    last = [r["seconds"] for r in read_log(folder.files.log) if "seconds" in r]
     about = describe_environment()
     about.pop("command")
     return Record(
@@ -125,7 +120,7 @@ def _record(
         test=test,
         modalities=tuple(job.data),
         facts=named_facts(job.config),
-        split=listed(read_recorded(job.folder).split),
+        split=listed(folder.split),
         scores=scores,
         floor={},
         parameters=_parameters(job.config, folder),
@@ -135,26 +130,11 @@ def _record(
     )
 
 
-def _floor(run: Path) -> dict[str, dict[str, float]]:
-    """What position alone scores on the test cases."""
-    record = read_recorded(run)
-    cached = open_prepared(record.prepared).cases
-    labels: list[dict[str, list[Any]]] = []
-    for part in (record.split.train, record.split.test):
-        labels.append(
-            {
-                m: [case.label() for case in members if case.id in part.get(m, ())]
-                for m, members in cached.items()
-            }
-        )
-    return location_floor(labels[0], labels[1], record.classes)
-
-
 def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
-    extra = read_json(folder.model / "model.json").get("extra", {})
+    extra = read_json(folder.files.model / "model.json").get("extra", {})
     found = extra.get("parameters")
-    return found or parameter_counts(build_joint(config, Plan.read(folder.plan)))
+    return found or parameter_counts(build_joint(config, folder.plan))
 
 
 def write_job(job: Job, prepared: Path) -> Path:

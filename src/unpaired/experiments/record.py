@@ -9,8 +9,8 @@ from typing import Any
 
 from unpaired.errors import DataError
 from unpaired.evaluation.run import VOXELS
-from unpaired.evaluation.tables import Score
 from unpaired.files import read_json, write_text
+from unpaired.run.scores import Score
 
 VERSION = 1
 COLUMNS = (

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED, read_recorded
+from unpaired.evaluation.run import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.experiments.jobs import Job
 from unpaired.inference.folder import predict_cases
 from unpaired.inference.predictor import Predictor
+from unpaired.run import RunFolder
 
 
 def median_case(results: Results, modality: str, seed: int) -> str | None:
@@ -42,7 +43,7 @@ def predictions_of(
             continue
         own = _runs(result, jobs.values(), modality, seed)
         for job in own[:1]:
-            images = read_recorded(job.folder).cases[modality][case].images
+            images = RunFolder(job.folder).data.cases[modality][case].images
             target = job.folder / "predictions" / modality
             outcome = predict_cases(
                 Predictor.from_folder(job.folder, device=job.config.train.device),

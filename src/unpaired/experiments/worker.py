@@ -39,7 +39,10 @@ def _leave_with_the_caller() -> None:
     """Read until the end, then ask this process to save and stop."""
     while os.read(0, 1):  # a buffered read would hold a lock at the interpreter's end
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":  # os.kill would end the process there and then
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def probability_file(path: Path, classes: int, like: Volume) -> Iterator[np.ndar
         content = np.memmap(temporary, "<u2", "r+", _OFFSET, shape, order="F")
         yield np.moveaxis(content, 3, 0)
         content.flush()
+        del content  # Windows renames no file that is mapped
 
 
 def encode(probabilities: np.ndarray) -> np.ndarray:

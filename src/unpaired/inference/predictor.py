@@ -349,6 +349,7 @@ class Predictor:
             with probability_file(beside, len(self.classes), grid) as scores:
                 scores[0] = SCALE
                 found = self._segment(volumes, name, largest, scores, encode)
+                del scores  # Windows renames no file that is mapped
         else:
             found = self._segment(volumes, name, largest)
         notes, told = list(found.notes), Names(self.classes, colours(len(self.classes)), mark)

@@ -11,7 +11,7 @@ from unpaired.run import RunFolder
 from unpaired.training import start
 from unpaired.training import start as finish
 from unpaired.training.distributed import Group, Stop, process_group, stop_signals
-from unpaired.training.setup import Progress, load_setup, make_setup
+from unpaired.training.setup import Progress, make_setup
 from unpaired.training.trainer import Trainer
 
 
@@ -62,10 +62,10 @@ def train(
 def _run(
     config: Config, folder: RunFolder, group: Group, stop: Stop, progress: Progress | None
 ) -> TrainResult:
-    trainer = Trainer(config, load_setup(folder), folder, group, progress)
+    trainer = Trainer(config, folder, group, progress)
     stopped = trainer.loop(stop)
     if group.leads:
-        finish.export(config, trainer.setup, folder)
+        finish.export(config, folder)
     group.barrier()
     if group.any(stop.asked):
         raise Interrupted(f"stopped after the training in {folder.root} had ended; it is whole.")

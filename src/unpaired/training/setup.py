@@ -1,36 +1,34 @@
 """From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from unpaired.build import crop_rule, size_step
-from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.config import Config, to_toml
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan, make_plan
-from unpaired.data.prepare import PreparedCase, PreparedSet, open_prepared, prepare
-from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
-from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import (
-    Split,
+from unpaired.data.prepare import prepare
+from unpaired.datasets.dataset import Case, Dataset, class_names
+from unpaired.datasets.make_split import (
     check_modalities,
     check_names,
     free_cases,
-    k_folds,
     make_split,
-    random_split,
-    read_splits,
     shares,
-    write_splits,
 )
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import Split, k_folds, random_split, read_splits, write_splits
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
 from unpaired.run import RunFolder
+from unpaired.run.data import check_same_data, data_record
 
 Progress = Callable[..., None]
 
@@ -44,21 +42,6 @@ MAY_CHANGE = {
     "data.workers",
 }
 """What may differ when a run goes on: it does not change what the steps compute."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything decided before the first step."""
-
-    plan: Plan
-    split: Split
-    cases: dict[str, dict[str, PreparedCase]]
-    """modality -> case id -> prepared case."""
-
-    def part(self, name: str) -> dict[str, list[PreparedCase]]:
-        """The cases of `train`, `val` or `test`, by modality."""
-        ids: Mapping[str, tuple[str, ...]] = getattr(self.split, name)
-        return {m: [self.cases[m][case] for case in ids.get(m, ())] for m in self.cases}
 
 
 def make_setup(
@@ -82,8 +65,8 @@ def make_setup(
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     check_modalities(config.modalities, data)
     check_names(config.data, data)
-    if folder.last.exists():
-        check_same_config(config_from_toml(folder.config), config, folder)
+    if folder.begun:
+        check_same_config(folder.config, config, folder)
     datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
@@ -92,14 +75,14 @@ def make_setup(
     _begin(config, folder)
     split = _split(config, labelled, folder)
     plan = _plan(config, datasets, split, folder, source)
-    cache = (prepared or folder.prepared) / cache_key(plan)
+    cache = (prepared or folder.files.prepared) / cache_key(plan)
     kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
-    record = _data_record(kept, plan, cache)
-    if folder.last.exists():
-        _check_same_data(read_json(folder.data), record, folder)
+    record = data_record(kept, plan, cache)
+    if folder.begun:
+        check_same_data(read_json(folder.files.data), record, folder.root)
     with _alone(cache):
         prepare(_used(kept, split), plan, cache, config.data.workers, progress)
-    write_json(folder.data, record)
+    write_json(folder.files.data, record)
     folder.write_environment()
 
 
@@ -121,50 +104,22 @@ def cache_key(plan: Plan) -> str:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Wait until no other process prepares into the same cache."""
+    lock = FileLock(cache / ".lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        file = (cache / ".lock").open("a")
+        held = lock.acquire()
     except OSError as error:
         raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held:
         yield
 
 
 def _begin(config: Config, folder: RunFolder) -> None:
     """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
-    if not folder.last.exists():
-        folder.splits.unlink(missing_ok=True)
-        folder.plan.unlink(missing_ok=True)
-    write_text(folder.config, to_toml(config))
-
-
-def _check_same_data(old: Any, new: Mapping[str, Any], folder: RunFolder) -> None:
-    """Raise UsageError where a run would go on with other data; folders may have moved."""
-    for m, part in new["modalities"].items():
-        before = old["modalities"].get(m, {})
-        for name, what in (("channel_names", "channels"), ("values", "label values")):
-            if before.get(name) != part[name]:
-                raise UsageError(
-                    f"{folder.root} was trained on other data: the {what} of {m} were "
-                    f"{before.get(name)}, now {part[name]}. Give the same data, or another --out."
-                )
-        if before["cases"].keys() != part["cases"].keys():
-            other = sorted(before["cases"].keys() ^ part["cases"].keys())
-            raise UsageError(
-                f"{folder.root} was trained on other data: {m} differs in the cases "
-                f"{', '.join(other[:5])}. Give the same data, or another --out."
-            )
-
-
-def load_setup(folder: RunFolder) -> Setup:
-    """Read back what `make_setup` wrote."""
-    record = read_json(folder.data)
-    cache: PreparedSet = open_prepared(Path(record["prepared"]))
-    plan = Plan.read(folder.plan)
-    cases = {m: {case.id: case for case in cache.cases[m]} for m in plan.modalities}
-    known = {m: list(cases[m].values()) for m in plan.modalities}
-    return Setup(plan, read_splits(folder.splits, known)[0], cases)
+    if not folder.begun:
+        folder.files.splits.unlink(missing_ok=True)
+        folder.files.plan.unlink(missing_ok=True)
+    write_text(folder.files.config, to_toml(config))
 
 
 def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
@@ -187,10 +142,10 @@ def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
 
 def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -> Split:
     """The run's own split once it has one; else as configured."""
-    if folder.splits.exists():
-        return read_splits(folder.splits, cases)[0]
+    if folder.files.splits.exists():
+        return read_splits(folder.files.splits, cases)[0]
     split = make_split(config.data, cases)
-    write_splits(folder.splits, [split])
+    write_splits(folder.files.splits, [split])
     return split
 
 
@@ -201,8 +156,8 @@ def _plan(
     folder: RunFolder,
     source: Plan | None,
 ) -> Plan:
-    if folder.plan.exists():
-        plan = Plan.read(folder.plan)
+    if folder.files.plan.exists():
+        plan = folder.plan
         if plan.classes != class_names(datasets, config.data.classes) or set(
             plan.modalities
         ) != set(datasets):
@@ -219,7 +174,7 @@ def _plan(
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
     parts = {f"split.{m}": text for m, text in split.reasons.items()}
     plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
-    plan.write(folder.plan)
+    plan.write(folder.files.plan)
     return plan
 
 
@@ -239,30 +194,6 @@ def _like_source(plan: Plan, source: Plan) -> Plan:
     if plan.coarse is not None and source.coarse is not None:
         kept["coarse"] = source.coarse
     return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
-
-
-def _data_record(datasets: Mapping[str, Dataset], plan: Plan, cache: Path) -> dict[str, Any]:
-    """data.json: where each case lies, so that prediction and the report need nothing else."""
-    return {
-        "classes": list(plan.classes),
-        "prepared": str(cache.resolve()),
-        "modalities": {
-            m: {
-                "root": str(d.root.resolve()),
-                "channel_names": list(d.channel_names),
-                "values": {str(v): i for v, i in value_table(d, plan.classes).items()},
-                "cases": {
-                    case.id: {
-                        "images": [str(path.resolve()) for path in case.images],
-                        "label": None if case.label is None else str(case.label.resolve()),
-                        "patient": case.patient,
-                    }
-                    for case in d.cases
-                },
-            }
-            for m, d in datasets.items()
-        },
-    }
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

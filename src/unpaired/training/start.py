@@ -21,7 +21,6 @@ from unpaired.models import Joint, gains_form
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.pretrained import fill, read_pretrained
-from unpaired.training.setup import Setup
 
 PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "semantics.")
 """Where a modality's own parameters lie; a modality that is added starts with fresh ones."""
@@ -39,13 +38,13 @@ def source_plan(config: Config) -> Plan | None:
     """The plan of the run to start from, if there is one."""
     if config.train.init_from is None:
         return None
-    source = RunFolder(Path(config.train.init_from))
-    if not source.kept.is_file():
+    source = RunFolder(config.train.init_from)
+    if not source.files.kept.is_file():
         raise UsageError(
             f"train.init_from={config.train.init_from} holds no checkpoints/kept.pt; give the "
             "folder of a run that has validated at least once."
         )
-    return Plan.read(source.plan)
+    return source.plan
 
 
 def begin(joint: Joint, config: Config, folder: RunFolder, leads: bool) -> None:
@@ -58,15 +57,15 @@ def begin(joint: Joint, config: Config, folder: RunFolder, leads: bool) -> None:
         UsageError: the networks do not match; the message names the layers.
         DataError: the file is at fault.
     """
-    if folder.last.exists():
+    if folder.begun:
         return
     if leads:
-        folder.pretrained.unlink(missing_ok=True)
+        folder.files.pretrained.unlink(missing_ok=True)
     state = read_pretrained(config)
     if state is not None and config.model.pretrained is not None:
         filling = fill(joint.segmenter, state, config.model.pretrained)
         if leads:
-            write_json(folder.pretrained, filling.record())
+            write_json(folder.files.pretrained, filling.record())
     elif config.train.init_from is not None:
         fill_from_run(joint, config.train.init_from)
 
@@ -77,7 +76,7 @@ def fill_from_run(joint: Joint, run: str) -> None:
     Raises:
         UsageError: the networks do not match; the message names the layers.
     """
-    path = RunFolder(Path(run)).kept
+    path = RunFolder(run).files.kept
     state = load_checkpoint(path)["model"]
     own = joint.state_dict()
     known = {m for m in joint.segmenter.modalities if f"segmenter.stems.{m}.0.weight" in state}
@@ -127,18 +126,17 @@ def _check(
 # How a training ends: the exported model, and the semantics as pictures need them.
 
 
-def export(config: Config, setup: Setup, folder: RunFolder) -> None:
+def export(config: Config, folder: RunFolder) -> None:
     """From the kept weights: the model without its semantics, and the semantics' matrices."""
-    path = folder.kept if folder.kept.exists() else folder.last
+    path, plan = folder.files.weights, folder.plan
     state = load_checkpoint(path)
-    joint = build_joint(config, setup.plan)
+    joint = build_joint(config, plan)
     load_matching(joint, state["model"], path)
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}
-    save_model(
-        gains_form(joint, config.model.scaling_at_test), config, setup.plan, folder.model, extra
-    )
-    save_semantics(joint, setup, folder, config)
+    exported = gains_form(joint, config.model.scaling_at_test)
+    save_model(exported, config, plan, folder.files.model, extra)
+    save_semantics(joint, config, folder)
 
 
 def parameter_counts(joint: Joint) -> dict[str, int]:
@@ -160,7 +158,7 @@ def gain_distance(joint: Joint) -> float | None:
 
 
 @torch.no_grad()
-def save_semantics(joint: Joint, setup: Setup, folder: RunFolder, config: Config) -> None:
+def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     """semantics.npz: embeddings, and the mean correlation per scale over validation slices."""
     if not joint.semantics:
         return
@@ -169,10 +167,11 @@ def save_semantics(joint: Joint, setup: Setup, folder: RunFolder, config: Config
     arrays: dict[str, np.ndarray] = {}
     for m, module in joint.semantics.items():
         arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
-    cases = {m: setup.part("val").get(m) or setup.part("train")[m] for m in joint.semantics}
+    plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
+    cases = {m: val.get(m) or train[m] for m in joint.semantics}
     for m, members in cases.items():
         sampler = PatchSampler(
-            members, m, setup.plan.patch, setup.plan.context, config.train.batch_size, 0.0, 0
+            members, m, plan.patch, plan.context, config.train.batch_size, 0.0, 0
         )
         found = []
         for step in range(-(-sampler.places // sampler.batch_size)):
@@ -182,5 +181,5 @@ def save_semantics(joint: Joint, setup: Setup, folder: RunFolder, config: Config
             arrays[f"correlation/{m}/{scale}"] = np.mean(matrices, axis=0)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    with atomic(folder.semantics) as temporary:
+    with atomic(folder.files.semantics) as temporary:
         temporary.write_bytes(buffer.getvalue())

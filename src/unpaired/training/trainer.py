@@ -24,13 +24,13 @@ from unpaired.files import atomic
 from unpaired.losses import Terms
 from unpaired.models import Joint
 from unpaired.run import RunFolder
+from unpaired.run.log import RunLog, read_log, write_metrics
 from unpaired.training import start
 from unpaired.training import start as finish
 from unpaired.training.checkpoint import Choice, load_checkpoint, save_checkpoint
 from unpaired.training.distributed import Group, Stop
-from unpaired.training.log import RunLog, read_log, write_metrics
 from unpaired.training.optim import build_optimizer, learning_rate
-from unpaired.training.setup import Progress, Setup
+from unpaired.training.setup import Progress
 from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate
 
@@ -54,13 +54,13 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        setup: Setup,
         folder: RunFolder,
         group: Group,
         progress: Progress | None = None,
     ) -> None:
-        self.config, self.setup, self.folder, self.group = config, setup, folder, group
-        self.plan: Plan = setup.plan
+        self.config, self.folder, self.group = config, folder, group
+        self.plan: Plan = folder.plan
+        self.held_out = folder.prepared_cases("val")
         self.progress = progress
         self.device = find_device(config.train.device, group.local_rank)
         self.dtype = autocast_dtype(config.train.precision, self.device)
@@ -71,15 +71,16 @@ class Trainer:
         self.optimizer = build_optimizer(self.joint, config.train, exempt)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.objective = build_objective(config, self.plan, group.sync)
-        self.streams = streams_of(config, self.plan, setup.part("train"), group.rank, group.world)
+        learnt = folder.prepared_cases("train")
+        self.streams = streams_of(config, self.plan, learnt, group.rank, group.world)
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
         self.step, self.seconds = 0, 0.0
         self.choice = Choice(config.train)
-        if folder.last.exists():
+        if folder.begun:
             self._resume()
-        self.log = RunLog(folder.log, self.step) if group.leads else None
+        self.log = RunLog(folder.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
         if group.world > 1:
             self.network = DistributedDataParallel(self.joint)
@@ -204,7 +205,7 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.setup.part("val"), self.plan, self.device, self.dtype,
+                self.joint, self.held_out, self.plan, self.device, self.dtype,
                 self.config.predict.batch_size,
             )  # fmt: skip
             score = found.score
@@ -219,7 +220,7 @@ class Trainer:
                     "seconds": self.seconds,
                 }
             )
-            write_metrics(self.folder.metrics, read_log(self.folder.log))
+            write_metrics(self.folder.files.metrics, read_log(self.folder.files.log))
         score = self.group.from_lead(score)
         if self.choice.better(score, epoch):
             self._keep()
@@ -242,7 +243,7 @@ class Trainer:
             self._keep()
         if self.group.leads:
             save_checkpoint(
-                self.folder.last,
+                self.folder.files.last,
                 {
                     "model": self.joint.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
@@ -259,16 +260,16 @@ class Trainer:
         """These weights become the model, unless later ones do."""
         if self.group.leads:
             state = {"step": self.step, "score": self.choice.score}
-            save_checkpoint(self.folder.kept, {"model": self.joint.state_dict(), **state})
+            save_checkpoint(self.folder.files.kept, {"model": self.joint.state_dict(), **state})
 
     def _resume(self) -> None:
-        state: dict[str, Any] = load_checkpoint(self.folder.last)
+        state: dict[str, Any] = load_checkpoint(self.folder.files.last)
         if state.get("plan") != self.plan.model_dump_json():
             raise DataError(
-                f"{self.folder.plan} changed since {self.folder.last} was written. Restore it, or "
-                "choose another --out."
+                f"{self.folder.files.plan} changed since {self.folder.files.last} was written. "
+                "Restore it, or choose another --out."
             )
-        start.load_matching(self.joint, state["model"], self.folder.last)
+        start.load_matching(self.joint, state["model"], self.folder.files.last)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -276,8 +277,8 @@ class Trainer:
             self.choice.restore(state["choice"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{self.folder.last} is not a whole checkpoint of this network ({error}). Restore "
-                "it from a copy, or train anew in another --out."
+                f"{self.folder.files.last} is not a whole checkpoint of this network ({error}). "
+                "Restore it from a copy, or train anew in another --out."
             ) from error
 
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:

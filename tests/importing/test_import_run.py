@@ -21,12 +21,12 @@ from datasets.abdomen import assert_true
 from datasets.importing import ids, imported, tree
 from nifti_files import save
 from unpaired.datasets import mmwhs_btcv
-from unpaired.datasets.importing import run as module
-from unpaired.datasets.importing.archive import opened
-from unpaired.datasets.importing.found import Options
-from unpaired.datasets.importing.run import import_source
+from unpaired.datasets.found import Options
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.importing import run as module
+from unpaired.importing.archive import opened
+from unpaired.importing.run import import_source
 
 LABEL = "RawData/Training/label/label0002.nii.gz"
 IMAGE = "RawData/Training/img/img0002.nii.gz"
@@ -102,7 +102,7 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
         unpacked.append(arguments)
         return opened(*arguments, **more)
 
-    monkeypatch.setattr("unpaired.datasets.importing.run.opened", watched)
+    monkeypatch.setattr("unpaired.importing.run.opened", watched)
     again, _ = imported("amos", archive, tmp_path / "out")
     assert not unpacked
     assert again == replace(first, kept=sum(first.cases.values()))
@@ -303,12 +303,13 @@ def test_an_interruption_leaves_no_half_case(tmp_path, monkeypatch):
     assert not list((tmp_path / "out/ct").glob(".*"))
 
 
+@pytest.mark.unix
 def test_killed_at_any_moment(tmp_path):
     """The process is killed in the middle; what lies in the folders is whole."""
     archive = mini.write_btcv(tmp_path / "in", tuple(range(1, 11)))
     out = tmp_path / "out"
     code = (
-        "import sys; from pathlib import Path; from unpaired.datasets.importing.run import *; "
+        "import sys; from pathlib import Path; from unpaired.importing.run import *; "
         "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), workers=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(archive), str(out)])

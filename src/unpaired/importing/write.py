@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.datasets.importing.found import Found
+from unpaired.datasets.found import Found
 from unpaired.datasets.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
 from unpaired.files import shown

@@ -10,16 +10,16 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from unpaired.datasets.importing import folder as target
-from unpaired.datasets.importing.archive import opened
-from unpaired.datasets.importing.folder import RECORD, SPLITS, still_whole
-from unpaired.datasets.importing.found import Found, FoundSet, Options, Source
-from unpaired.datasets.importing.locate import holds
-from unpaired.datasets.importing.write import stage_case
+from unpaired.datasets.found import Found, FoundSet, Options, Source
+from unpaired.datasets.locate import holds
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, shown
+from unpaired.importing import folder as target
+from unpaired.importing.archive import opened
+from unpaired.importing.folder import RECORD, SPLITS, still_whole
+from unpaired.importing.write import stage_case
 from unpaired.names import did_you_mean
 
 # What an import did; and whether an earlier call has imported just this archive and all of it is

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from unpaired import __version__
-from unpaired.datasets.importing.found import Found, FoundSet
-from unpaired.datasets.importing.write import ENDING, digest, named
+from unpaired.datasets.found import Found, FoundSet
 from unpaired.datasets.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
 from unpaired.files import read_json, shown, write_json
+from unpaired.importing.write import ENDING, digest, named
 
 RECORD, SPLITS = "provenance.json", "splits_final.json"
 _WORK = ".importing"

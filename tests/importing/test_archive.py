@@ -8,9 +8,9 @@ import zipfile
 import pytest
 
 from datasets.importing import tree
-from unpaired.datasets.importing import archive as module
-from unpaired.datasets.importing.archive import opened
 from unpaired.errors import DataError, ResourceError
+from unpaired.importing import archive as module
+from unpaired.importing.archive import opened
 
 FILES = {"a/one.txt": b"1" * 300, "a/b/two.bin": bytes(range(256)) * 9}
 
