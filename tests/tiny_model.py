@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from unpaired.artifact.model import Member
 from unpaired.artifact.safetensors import save_model
 from unpaired.backbones.base import Backbone, Decoded
-from unpaired.build import build_joint
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.inference.predictor import Predictor
+from unpaired.methods import method_of
 from unpaired.models import Segmenter, gains_form
 
 SMALL = {"embed_dim": 12, "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "window": 4}
@@ -48,7 +48,7 @@ def tiny_segmenter(config: Config, plan: Plan, seed: int = 0) -> Segmenter:
     """Random weights, perturbed so that nothing is zero or the identity, gains included."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        joint = build_joint(config, plan)
+        joint = method_of(config).joint(config, plan)
         with torch.no_grad():
             for parameter in joint.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))

@@ -1,4 +1,4 @@
-"""Progress of long work: the one form in which it is told, and a bar with the time left."""
+"""How far long work is: one way to say it, everywhere, and a bar with the time left."""
 
 import sys
 from time import monotonic
@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Progress(Protocol):
-    """Called as work goes on."""
+    """Called after every step of long work; the bar of the command line is one."""
 
-    def __call__(self, done: int, total: int, what: str = "", /) -> None:
-        """So many of so many are done; `what` was the last."""
+    def __call__(self, done: int, total: int, what: str, /) -> None:
+        """`done` of `total` steps are done, the last of them `what`."""
 
 
 LINE_SECONDS = 10.0

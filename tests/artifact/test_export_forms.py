@@ -23,8 +23,8 @@ from unpaired.artifact.model import Subject
 from unpaired.artifact.safetensors import load_model, save_model
 from unpaired.backbones import BACKBONES, ResEncUnet
 from unpaired.backbones.base import Backbone
-from unpaired.build import build_segmenter, input_channels
 from unpaired.errors import UsageError
+from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 
 Make = Callable[[str, str], Exported]
@@ -149,7 +149,7 @@ def test_a_bias_that_folding_adds_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
         update={"model": config.model.model_copy(update={"backbone": "unbiased", "options": {}})}
     )
     plan = mixed_plan()
-    live: Segmenter = build_segmenter(config, plan).eval()
+    live: Segmenter = method_of(config).segmenter(config, plan).eval()
     with torch.no_grad():
         for p in live.parameters():
             p.add_(torch.randn_like(p))

@@ -17,7 +17,7 @@ from unpaired.evaluation import run as testing
 from unpaired.evaluation.run import evaluate_run, folded_agree, folded_differences
 from unpaired.files import read_json, write_json
 from unpaired.run import RunFolder
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 
 VALUES = {"a": {1: "ball", 2: "box"}, "b": {7: "ball", 3: "box"}}
 
@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "b": write_toy(root, "b", 4, False, (7, 3)),
     }
     config, folder = toy_config("predict.overlap=0.25"), RunFolder(root / "run")
-    make_setup(config, data, folder)
+    prepare_run(config, data, folder)
     plan = folder.plan
     save_model(tiny_segmenter(config, plan), config, plan, folder.files.model, {})
     return root

@@ -22,7 +22,7 @@ from unpaired.metrics import dice
 from unpaired.phantom import write_phantom
 from unpaired.run import RunFolder
 from unpaired.training.fit import train
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 from unpaired.training.validate import Intensities
 
 PARTS = ("train", "val", "test")
@@ -67,7 +67,7 @@ def heart(tmp_path_factory):
     data = {m: root / "data" / m for m in ("ct", "mr")}
     config = load_config("cardiac-2d", None, ["data.workers=0"])
     folder = RunFolder(root / "run")
-    make_setup(config, data, folder)
+    prepare_run(config, data, folder)
     return folder, folder
 
 

@@ -1,6 +1,6 @@
 """Training, and what a run folder holds, in Python."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UnpairedError
 from unpaired.evaluation.run import Part, evaluate_run
 from unpaired.inference.predictor import Predictor
+from unpaired.methods import Method
 from unpaired.progress import ProgressBar
 from unpaired.report import write_report
 from unpaired.run import RunFolder
 from unpaired.training.fit import train as train_run
+from unpaired.training.trainer import OnStep
 
 Data = Dataset | MemoryDataset | str | Path
 
@@ -79,8 +81,8 @@ def train(
     config: Config | None = None,
     *,
     out: str | Path,
-    method: Any = None,
-    on_step: Callable[[Mapping[str, Any]], None] | None = None,
+    method: Method | None = None,
+    on_step: OnStep | None = None,
 ) -> Run:
     """Train one network on all modalities; the same call goes on where it stopped.
 

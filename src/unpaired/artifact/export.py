@@ -32,6 +32,8 @@ from unpaired.artifact.preprocessing import write_preprocessing
 from unpaired.artifact.safetensors import WEIGHTS, load_model, save_model
 from unpaired.errors import UsageError
 from unpaired.files import shown, write_json, write_text
+from unpaired.methods import method_of
+from unpaired.progress import Progress
 
 # One writer a format: it writes a network into a folder and says how to read it back.
 
@@ -154,8 +156,6 @@ def _patch_only(subject: Subject) -> Sizes:
     return Sizes(patch, subject.backbone.multiple, (False,) * len(patch))
 
 
-Progress = Callable[[int, int, str], None]
-
 WHAT = {
     "safetensors": "`model.safetensors`, `model.json`: weights and description; "
     "`unpaired predict --model` reads this folder",
@@ -236,7 +236,7 @@ def export(
 
 def _check_one_pass(source: Member, formats: Sequence[str]) -> None:
     """Raise UsageError where the other formats would hold only half of the model."""
-    if source.plan.coarse is not None and set(formats) != {"safetensors"}:
+    if not method_of(source.config).one_pass and set(formats) != {"safetensors"}:
         raise UsageError(
             f"this model (model.name={source.config.model.name}) first looks for the structures "
             "and then segments one crop, which pt2, onnx and bundle cannot hold. Give --format "

@@ -15,14 +15,13 @@ from torch import nn
 
 from unpaired.artifact.safetensors import WEIGHTS, load_model, model_digest
 from unpaired.backbones import Backbone
-from unpaired.build import input_channels
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, shown
 from unpaired.inference.inferer import Network, mean_probabilities, mirrored
-from unpaired.inference.located import Located
+from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
@@ -165,9 +164,7 @@ class Member:
         found = mean_probabilities([lambda image: self.segmenter(image, modality).logits])
         if mirror:
             found = mirrored(found, self.mirror_axes())
-        if self.plan.coarse is None:
-            return found
-        return Located(found, lambda view: self.segmenter.locate(view, modality), self.plan.coarse)  # type: ignore[operator]
+        return method_of(self.config).looking(found, self.segmenter, modality, self.plan)
 
     def mirror_axes(self) -> tuple[int, ...]:
         """The spatial axes along which training images were mirrored."""

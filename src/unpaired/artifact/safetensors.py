@@ -23,15 +23,20 @@ from torch.overrides import TorchFunctionMode
 
 import unpaired
 from unpaired.backbones import Backbone
-from unpaired.build import build_backbone, build_segmenter, check_modality_names
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import atomic, read_json, shown, write_text
+from unpaired.methods import method_of
 from unpaired.models.fold import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 
 # Room for the tensors of a folded network: the plain backbone of one modality.
+
+
+def build_segmenter(config: Config, plan: Plan) -> Segmenter:
+    """What is kept at test time, untrained."""
+    return method_of(config).segmenter(config, plan)
 
 
 def build_folded(config: Config, plan: Plan) -> Folded:
@@ -40,11 +45,10 @@ def build_folded(config: Config, plan: Plan) -> Folded:
     Raises:
         ValueError: the plan knows several modalities; each is folded into a file of its own.
     """
-    check_modality_names(plan.modalities)
     if len(plan.modalities) != 1:
         raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
     (modality,) = plan.modalities
-    return Folded({modality: build_backbone(config, plan)})
+    return Folded({modality: method_of(config).backbone(config, plan)})
 
 
 def with_biases(network: Folded, tensors: Mapping[str, Tensor]) -> Folded:

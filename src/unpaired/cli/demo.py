@@ -57,13 +57,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
 
     counts = {"ct": cases, "mr": cases}
     with ProgressBar("scans") as bar:
-        done: list[str] = []
-
-        def one_more(name: str) -> None:
-            done.append(name)
-            bar(len(done), sum(counts.values()), name)
-
-        return write_phantom(folder, counts, seed=seed, progress=one_more)
+        return write_phantom(folder, counts, seed=seed, progress=bar)
 
 
 def _check(roots: Mapping[str, Path]) -> None:

@@ -35,6 +35,7 @@ from unpaired.io.read import read_label_image
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.models import fold
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import RunData
 from unpaired.run.folder import Part
@@ -42,7 +43,6 @@ from unpaired.run.scores import Evaluation, Score, summarise, write_evaluation
 from unpaired.training.validate import Intensities
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 def evaluate_run(
@@ -197,7 +197,6 @@ def _middle(image: Intensities, patch: tuple[int, ...]) -> np.ndarray:
 
 PREPARED, NATIVE = "prepared", "native"
 VOXELS = "asd_voxels"
-_GridProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def score_both(
     run: Path,
     part: Part = "test",
     device: str = "auto",
-    progress: _GridProgress | None = None,
+    progress: Progress | None = None,
     model: Path | None = None,
 ) -> dict[str, list[Score]]:
     """Segment and score one part of a run's cases.

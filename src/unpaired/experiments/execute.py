@@ -1,13 +1,12 @@
 """One run from start to record: train (or go on), test on both grids, write what is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from unpaired.artifact.safetensors import save_model
-from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
 from unpaired.datasets.split import Split
@@ -18,17 +17,18 @@ from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import method_of
 from unpaired.models import gains_form
+from unpaired.progress import Progress
 from unpaired.run import RunFolder, describe_environment
 from unpaired.run.log import read_log
 from unpaired.run.scores import Evaluation, write_evaluation
-from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.fit import train
-from unpaired.training.start import load_matching, parameter_counts
+from unpaired.training.forecast import parameter_counts
 
 WAIT_SECONDS = 600.0
 """For a run that a call before this one is just ending."""
-Progress = Callable[[int, int, str], None]
 
 
 def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
@@ -43,7 +43,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    ended = train(_as_begun(job.config, folder), job.data, job.folder, progress, prepared)
+    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress)
     if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
         raise UsageError(
             f"train.max_minutes stopped {job.folder} at step {ended.step} of "
@@ -90,7 +90,7 @@ def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
         return None
     config = _changed(job.config, job.tests[test])
     plan, path = folder.plan, folder.files.weights
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     load_matching(joint, load_checkpoint(path)["model"], path)
     target = folder.root / f"model_{test}"
     save_model(gains_form(joint.eval(), config.model.scaling_at_test), config, plan, target, {})
@@ -134,7 +134,7 @@ def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
     extra = read_json(folder.files.model / "model.json").get("extra", {})
     found = extra.get("parameters")
-    return found or parameter_counts(build_joint(config, folder.plan))
+    return found or parameter_counts(method_of(config).joint(config, folder.plan))
 
 
 def write_job(job: Job, prepared: Path) -> Path:

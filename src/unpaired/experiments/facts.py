@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.config import Config
-from unpaired.training.setup import MAY_CHANGE
+from unpaired.training.prepare import MAY_CHANGE
 
 FREE = MAY_CHANGE - {"train.early_stop"} | {"data.splits", "data.fold"}
 """Settings that are not part of a run's identity; the split itself is, and so is early stopping,

@@ -1,9 +1,9 @@
 """The synthetic benchmark: scans made on the spot, and the budgets of its runs."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from unpaired.phantom import write_phantom
+from unpaired.progress import Progress
 
 PRESET = "phantom-benchmark"
 LEVEL, CASES, QUICK_CASES = "benchmark", 32, 8
@@ -11,7 +11,6 @@ MODALITIES = ("ct", "mr", "t1")
 QUICK_STEPS = ("train.steps=60", "train.steps_per_epoch=30", "train.warmup_steps=10")
 QUICK = (*QUICK_STEPS, "data.split=[0.5, 0.25, 0.25]")
 SMOKE = "A smoke test: the budget is far too small to compare rows."
-Progress = Callable[[int, int, str], None]
 
 
 def scans(
@@ -24,11 +23,4 @@ def scans(
     """
     count = QUICK_CASES if quick else CASES
     counts = dict.fromkeys(MODALITIES[:modalities], count)
-    done: list[str] = []
-
-    def one_more(name: str) -> None:
-        done.append(name)
-        if progress is not None:
-            progress(len(done), sum(counts.values()), name)
-
-    return write_phantom(folder, counts, level=LEVEL, seed=0, progress=one_more)
+    return write_phantom(folder, counts, level=LEVEL, seed=0, progress=progress)

@@ -1,7 +1,7 @@
 """Many cases: each on its own, what is done is kept, what fails is told at the end."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unpaired.errors import DataError, UsageError
@@ -14,9 +14,9 @@ from unpaired.inference.predictor import Predictor
 from unpaired.inference.targets import case_targets
 from unpaired.io.read import Reading
 from unpaired.io.write import Writing, read_mark
+from unpaired.progress import Progress
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 def predict_folder(

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from unpaired.errors import ResourceError
 from unpaired.files import shown
-from unpaired.inference.located import Located
 from unpaired.inference.tiling import Corner, Ring, Tiling, make_tiling
 from unpaired.io.resample import neighbours
 from unpaired.io.volume import Volume
@@ -41,6 +40,20 @@ class Sliceable(Protocol):
         """Numpy's indexing."""
 
 
+@runtime_checkable
+class Looking(Protocol):
+    """A network that goes through an image in its own way, not patch by patch."""
+
+    def slices(
+        self,
+        image: Sliceable,
+        patch: tuple[int, ...],
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> Iterator[tuple[int, Float32[Tensor, "n Z h w"]]]:
+        """The scores of every slice of the image, in order, as `segment_slices` gives them."""
+
+
 def segment_slices(
     network: Network,
     image: Sliceable,
@@ -52,7 +65,7 @@ def segment_slices(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> Iterator[tuple[int, Float32[Tensor, "n Z h w"]]]:
-    """Segment every slice of an image, patch by patch; a `Located` network segments one crop.
+    """Segment every slice of an image, patch by patch; or as a `Looking` network does.
 
     Args:
         network: scores [B Z *patch] of a batch [B context*K *patch] of patches.
@@ -67,7 +80,7 @@ def segment_slices(
     Yields:
         The first slice's index and the scores of n consecutive slices, in order, on `device`.
     """
-    if isinstance(network, Located):
+    if isinstance(network, Looking):
         yield from network.slices(image, patch, device, autocast)
         return
     tiling = make_tiling(image.shape[1:], patch, overlap)

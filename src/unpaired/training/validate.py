@@ -11,7 +11,7 @@ from torch import Tensor
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import Plan
 from unpaired.inference.inferer import Network, mean_probabilities, segment_labels
-from unpaired.inference.located import Located
+from unpaired.methods import Method
 from unpaired.metrics import dice
 from unpaired.models import Joint
 
@@ -61,6 +61,7 @@ def validate(
     joint: Joint,
     cases: Mapping[str, Sequence[PreparedCase]],
     plan: Plan,
+    method: Method,
     device: torch.device,
     autocast: torch.dtype | None,
     batch_size: int = 8,
@@ -74,7 +75,7 @@ def validate(
         rows = [
             _dice_of(
                 segment_labels(
-                    _network(joint, m, plan),
+                    _network(joint, m, plan, method),
                     Intensities(case),
                     context=plan.context,
                     patch=plan.patch,
@@ -94,7 +95,7 @@ def validate(
     return Validation(found)
 
 
-def _network(joint: Joint, modality: str, plan: Plan) -> Network:
+def _network(joint: Joint, modality: str, plan: Plan, method: Method) -> Network:
     """The network as it is now; its scores are not made probabilities unless that matters."""
     with torch.no_grad():
         gains = joint.gains(modality)
@@ -102,10 +103,8 @@ def _network(joint: Joint, modality: str, plan: Plan) -> Network:
     def scores(image: Tensor) -> Tensor:
         return joint.segmenter(image, modality, gains).logits
 
-    if plan.coarse is None:
-        return scores
-    found = mean_probabilities([scores])  # beside a crop lie the background's probabilities
-    return Located(found, lambda view: joint.segmenter.locate(view, modality), plan.coarse)  # type: ignore[operator]
+    found = scores if method.one_pass else mean_probabilities([scores])
+    return method.looking(found, joint.segmenter, modality, plan)
 
 
 def _dice_of(labels: np.ndarray, case: PreparedCase, classes: int) -> list[float]:
