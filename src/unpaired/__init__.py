@@ -4,6 +4,7 @@ Importing this package is quick: what needs torch is imported when it is first a
 """
 
 from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from unpaired.errors import DataError, Interrupted, ResourceError, UnpairedError, UsageError
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from unpaired.api.data import MemoryDataset, make_dataset, open_dataset, read
     from unpaired.api.run import Run, load, train
     from unpaired.api.scores import Scores
+    from unpaired.artifact.bundle import load_network
     from unpaired.config import Config, preset
-    from unpaired.inference.predictor import Prediction, Predictor
+    from unpaired.inference.outcome import Prediction
+    from unpaired.inference.predictor import Predictor
     from unpaired.io.volume import Volume
     from unpaired.methods.consistency import Consistency
 
@@ -22,12 +25,13 @@ _HOMES = {
     "Config": "config",
     "Consistency": "methods.consistency",
     "MemoryDataset": "api.data",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.outcome",
     "Predictor": "inference.predictor",
     "Run": "api.run",
     "Scores": "api.scores",
     "Volume": "io.volume",
     "load": "api.run",
+    "load_network": "artifact.bundle",
     "make_dataset": "api.data",
     "open_dataset": "api.data",
     "preset": "config",
@@ -51,6 +55,7 @@ __all__ = [
     "Volume",
     "__version__",
     "load",
+    "load_network",
     "make_dataset",
     "open_dataset",
     "preset",
@@ -62,6 +67,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"unpaired.{_HOMES[name]}"), name)
+    if name == "engine":  # bundles of version 0.1.0 name `engine.export.bundle.load_network`
+        bundle = SimpleNamespace(load_network=__getattr__("load_network"))
+        return SimpleNamespace(export=SimpleNamespace(bundle=bundle))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,8 +12,8 @@ from unpaired.artifact.export import export
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
+from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.evaluation.localisation import localisation_errors_mm
-from unpaired.evaluation.run import evaluate_run, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
 from unpaired.methods import method_of
@@ -97,7 +97,7 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     live = validate(
         joint, setup.prepared_cases("val"), setup.plan, method_of(config), torch.device("cpu"), None
     )
-    evaluate_run(learnt, part="val", device="cpu")
+    evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
     for row in scored:

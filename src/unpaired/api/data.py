@@ -13,7 +13,7 @@ from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset as open_folder
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
-from unpaired.io.arrays import volumes_of_arrays
+from unpaired.io.arrays import Number, volumes_of_arrays
 from unpaired.io.nifti import write_volume
 from unpaired.io.read import read_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
@@ -109,7 +109,7 @@ def make_dataset(
     labels: Mapping[str, Any],
     *,
     classes: Mapping[str, int],
-    spacing_mm: Sequence[float | int] | None = None,
+    spacing_mm: Sequence[Number] | None = None,
     affine: Any = None,
     channels: Sequence[str] = ("MR",),
 ) -> MemoryDataset:

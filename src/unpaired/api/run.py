@@ -8,8 +8,9 @@ from unpaired.api.data import MemoryDataset
 from unpaired.api.scores import Scores
 from unpaired.config import Config, preset
 from unpaired.datasets.dataset import Dataset
+from unpaired.datasets.split_file import Part
 from unpaired.errors import UnpairedError
-from unpaired.evaluation.run import Part, evaluate_run
+from unpaired.evaluation.evaluate import NATIVE, evaluate
 from unpaired.inference.predictor import Predictor
 from unpaired.methods import Method
 from unpaired.progress import ProgressBar
@@ -68,8 +69,8 @@ class Run(RunFolder):
             DataError: no model, or no such cases.
         """
         with ProgressBar("evaluate") as progress:
-            evaluate_run(self.root, progress, part=part, device=device, overwrite=overwrite)
-        return Scores(self.scores_of(part))
+            found = evaluate(self.root, part, progress=progress, device=device, overwrite=overwrite)
+        return Scores(found[NATIVE])
 
     def report(self) -> Path:
         """Write the report; returns its page."""

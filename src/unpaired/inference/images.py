@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown
-from unpaired.io.arrays import volume_of_array
+from unpaired.io.arrays import Number, volume_of_array
 from unpaired.io.dicom import holds_dicom
 from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
 from unpaired.io.volume import Volume
@@ -24,7 +24,7 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 def volumes_of(
     image: Image | Sequence[Image],
     affine: np.ndarray | None = None,
-    spacing_mm: Sequence[float | int] | None = None,
+    spacing_mm: Sequence[Number] | None = None,
     reading: Reading | None = None,
 ) -> list[Volume]:
     """One volume a channel.
@@ -58,7 +58,7 @@ def told_otherwise(volume: Volume, modality: str, known: Iterable[str]) -> tuple
 def _volume(
     image: Image,
     affine: np.ndarray | None,
-    spacing_mm: Sequence[float | int] | None,
+    spacing_mm: Sequence[Number] | None,
     reading: Reading | None,
 ) -> Volume:
     if isinstance(image, str | Path):

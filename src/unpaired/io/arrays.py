@@ -9,12 +9,13 @@ import numpy as np
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import Volume, check_affine
 
+Number = float | int | np.number
 # A scan longer than the first, which another order of its spacings would make a body's part.
 _TOO_LONG_MM, _USUAL_MM = 1000.0, 600.0
 
 
 def volumes_of_arrays(
-    image: Any, affine: Any = None, spacing_mm: Sequence[float | int] | None = None
+    image: Any, affine: Any = None, spacing_mm: Sequence[Number] | None = None
 ) -> list[Volume]:
     """One volume a channel, of an array, a tensor, a volume, or a sequence of these.
 
@@ -26,7 +27,7 @@ def volumes_of_arrays(
 
 
 def volume_of_array(
-    image: Any, affine: Any = None, spacing_mm: Sequence[float | int] | None = None
+    image: Any, affine: Any = None, spacing_mm: Sequence[Number] | None = None
 ) -> Volume:
     """The volume of one channel.
 
@@ -59,9 +60,7 @@ def volume_of_array(
     return Volume(array, place, notes=tuple(check_affine(place, "the array")))
 
 
-def _place(
-    shape: Sequence[int], affine: Any, spacing_mm: Sequence[float | int] | None
-) -> np.ndarray:
+def _place(shape: Sequence[int], affine: Any, spacing_mm: Sequence[Number] | None) -> np.ndarray:
     if affine is not None:
         place = np.asarray(affine, float)
         if place.shape != (4, 4):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.model import Model
 from unpaired.config import Config
 from unpaired.data.sampling import PatchSampler
 from unpaired.datasets.dataset import Dataset
@@ -115,7 +115,7 @@ def export(config: Config, folder: RunFolder, method: Method) -> None:
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}
     exported = gains_form(joint, config.model.scaling_at_test)
-    save_model(exported, config, plan, folder.files.model, extra)
+    Model(exported, plan, config).save(folder.files.model, extra)
     save_semantics(joint, config, folder)
 
 
