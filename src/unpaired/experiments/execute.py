@@ -7,11 +7,10 @@ from time import monotonic, sleep
 from typing import Any
 
 from unpaired.build import build_joint
-from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.config import Config, config_from_toml
 from unpaired.config.overrides import parse_override
 from unpaired.data.plan import Plan
 from unpaired.data.prepared import open_prepared
-from unpaired.data.split import Split
 from unpaired.engine.both_grids import NATIVE, score_both
 from unpaired.engine.checkpoint import load_checkpoint
 from unpaired.engine.evaluate import Evaluation, write_evaluation
@@ -24,10 +23,9 @@ from unpaired.engine.start import load_matching
 from unpaired.engine.test import read_recorded
 from unpaired.engine.train import train
 from unpaired.errors import UsageError
-from unpaired.experiments.facts import named_facts
-from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
-from unpaired.experiments.record import Record, write_record
-from unpaired.files import read_json, write_json, write_text
+from unpaired.experiments.jobs import DEFAULT, Job, listed
+from unpaired.experiments.record import Record, named_settings, write_record
+from unpaired.files import read_json, write_json
 from unpaired.models import gains_form
 
 WAIT_SECONDS = 600.0
@@ -126,7 +124,7 @@ def _record(
         identity=job.identity,
         test=test,
         modalities=tuple(job.data),
-        facts=named_facts(job.config),
+        settings=named_settings(job.config),
         split=listed(read_recorded(job.folder).split),
         scores=scores,
         floor={},
@@ -141,55 +139,16 @@ def _floor(run: Path) -> dict[str, dict[str, float]]:
     """What position alone scores on the test cases."""
     record = read_recorded(run)
     cached = open_prepared(record.prepared).cases
-    labels: list[dict[str, list[Any]]] = []
-    for part in (record.split.train, record.split.test):
-        labels.append(
-            {
-                m: [case.label() for case in members if case.id in part.get(m, ())]
-                for m, members in cached.items()
-            }
-        )
-    return location_floor(labels[0], labels[1], record.classes)
+    train, test = (
+        {m: [case.label() for case in cases if case.id in part.get(m, ())]
+         for m, cases in cached.items()}
+        for part in (record.split.train, record.split.test)
+    )  # fmt: skip
+    return location_floor(train, test, record.classes)
 
 
 def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
     extra = read_json(folder.model / "model.json").get("extra", {})
-    found = extra.get("parameters")
-    return found or parameter_counts(build_joint(config, Plan.read(folder.plan)))
-
-
-def write_job(job: Job, prepared: Path) -> Path:
-    """job.json and its configuration, for a process of its own."""
-    write_text(job.folder / "job.toml", to_toml(job.config))
-    path = job.folder / "job.json"
-    write_json(
-        path,
-        {
-            "identity": job.identity,
-            "data": {m: str(Path(root).resolve()) for m, root in job.data.items()},
-            "split": listed(job.split),
-            "seed": job.seed,
-            "tests": {test: list(texts) for test, texts in job.tests.items()},
-            "prepared": str(prepared.resolve()),
-        },
-    )
-    return path
-
-
-def read_job(path: Path) -> tuple[Job, Path]:
-    """What `write_job` wrote."""
-    content = read_json(path)
-    train, val, test = (
-        {m: tuple(ids) for m, ids in content["split"][name].items()} for name in PARTS
-    )
-    job = Job(
-        folder=path.parent,
-        identity=content["identity"],
-        config=config_from_toml(path.with_name("job.toml")),
-        data={m: Path(root) for m, root in content["data"].items()},
-        split=Split(train, val, test),
-        seed=content["seed"],
-        tests={test: tuple(texts) for test, texts in content["tests"].items()},
-    )
-    return job, Path(content["prepared"])
+    counts: dict[str, int] | None = extra.get("parameters")
+    return counts or parameter_counts(build_joint(config, Plan.read(folder.plan)))
