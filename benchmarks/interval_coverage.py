@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from unpaired.metrics.statistics import bootstrap_interval
+from unpaired.metrics.bootstrap import bootstrap_interval
 
 TRIALS = 400
 Made = tuple[np.ndarray, list[int] | None, list[int] | None]

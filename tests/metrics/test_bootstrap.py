@@ -9,9 +9,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.metrics.bootstrap import _by_group, _nested
-from unpaired.metrics.bootstrap_size import crossed_size, nested_size
-from unpaired.metrics.statistics import bootstrap_interval
+from unpaired.metrics.bootstrap import (
+    _by_group,
+    _nested,
+    bootstrap_interval,
+    crossed_size,
+    nested_size,
+)
 
 designs = st.sampled_from(["cases", "nested", "crossed", "holes"])
 seeds = st.integers(0, 2**32)

@@ -1,4 +1,4 @@
-"""Differences, signed-rank test, Holm and spread: against plain loops, SciPy, and laws."""
+"""Signed-rank test, Holm and spread: against plain loops, SciPy, and laws."""
 
 import math
 from itertools import product
@@ -9,10 +9,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.metrics import signed_rank
+from unpaired.metrics import statistics
 from unpaired.metrics.statistics import (
     holm,
-    paired,
     smallest_n,
     spread,
     why_no_test,
@@ -24,33 +23,6 @@ scores = st.dictionaries(
     st.integers(0, 9), st.one_of(st.just(NAN), st.integers(0, 40).map(lambda i: i / 8)), max_size=9
 )
 few = st.lists(st.integers(-4, 4), max_size=11)
-
-
-# Differences
-
-
-def test_a_difference_is_b_minus_a_and_nothing_is_dropped_unsaid():
-    a = {"x": 0.5, "y": NAN, "z": 0.25, "w": 1.0, "v": NAN}
-    b = {"z": 0.75, "x": 0.25, "y": 1.0, "u": 0.5, "v": NAN}
-    found = paired(a, b)
-    assert found.keys == ("x", "z")
-    assert found.values.tolist() == [-0.25, 0.5]
-    assert (found.only_a, found.only_b) == (("w",), ("u",))
-    assert (found.undefined_a, found.undefined_b) == (("y", "v"), ("v",))
-    assert (found.n, found.left_out, found.mean) == (2, 4, 0.125)
-    assert math.isnan(paired({}, {}).mean)
-    with pytest.raises(ValueError, match="finite or nan"):
-        paired({"x": math.inf}, {})
-
-
-@given(scores, scores)
-def test_swapping_the_sides_negates(a, b):
-    one, other = paired(a, b), paired(b, a)
-    assert dict(zip(one.keys, one.values, strict=True)) == dict(
-        zip(other.keys, -other.values, strict=True)
-    )
-    assert (one.only_a, set(one.undefined_a)) == (other.only_b, set(other.undefined_b))
-    assert one.n + one.left_out == len(a.keys() | b.keys())
 
 
 # Wilcoxon
@@ -98,7 +70,7 @@ def test_many_differences_use_the_normal_approximation(monkeypatch):
     expected = scipy.stats.wilcoxon(differences, method="asymptotic").pvalue
     near = wilcoxon(differences)
     assert near == pytest.approx(expected, rel=1e-9)
-    monkeypatch.setattr(signed_rank, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(statistics, "EXACT_UP_TO", 1000)
     assert wilcoxon(differences) != near
     assert wilcoxon(differences) == pytest.approx(near, abs=1e-3)
 

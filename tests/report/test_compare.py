@@ -10,7 +10,8 @@ from compared_runs import NAN, dice_table, seeds, write_run
 
 from unpaired.errors import DataError, UsageError
 from unpaired.files import write_json
-from unpaired.metrics.statistics import bootstrap_interval, holm
+from unpaired.metrics.bootstrap import bootstrap_interval
+from unpaired.metrics.statistics import holm
 from unpaired.report.compare import compare
 from unpaired.report.compare_effects import MEAN
 from unpaired.report.compare_sides import open_side

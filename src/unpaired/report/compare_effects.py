@@ -10,10 +10,10 @@ import numpy as np
 
 from unpaired.engine.evaluation_files import METRICS, value_of
 from unpaired.errors import UsageError
+from unpaired.metrics.bootstrap import bootstrap_interval
+from unpaired.metrics.effect import paired
 from unpaired.metrics.statistics import (
     Spread,
-    bootstrap_interval,
-    paired,
     smallest_n,
     spread,
     why_no_test,
