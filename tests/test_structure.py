@@ -27,6 +27,7 @@ LEVELS = {
     "losses": 1,
     "metrics": 1,
     "files": 0.5,
+    "tables": 0.5,
     "errors": 0,
 }
 """A part may import its own part and those strictly below it."""

@@ -11,6 +11,7 @@ import pytest
 from unpaired.cli import progress as module
 from unpaired.cli.progress import Progress, duration
 from unpaired.cli.show import memory, say_json, say_table
+from unpaired.tables import Table
 
 
 class Terminal(io.StringIO):
@@ -81,7 +82,7 @@ def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tables_hold_what_came_and_no_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    say_table(["case", "what"], [["a[b]\n\x1b[31m", "w" * 300]])
+    say_table(Table(["case", "what"], [["a[b]\n\x1b[31m", "w" * 300]]))
     text = capsys.readouterr().out
     assert "a[b]\\n\\x1b[31m" in text
     assert "w" * 300 in text

@@ -15,7 +15,8 @@ from unpaired.report.compare_effects import MEAN
 from unpaired.report.compare_figure import BETTER, WORSE, case_picture, class_picture
 from unpaired.report.compare_page import table_head, table_rows, write_comparison
 from unpaired.report.compare_sides import open_side
-from unpaired.report.compare_words import amount, caveats, p_text, sentence
+from unpaired.report.compare_words import caveats, p_text, sentence
+from unpaired.tables import printed
 
 
 def two(a, b, names=("alone", "joint"), **options):
@@ -125,11 +126,11 @@ def test_undefined_scores_are_said(tmp_path):
 
 
 def test_numbers_are_shown_with_their_unit():
-    assert amount("dice", 0.0213) == "2.1 points"
-    assert amount("dice", -0.01, signed=True) == "-1.0 point"
-    assert amount("asd_mm", 0.354, signed=True) == "+0.35 mm"
-    assert amount("double", 0.1234) == "0.123"
-    assert amount("dice", NAN) == "–"
+    assert printed("dice").difference(0.0213) == "2.1 points"
+    assert printed("dice").difference(-0.01, signed=True) == "-1.0 point"
+    assert printed("asd_mm").difference(0.354, signed=True) == "+0.35 mm"
+    assert printed("double").difference(0.1234) == "0.123"
+    assert printed("dice").difference(NAN) == "–"
     assert [p_text(p) for p in (0.00001, 0.0312, 0.46, NAN)] == ["< 0.001", "0.031", "0.46", "–"]
 
 

@@ -10,6 +10,7 @@ from unpaired.cli.options import ConfigFile, Data, Json, Preset, parse_data
 from unpaired.cli.progress import Progress
 from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -66,7 +67,8 @@ def command(
     if as_json:
         say_json(findings)
     elif findings:
-        say_table(COLUMNS, [[str(getattr(f, c)) for c in COLUMNS] for f in findings])
+        rows = [[getattr(finding, name) for name in COLUMNS] for finding in findings]
+        say_table(Table(COLUMNS, rows, names=len(COLUMNS)))
     if fix_headers is not None:
         _fix(done, fix_headers, quiet=as_json)
     errors = sum(f.severity == "error" for f in findings)
@@ -136,7 +138,7 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
         for one in listed
     ]
     if rows:
-        say_table(["modality", "case", "mended", "left as it is", "file"], rows)
+        say_table(Table(["modality", "case", "mended", "left as it is", "file"], rows, names=5))
     copies = sum(bool(one.copy) for one in listed)
     say(f"Mended copies: {copies}, in {out}; the list is {out / LIST}.")
 

@@ -9,6 +9,7 @@ import typer
 from unpaired.cli.options import Json
 from unpaired.cli.show import say, say_json, say_table
 from unpaired.errors import UsageError
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.report.compare import Comparison
@@ -102,9 +103,9 @@ def _say(one: "Comparison", metric: str) -> None:
         for name in dict.fromkeys(effect.metric for effect in one.effects):
             head = table_head(one, name)
             say()
-            say_table([shown_modality(m), *head[1:]], table_rows(one, m, name))
+            say_table(Table([shown_modality(m), *head[1:]], table_rows(one, m, name)))
     say()
     if one.differs:
         rows = [[key, *values] for key, values in one.differs.items()]
-        say_table(["differs", one.a.name, one.b.name], rows)
+        say_table(Table(["differs", one.a.name, one.b.name], rows, names=3))
         say()

@@ -12,6 +12,7 @@ from unpaired.cli.options import Json
 from unpaired.cli.progress import Progress
 from unpaired.cli.show import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.data.importing.settled import Outcome
@@ -138,7 +139,7 @@ def _tell(outcome: "Outcome") -> None:
     for case, texts in outcome.notes.items():
         note(f"{case}: {'; '.join(texts)}")
     if outcome.failed:
-        say_table(("case", "not imported, since"), [list(item) for item in outcome.failed.items()])
+        say_table(Table(("case", "not imported, since"), list(outcome.failed.items()), names=2))
     counts = ", ".join(f"{count} of {key}" for key, count in outcome.cases.items())
     kept = f", {outcome.kept} of them from before" if outcome.kept else ""
     failed = f"; {len(outcome.failed)} could not be imported" if outcome.failed else ""

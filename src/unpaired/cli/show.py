@@ -3,10 +3,12 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from unpaired.tables import Table
 
 
 def say(text: str = "") -> None:
@@ -38,21 +40,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as wide as the terminal, or as its widest rows where there is no terminal."""
+def say_table(table: Table) -> None:
+    """As wide as the terminal, or as its widest rows where there is no terminal."""
+    import rich.table
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in head:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))
+    columns = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+    for name in table.head:
+        columns.add_column(name, overflow="fold")
+    for row in table.rows:
+        columns.add_row(*(Text(_one_line(str(cell))) for cell in row))
     console = Console(file=sys.stdout, soft_wrap=False)
     if not console.is_terminal:
         console.width = 10_000
-    console.print(table)
+    console.print(columns)
 
 
 def _one_line(text: str) -> str:
@@ -76,7 +78,7 @@ def say_plan(plan: Any) -> None:
         for key, what in (("frame", "crop"), ("split", "cases")):
             if said := plan.reasons.get(f"{key}.{name}"):
                 rows.append([f"{what} of {name}", "", said])
-    say_table(["plan", "choice", "why"], rows)
+    say_table(Table(["plan", "choice", "why"], rows, names=3))
 
 
 def memory(size: int) -> str:

@@ -11,6 +11,7 @@ from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.progress import Progress, duration
 from unpaired.cli.show import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
+from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.config import Config
@@ -112,7 +113,7 @@ def _announce(
         return
     if weights is not None:
         filling = preview(config, plan, weights)
-        say_table(HEAD, filling.rows())
+        say_table(Table(HEAD, filling.rows()))
         yield (
             f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
             f"({filling.layout})."

@@ -1,7 +1,5 @@
 """Mean and deviation of the scores; the three files of an evaluation, and reading them back."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,16 +11,10 @@ import numpy as np
 from unpaired.engine.evaluate_cases import Evaluation, Score
 from unpaired.errors import DataError
 from unpaired.files import read_json, write_json, write_text
+from unpaired.tables import ALL_MARKS, Table, escape, printed
 
 VERSION = 1
 METRICS = ("dice", "asd_mm", "hd95_mm", "nsd")
-# Title, unit, factor from the stored value, decimals.
-SHOWN = {
-    "dice": ("Dice", "%", 100.0, 1),
-    "asd_mm": ("ASD", "mm", 1.0, 2),
-    "hd95_mm": ("HD95", "mm", 1.0, 2),
-    "nsd": ("NSD", "%", 100.0, 1),
-}
 Summary = dict[str, dict[str, Any]]
 
 
@@ -91,7 +83,9 @@ def write_evaluation(evaluation: Evaluation | Sequence[Score], folder: Path) -> 
     if not isinstance(evaluation, Evaluation):
         evaluation = Evaluation(tuple(evaluation))
     rows = [_flat(one) for one in evaluation.scores]
-    write_text(folder / "evaluation.csv", _csv(rows))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(names, [[row.get(name, "") for name in names] for row in rows])
+    write_text(folder / "evaluation.csv", table.csv())
     write_text(folder / "evaluation.md", markdown(evaluation))
     tolerance = evaluation.tolerance_mm
     content = {
@@ -145,43 +139,11 @@ def _flat(one: Score) -> dict[str, Any]:
     return {n: "" if isinstance(v, float) and math.isnan(v) else v for n, v in row.items()}
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def shown_value(name: str, value: float) -> str:
-    """A metric as it is printed: percent or millimetres, an en dash where undefined."""
-    _, _, factor, decimals = SHOWN.get(name, (name, "", 1.0, 3))
-    return f"{value * factor:.{decimals}f}" if math.isfinite(value) else "–"
-
-
-def shown_mean(name: str, stats: Mapping[str, Any]) -> tuple[str, str]:
-    """Mean and " ± deviation"; one case has no deviation worth printing."""
-    spread = f" ± {shown_value(name, stats['std'])}" if stats["n"] > 1 else ""
-    return shown_value(name, stats["mean"]), spread
-
-
-def heading(name: str) -> str:
-    """A metric's column heading with its unit."""
-    title, unit, _, _ = SHOWN.get(name, (name, "", 1.0, 3))
-    return f"{title} ({unit})" if unit else title
-
-
 def markdown(evaluation: Evaluation) -> str:
     """A table per modality, mean ± population deviation over the cases."""
     parts = ["# Evaluation", ""]
-    for modality, found in summarise(evaluation.scores).items():
-        names = list(found["mean"])
-        head = ["class", *(heading(name) for name in names), "cases", "undefined"]
-        rows = [_markdown_row(cls, stats, names) for cls, stats in found["classes"].items()]
-        means = [shown_value(name, found["mean"][name]["mean"]) for name in names]
-        rows.append(["**mean**", *means, str(found["cases"]), ""])
-        parts += [f"## {_escape(modality)}", "", *_markdown_table(head, rows), ""]
+    for modality, statistics in summarise(evaluation.scores).items():
+        parts += [f"## {escape(modality)}", "", *_table(statistics).markdown(ALL_MARKS), ""]
     parts += [
         "Mean ± population standard deviation over the cases whose truth has the class. "
         "Undefined: the prediction is empty, so there is no distance (Dice and NSD are 0). "
@@ -189,9 +151,9 @@ def markdown(evaluation: Evaluation) -> str:
         "",
     ]
     if evaluation.missing:
-        parts += [f"No prediction for: {', '.join(map(_escape, evaluation.missing))}.", ""]
+        parts += [f"No prediction for: {', '.join(map(escape, evaluation.missing))}.", ""]
     for name, what in evaluation.failures.items():
-        parts += [f"- not scored: {_escape(name)}: {_escape(what)}"]
+        parts += [f"- not scored: {escape(name)}: {escape(what)}"]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -202,20 +164,22 @@ def tolerance_text(tolerance_mm: float | int | Mapping[str, float]) -> str:
     return f"{tolerance_mm:g} mm"
 
 
-def _markdown_row(cls: str, stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    cells = ["".join(shown_mean(name, stats[name])) for name in names]
+def _table(statistics: Mapping[str, Any]) -> Table:
+    """Of one modality: a row a class, the mean over the classes last."""
+    names = list(statistics["mean"])
+    head = ["class", *(printed(name).heading for name in names), "cases", "undefined"]
+    rows = [_row(cls, stats, names) for cls, stats in statistics["classes"].items()]
+    means = [printed(name).number(statistics["mean"][name]["mean"]) for name in names]
+    rows.append(["mean", *means, str(statistics["cases"]), ""])
+    return Table(head, rows, mean=True)
+
+
+def _row(cls: str, stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    cells = ["".join(mean_cell(name, stats[name])) for name in names]
     present = stats["dice"]["n"] + stats["dice"]["n_undefined"]
-    return [_escape(cls), *cells, str(present), str(stats["asd_mm"]["n_undefined"])]
+    return [cls, *cells, str(present), str(stats["asd_mm"]["n_undefined"])]
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return ["| " + " | ".join(row) + " |" for row in (head, rule, *rows)]
-
-
-def _escape(text: str) -> str:
-    """One line that cannot break a table or become markup."""
-    plain = " ".join(str(text).split())
-    for mark in "\\|`*_<>[]":
-        plain = plain.replace(mark, "\\" + mark)
-    return plain
+def mean_cell(name: str, stats: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and " ± deviation" of a metric, of `summarise`'s statistics."""
+    return printed(name).mean_and_deviation(stats["mean"], stats["std"], stats["n"])

@@ -6,17 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from unpaired.engine.evaluation_files import SHOWN
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect
-from unpaired.report.compare_words import (
-    HIGHER,
-    amount,
-    pairs_text,
-    plain_amount,
-    shown_modality,
-    title,
-)
+from unpaired.report.compare_words import pairs_text, shown_modality
 from unpaired.report.figures import (
     FONT,
     INK,
@@ -30,6 +22,7 @@ from unpaired.report.figures import (
     to_png,
 )
 from unpaired.report.figures import title as heading
+from unpaired.tables import printed
 
 BETTER, WORSE = SAFE[0], SAFE[3]
 """Blue and vermilion, told apart by all common forms of colour vision."""
@@ -46,7 +39,8 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
     rows = len(cases) + 1
     figure, axes = new_figure(WIDTH, 1.5 + 0.24 * min(rows, NAMED_CASES))
     _zero(axes)
-    factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
+    how = printed(metric)
+    factor = how.factor
     for row, case in enumerate(cases, start=1):
         values = [by[case] * factor for by in effect.pairs.values() if case in by]
         mean = effect.cases[case] * factor
@@ -66,8 +60,8 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
     )
     up = sum(value > 0 for value in effect.cases.values())
     alt = (
-        f"Differences of {title(metric)} of {len(cases)} test cases of {modality}: {up} above "
-        f"zero; mean {amount(metric, effect.difference.mean, signed=True)}."
+        f"Differences of {how.title} of {len(cases)} test cases of {modality}: {up} above "
+        f"zero; mean {how.difference(effect.difference.mean, signed=True)}."
     )
     return Picture(name, to_png(figure), alt, caption, "wide")
 
@@ -78,7 +72,7 @@ def class_picture(found: Comparison, modality: str, metric: str, name: str) -> P
     effects = effects[::-1] if len(effects) > 2 else effects[:1]  # the mean lowest
     figure, axes = new_figure(WIDTH, 1.3 + 0.36 * len(effects))
     _zero(axes)
-    factor = SHOWN.get(metric, ("", "", 1.0, 3))[2]
+    factor = printed(metric).factor
     for row, effect in enumerate(effects):
         for value in effect.cases.values():
             axes.plot([value * factor], [row + 0.18], "o", markersize=3.5, alpha=0.5,
@@ -92,10 +86,10 @@ def class_picture(found: Comparison, modality: str, metric: str, name: str) -> P
         f"({pairs_text(found)})."
     )
     said = [
-        f"{e.cls or 'mean'} {plain_amount(metric, e.difference.mean, signed=True)}"
+        f"{e.cls or 'mean'} {printed(metric).number(e.difference.mean, signed=True)}"
         for e in effects[::-1]
     ]
-    alt = f"Mean difference of {title(metric)} of {modality} by class: {', '.join(said)}."
+    alt = f"Mean difference of {printed(metric).title} of {modality} by class: {', '.join(said)}."
     return Picture(name, to_png(figure), alt, caption, "wide")
 
 
@@ -125,17 +119,19 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
 
 def _colour(metric: str, value: float) -> str:
     """Whether the difference is for the better; one colour where nobody knows."""
-    if metric not in HIGHER or value == 0:
+    higher_is_better = printed(metric).higher_is_better
+    if higher_is_better is None or value == 0:
         return MUTED
-    return BETTER if (value > 0) == HIGHER[metric] else WORSE
+    return BETTER if (value > 0) == higher_is_better else WORSE
 
 
 def _axis_words(metric: str) -> str:
-    name, unit, _, _ = SHOWN.get(metric, (metric, "", 1.0, 3))
-    words = f"difference in {name}" + {"%": " (points)", "": ""}.get(unit, f" ({unit})")
-    if metric not in HIGHER:
+    how = printed(metric)
+    unit = {"%": " (points)", "": ""}.get(how.unit, f" ({how.unit})")
+    words = f"difference in {how.title}{unit}"
+    if how.higher_is_better is None:
         return words
-    return words + ("; right is better" if HIGHER[metric] else "; left is better")
+    return words + ("; right is better" if how.higher_is_better else "; left is better")
 
 
 def _runs(effect: Effect) -> str:

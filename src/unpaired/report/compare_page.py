@@ -1,32 +1,28 @@
 """A comparison as files: one HTML page that needs nothing else, pictures, JSON, and a CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.engine.evaluation_files import SHOWN, heading
+from unpaired.engine.evaluate import METRICS
 from unpaired.files import atomic, write_json, write_text
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import MEAN, Effect
 from unpaired.report.compare_figure import case_picture, class_picture
 from unpaired.report.compare_sides import Side, seed_of
 from unpaired.report.compare_words import (
-    amount,
     caveats,
     left_out,
     p_text,
     pairs_text,
-    plain_amount,
     sentence,
     shown_modality,
-    title,
 )
 from unpaired.report.document import document, footer
 from unpaired.report.figures import Picture
 from unpaired.report.markup import Markup, note, number, section, table, tag
+from unpaired.tables import Table, printed
 
 HEAD = ("class", "difference", "interval", "p", "Holm p", "cases", "undefined a / b")
 
@@ -67,22 +63,20 @@ def table_rows(found: Comparison, modality: str, metric: str) -> list[list[str]]
 
 def table_head(found: Comparison, metric: str) -> list[str]:
     """Columns of `table_rows`."""
-    unit = heading(metric)
+    unit = printed(metric).heading
     return [HEAD[0], f"{found.a.name}: {unit}", f"{found.b.name}: {unit}", *HEAD[1:]]
 
 
 def _row(effect: Effect) -> list[str]:
-    metric = effect.metric
+    how = printed(effect.metric)
     sides = [
-        f"{plain_amount(metric, side.mean)} ± {plain_amount(metric, side.case_std)}"
-        if side.n_cases > 1
-        else plain_amount(metric, side.mean)
+        "".join(how.mean_and_deviation(side.mean, side.case_std, side.n_cases))
         for side in (effect.a, effect.b)
     ]
-    low, high = (plain_amount(metric, value, signed=True) for value in (effect.low, effect.high))
+    low, high = (how.number(value, signed=True) for value in (effect.low, effect.high))
     undefined = f"{effect.undefined_a} / {effect.undefined_b}"
     return [
-        effect.cls or "mean", *sides, plain_amount(metric, effect.difference.mean, signed=True),
+        effect.cls or "mean", *sides, how.number(effect.difference.mean, signed=True),
         f"{low} to {high}", p_text(effect.p), p_text(effect.adjusted),
         str(effect.difference.n_cases), undefined,
     ]  # fmt: skip
@@ -92,8 +86,7 @@ def as_json(found: Sequence[Comparison], metric: str) -> dict[str, Any]:
     """Everything, for programs; stored units, null where undefined."""
     return {
         "metric": metric,
-        "units": {name: "mm" if unit == "mm" else "fraction" for name, (_, unit, _, _)
-                  in SHOWN.items()},
+        "units": {m: "mm" if printed(m).unit == "mm" else "fraction" for m in METRICS},
         "comparisons": [_comparison(one, metric) for one in found],
     }  # fmt: skip
 
@@ -124,18 +117,15 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _csv(found: Sequence[Comparison]) -> str:
     """A row per case, class, metric and pair of runs."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["a", "b", "pair", "modality", "case", "class", "metric", "b_minus_a"])
-    for one in found:
-        for e in one.effects:
-            for pair, cases in e.pairs.items():
-                for case, value in cases.items():
-                    writer.writerow(
-                        [one.a.name, one.b.name, pair, e.modality, case, e.cls or "mean", e.metric,
-                         value]
-                    )  # fmt: skip
-    return text.getvalue()
+    head = ("a", "b", "pair", "modality", "case", "class", "metric", "b_minus_a")
+    rows = [
+        (one.a.name, one.b.name, pair, e.modality, case, e.cls or "mean", e.metric, value)
+        for one in found
+        for e in one.effects
+        for pair, cases in e.pairs.items()
+        for case, value in cases.items()
+    ]
+    return Table(head, rows).csv()
 
 
 def _header(found: Sequence[Comparison], metric: str) -> Markup:
@@ -145,16 +135,16 @@ def _header(found: Sequence[Comparison], metric: str) -> Markup:
         "header",
         tag("p", "unpaired · comparison of runs", cls="brand"),
         tag("h1", f"{others} against {found[0].a.name}"),
-        tag("p", f"{title(metric)} · {pairs_text(found[0])}", cls="facts"),
+        tag("p", f"{printed(metric).title} · {pairs_text(found[0])}", cls="facts"),
         tag("div", *cards, cls="cards"),
     )
 
 
 def _card(one: Comparison, modality: str, metric: str) -> Markup:
     effect = one.of(modality, metric)
-    value = amount(metric, effect.difference.mean, signed=True)
+    value = printed(metric).difference(effect.difference.mean, signed=True)
     shown, _, unit = value.partition(" ")
-    low, high = (plain_amount(metric, x, signed=True) for x in (effect.low, effect.high))
+    low, high = (printed(metric).number(x, signed=True) for x in (effect.low, effect.high))
     return tag(
         "div",
         tag("p", f"{shown_modality(modality)}, {one.b.name}", cls="name"),
@@ -181,7 +171,7 @@ def _part(number_: int, one: Comparison, metric: str, pictures: list[Picture]) -
         content.append(tag("div", *(picture.html() for picture in made), cls="gallery"))
         for name in dict.fromkeys(e.metric for e in one.effects):
             rows = [[row[0], *map(number, row[1:])] for row in table_rows(one, m, name)]
-            label = f"{title(name)} of {m}"
+            label = f"{printed(name).title} of {m}"
             content += [tag("h3", label), table(table_head(one, name), rows, label, "numbers")]
     content += [note(words) for words in left_out(one)]
     content += [tag("h3", "What differs in the two configurations"), _differs(one)]

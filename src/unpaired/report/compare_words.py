@@ -3,13 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from unpaired.engine.evaluation_files import SHOWN
 from unpaired.metrics.statistics import smallest_n
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_effects import Effect
-
-HIGHER = {"dice": True, "nsd": True, "asd_mm": False, "hd95_mm": False}
-"""Whether more is better."""
+from unpaired.tables import printed
 
 
 def direction(effect: Effect) -> str:
@@ -22,7 +19,8 @@ def direction(effect: Effect) -> str:
 def sentence(found: Comparison, modality: str, metric: str) -> str:
     """The answer: what b did to this metric of this modality, against a, and how sure that is."""
     effect = found.of(modality, metric)
-    what = f"{shown_modality(modality)} {title(metric)}"
+    how = printed(metric)
+    what = f"{shown_modality(modality)} {how.title}"
     subject, against = _subjects(found)
     if math.isnan(effect.low):
         count = effect.difference.n_cases
@@ -33,16 +31,15 @@ def sentence(found: Comparison, modality: str, metric: str) -> str:
     mean = effect.difference.mean
     sure = f"({_interval(effect, found.level)}; {_numbers(effect, found)}; {_p_value(effect)})"
     if word := direction(effect):
-        better = HIGHER.get(metric)
         judged = ""
-        if better is False:
+        if how.higher_is_better is False:
             judged = ", which is better," if word == "lowered" else ", which is worse,"
         over = f"{'over' if word == 'raised' else 'against'} {against}"
-        return f"{subject} {word} {what} by {amount(metric, abs(mean))}{judged} {over} {sure}."
+        return f"{subject} {word} {what} by {how.difference(abs(mean))}{judged} {over} {sure}."
     name = subject[0].lower() + subject[1:] if subject.startswith("Training") else subject
     return (
         f"No effect of {name} on {what} can be shown: "
-        f"{amount(metric, mean, signed=True)} against {against} {sure}."
+        f"{how.difference(mean, signed=True)} against {against} {sure}."
     )
 
 
@@ -88,9 +85,10 @@ def _incomplete(found: Comparison, effect: Effect) -> Iterator[str]:
     counts = effect.undefined_a, effect.undefined_b
     if any(counts):
         yield (
-            f"{title(effect.metric)} is undefined for {counts[0]} organ{'s' * (counts[0] != 1)} of "
-            f"{found.a.name} and {counts[1]} of {found.b.name} (nothing was predicted); these are "
-            "left out on both sides, which flatters the side that has more of them."
+            f"{printed(effect.metric).title} is undefined for {counts[0]} "
+            f"organ{'s' * (counts[0] != 1)} of {found.a.name} and {counts[1]} of {found.b.name} "
+            "(nothing was predicted); these are left out on both sides, which flatters the side "
+            "that has more of them."
         )
     if effect.missing:
         yield f"{effect.missing} scores exist on one side only and are left out; evaluate again."
@@ -117,27 +115,6 @@ def shown_modality(name: str) -> str:
     return name.upper() if len(name) <= 4 else name
 
 
-def title(metric: str) -> str:
-    """A metric's name without its unit."""
-    return SHOWN.get(metric, (metric, "", 1.0, 3))[0]
-
-
-def amount(metric: str, value: float, signed: bool = False) -> str:
-    """ "2.1 points", "0.35 mm"; an en dash where undefined."""
-    _, unit, factor, decimals = SHOWN.get(metric, (metric, "", 1.0, 3))
-    if math.isnan(value):
-        return "–"
-    sign = "+" if signed else ""
-    text = f"{value * factor:{sign}.{decimals}f}"
-    word = {"%": " points", "": ""}.get(unit, f" {unit}")
-    return text + (" point" if word == " points" and text.lstrip("+-") == "1.0" else word)
-
-
-def plain_amount(metric: str, value: float, signed: bool = False) -> str:
-    """The number alone."""
-    return amount(metric, value, signed).split(" ")[0]
-
-
 def p_text(value: float) -> str:
     """Two digits, or "< 0.001"; an en dash where there is none."""
     if math.isnan(value):
@@ -160,7 +137,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _interval(effect: Effect, level: float) -> str:
-    low, high = (plain_amount(effect.metric, value) for value in (effect.low, effect.high))
+    low, high = (printed(effect.metric).number(value) for value in (effect.low, effect.high))
     return f"{100 * level:g} % interval {low} to {high}"
 
 

@@ -9,13 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from unpaired.engine.evaluation_files import shown_value
 from unpaired.errors import DataError
 from unpaired.report.figures import DPI, FONT, Picture, class_colours, to_png
 from unpaired.report.markup import join, tag
 from unpaired.report.run import Run
 from unpaired.report.slices import Slice, best_median_worst, load_slice
 from unpaired.report.tables import case_means
+from unpaired.tables import printed
 
 Layer = Literal["truth", "prediction"]
 WIDTH = 4.2
@@ -49,9 +49,10 @@ def _picture(
     run: Run, name: str, png: bytes, kind: str, modality: str, case: str, shown: Slice
 ) -> Picture:
     assert run.evaluation is not None
-    mean = shown_value("dice", case_means(run.evaluation, modality)[case])
+    dice = printed("dice")
+    mean = dice.number(case_means(run.evaluation, modality)[case])
     own = [
-        f"{one.cls} {shown_value('dice', one.dice)}"
+        f"{one.cls} {dice.number(one.dice)}"
         for one in run.evaluation.scores
         if one.modality == modality and one.case == case and one.truth_voxels
     ]

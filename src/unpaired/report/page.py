@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unpaired.engine.evaluation_files import shown_value, summarise
+from unpaired.engine.evaluate import summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
 from unpaired.report.curves import consistency_curves, loss_curves, validation_curves
@@ -13,6 +13,7 @@ from unpaired.report.heatmaps import correlation_maps, embedding_map
 from unpaired.report.markup import Markup, folded, note, section, tag
 from unpaired.report.overlays import overlays
 from unpaired.report.run import Run, open_run
+from unpaired.tables import printed
 
 
 class Page:
@@ -93,11 +94,11 @@ def _header(page: Page) -> Markup:
 
 
 def _card(modality: str, mean: dict, cases: int) -> Markup:
-    distance = shown_value("asd_mm", mean["asd_mm"]["mean"])
+    distance = printed("asd_mm").number(mean["asd_mm"]["mean"])
     return tag(
         "div",
         tag("p", modality, cls="name"),
-        tag("p", shown_value("dice", mean["dice"]["mean"]), tag("small", " % Dice"), cls="big"),
+        tag("p", printed("dice").number(mean["dice"]["mean"]), tag("small", " % Dice"), cls="big"),
         tag("p", f"ASD {distance} mm · {cases} test case{'s' * (cases != 1)}", cls="small"),
         cls="card",
     )

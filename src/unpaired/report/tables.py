@@ -8,15 +8,14 @@ import numpy as np
 
 from unpaired.engine.evaluate import Evaluation, Score
 from unpaired.engine.evaluation_files import (
-    heading,
-    shown_mean,
-    shown_value,
+    mean_cell,
     summarise,
     tolerance_text,
 )
 from unpaired.report.figures import class_colours
 from unpaired.report.markup import Markup, definitions, join, note, number, table, tag
 from unpaired.report.run import Run
+from unpaired.tables import printed
 
 
 def score_table(run: Run, modality: str) -> Markup:
@@ -27,7 +26,7 @@ def score_table(run: Run, modality: str) -> Markup:
     names = list(found["mean"])
     head: list[object] = ["Class"]
     for name in names:
-        head.append(heading(name))
+        head.append(printed(name).heading)
         if name == "dice" and floor:
             head.append("Floor (%)")
     rows = [
@@ -49,11 +48,13 @@ def _class_row(
     colour = class_colours(run.classes).get(cls, "#888888")
     row: list[object] = [tag("th", swatch(colour), cls, scope="row")]
     for name in names:
-        mean, spread = shown_mean(name, stats[name])
+        mean, spread = mean_cell(name, stats[name])
         words = join([mean, tag("span", spread, cls="std") if spread else ""])
         row.append(number(words, f"{modality}/{cls}/{name}"))
         if name == "dice" and floor:
-            row.append(number(shown_value("dice", _value(floor, cls)), f"{modality}/{cls}/floor"))
+            row.append(
+                number(printed("dice").number(_value(floor, cls)), f"{modality}/{cls}/floor")
+            )
     row.append(number(stats["dice"]["n"] + stats["dice"]["n_undefined"]))
     return [*row, number(stats["asd_mm"]["n_undefined"])]
 
@@ -68,13 +69,13 @@ def _mean_row(
 ) -> list[object]:
     row: list[object] = [tag("th", "Mean", scope="row", cls="mean")]
     for name in names:
-        value = shown_value(name, mean[name]["mean"])
+        value = printed(name).number(mean[name]["mean"])
         row.append(tag("td", value, cls="num mean", data_key=f"{modality}/mean/{name}"))
         if name == "dice" and floor:
             values = [_value(floor, cls) for cls in classes]
             defined = [value for value in values if math.isfinite(value)]
             average = float(np.mean(defined)) if defined else math.nan
-            row.append(tag("td", shown_value("dice", average), cls="num mean"))
+            row.append(tag("td", printed("dice").number(average), cls="num mean"))
     undefined = sum(stats["asd_mm"]["n_undefined"] for stats in classes.values())
     return [*row, tag("td", cases, cls="num mean"), tag("td", undefined, cls="num mean")]
 
@@ -124,7 +125,7 @@ def case_table(run: Run, modality: str) -> Markup:
     by_key = {(s.case, s.cls): s for s in run.evaluation.scores if s.modality == modality}
     classes = list(dict.fromkeys(cls for _, cls in by_key))
     rows = [
-        [case, number(shown_value("dice", mean))]
+        [case, number(printed("dice").number(mean))]
         + [number(_dice(by_key.get((case, cls)))) for cls in classes]
         for case, mean in case_means(run.evaluation, modality).items()
     ]
@@ -132,7 +133,7 @@ def case_table(run: Run, modality: str) -> Markup:
 
 
 def _dice(score: Score | None) -> str:
-    return shown_value("dice", score.dice) if score else "–"
+    return printed("dice").number(score.dice) if score else "–"
 
 
 def plan_table(run: Run) -> Markup:

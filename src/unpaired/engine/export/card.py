@@ -6,6 +6,7 @@ from typing import Any
 
 import unpaired
 from unpaired.engine.export.subject import Subject
+from unpaired.tables import Table, printed
 
 _LEAD = """Segments {classes} in {modalities} scans. Trained with `unpaired` {version}: one network,
 scans of different patients, structured semantic consistency between the modalities."""
@@ -118,8 +119,8 @@ def _scores(facts: Mapping[str, Any]) -> str:
             m,
             cls,
             str(stats["dice"]["n"]),
-            _mean(stats["dice"], 100.0, 1),
-            _mean(stats["asd_mm"], 1.0, 2),
+            _mean("dice", stats),
+            _mean("asd_mm", stats),
         )
         for m, part in scores.items()
         for cls, stats in part["classes"].items()
@@ -130,16 +131,12 @@ def _scores(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _mean(stats: Mapping[str, Any], factor: float, decimals: int) -> str:
-    if stats["mean"] is None:
+def _mean(name: str, stats: Mapping[str, Any]) -> str:
+    mean, deviation = stats[name]["mean"], stats[name]["std"]
+    if mean is None:
         return "undefined"
-    return f"{factor * stats['mean']:.{decimals}f} ({factor * stats['std']:.{decimals}f})"
+    return f"{printed(name).number(mean)} ({printed(name).number(deviation)})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return "\n".join(Table(head, rows, names=len(head)).markdown())
