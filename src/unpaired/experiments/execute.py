@@ -1,6 +1,6 @@
 """One run from start to record: train (or go on), test on both grids, write what is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
@@ -139,12 +139,12 @@ def _floor(run: Path) -> dict[str, dict[str, float]]:
     """What position alone scores on the test cases."""
     record = read_recorded(run)
     cached = open_prepared(record.prepared).cases
-    train, test = (
-        {m: [case.label() for case in cases if case.id in part.get(m, ())]
-         for m, cases in cached.items()}
-        for part in (record.split.train, record.split.test)
-    )  # fmt: skip
-    return location_floor(train, test, record.classes)
+
+    def labels(part: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+        return {m: [c.label() for c in cases if c.id in part.get(m, ())]
+                for m, cases in cached.items()}  # fmt: skip
+
+    return location_floor(labels(record.split.train), labels(record.split.test), record.classes)
 
 
 def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:

@@ -21,7 +21,6 @@ from unpaired.experiments.paper import MEAN
 from unpaired.experiments.results import DICE, Result, Results, case_means, seed_mean
 from unpaired.experiments.tables import Curve, curves
 from unpaired.files import atomic
-from unpaired.report.gallery import Line, gallery
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
@@ -139,22 +138,6 @@ def _finish(axes: Axes, title: str, label: str) -> None:
     axes.set_xlabel(label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def draw_overlays(results: Results, runs: Runs, out: Path) -> Path | None:
-    """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
-    lines = [
-        Line(m, case, folders)
-        for m in results.modalities
-        if (case := median_case(results, m, 0)) is not None
-        and (folders := predictions_of(results, runs, m, case, 0))
-    ]
-    if not lines:
-        return None
-    path = out / f"{results.experiment.name}_overlays.png"
-    with atomic(path) as temporary:
-        temporary.write_bytes(gallery(lines))
-    return path
 
 
 def median_case(results: Results, modality: str, seed: int) -> str | None:

@@ -63,7 +63,7 @@ def run_jobs(
     at_a_time: int,
     report: Callable[[Ended], None],
     task: Task | None = None,
-) -> list[Ended]:
+) -> None:
     """Run every job that lacks a record; one that fails does not stop the others.
 
     Args:
@@ -78,7 +78,7 @@ def run_jobs(
     """
     from unpaired.experiments.execute import execute
 
-    wish, ended = _Wish(), list[Ended]()
+    wish = _Wish()
     with ThreadPoolExecutor(at_a_time) as slots:
         runs = {
             slots.submit(_run, _shared(job, at_a_time), prepared, task or execute, wish)
@@ -89,13 +89,11 @@ def run_jobs(
             while runs:
                 done, runs = wait(runs, TICK_SECONDS, FIRST_COMPLETED)
                 for run in done:
-                    ended.append(run.result())
-                    report(ended[-1])
+                    report(run.result())
         finally:
             wish.stop.set()
             slots.shutdown(wait=False, cancel_futures=True)
             _wait_for(runs, wish)
-    return ended
 
 
 def threads_of(at_a_time: int) -> int:

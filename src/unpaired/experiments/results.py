@@ -1,4 +1,4 @@
-"""From records to the numbers of a table: mean, spread over cases, spread between seeds; effects."""
+"""From records to numbers: means, spread over cases and between seeds, row against row."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -196,7 +196,11 @@ def seed_mean(scores: Sequence[Score], keys: Sequence[Column], metric: str) -> f
     """One seed's mean over classes (and modalities) of the classes' means over cases."""
     means = [
         mean_of_known(
-            [mean_of_known(case_values(scores, key, metric).values()) for key in keys if key[0] == m]
+            [
+                mean_of_known(case_values(scores, key, metric).values())
+                for key in keys
+                if key[0] == m
+            ]
         )
         for m in dict.fromkeys(m for m, _ in keys)
     ]

@@ -105,14 +105,16 @@ def new_study(
     Args:
         progress: called with (done, all, case) for each scan that was made.
     """
+    protocol: tuple[str, ...] = ()
+    preset, names = None, dict[str, str]()
     if request.data:
-        data, preset, protocol = in_order(request.data), None, ()
-        papers = request.paper or is_papers(experiment, data)
-        if papers:
-            preset, protocol = experiment.preset, protocol_of(experiment, data)
+        data = in_order(request.data)
+        if request.paper or is_papers(experiment, data):
+            preset, names = experiment.preset, printed_names(data)
+            protocol = protocol_of(experiment, data)
     else:
-        data, papers = _phantom(experiment.modalities, request, progress), False
-        preset, protocol = PHANTOM_PRESET, QUICK_SPLIT if request.quick else ()
+        data, preset = _phantom(experiment.modalities, request, progress), PHANTOM_PRESET
+        protocol = QUICK_SPLIT if request.quick else ()
     return Study(
         data,
         request.out,
@@ -120,7 +122,7 @@ def new_study(
         request.file,
         (*protocol, *(QUICK_STEPS if request.quick else ()), *request.overrides),
         redraw=bool(request.data) and not request.one_split,
-        printed=printed_names(data) if papers else {},
+        printed=names,
         notes=(SMOKE,) if request.quick else (),
     )
 
