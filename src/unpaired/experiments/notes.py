@@ -7,7 +7,7 @@ import numpy as np
 from unpaired.engine.both_grids import PREPARED
 from unpaired.experiments.paper import published
 from unpaired.experiments.record import Record, in_use
-from unpaired.experiments.results import Result, Results, effects
+from unpaired.experiments.results import Result, Results
 
 READ = (
     "Mean ± population deviation over the test cases of all seeds together; in brackets the sample "
@@ -64,7 +64,7 @@ def notes(results: Results) -> list[str]:
 
 def _compared(results: Results) -> Iterator[str]:
     """How to read the differences, where there are any."""
-    seeds = min((one.difference.n_seeds for one in effects(results).values()), default=0)
+    seeds = min((one.difference.n_seeds for one in results.effects.values()), default=0)
     if seeds == 1:
         yield f"{COMPARED} One seed: another training may say otherwise."
     elif seeds:

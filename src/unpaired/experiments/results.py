@@ -74,6 +74,14 @@ class Result:
         }
 
 
+class Comparison(NamedTuple):
+    """A row, the row it is compared with, and where."""
+
+    row: str
+    against: str
+    modality: str
+
+
 @dataclass(frozen=True)
 class Results:
     """An experiment's rows, ready to print.
@@ -107,6 +115,19 @@ class Results:
         own = [(m, c) for m in self.modalities for c in (*self.classes, MEAN)]
         return [*own, (ALL, MEAN)] if len(self.modalities) > 1 else own
 
+    @cached_property
+    def effects(self) -> dict[Comparison, Effect]:
+        """All comparisons, modality by modality, in points of mean Dice; rows that were not run are
+        left out. p is corrected for all of them together."""
+        rows = {result.row.name: result for result in self.rows if result.records}
+        family = {
+            Comparison(name, against, m): effect_of(_dice(rows[against], m), _dice(rows[name], m))
+            for name, against in self.experiment.comparisons
+            if {name, against} <= rows.keys()
+            for m in self.modalities
+        }
+        return adjusted({label: one for label, one in family.items() if one.cases})
+
     def published(self, row: str, metric: str, column: Column) -> Cell | None:
         """The paper's cell beside ours, or None."""
         table, (m, cls) = self.experiment.table, column
@@ -117,14 +138,6 @@ class Results:
         if name is None or where is None:
             return None
         return cell(table, PUBLISHED[metric], row, where, name)
-
-
-class Comparison(NamedTuple):
-    """A row, the row it is compared with, and where."""
-
-    row: str
-    against: str
-    modality: str
 
 
 def numbers(
@@ -211,19 +224,6 @@ def mean_of_known(values: Iterable[float]) -> float:
     """Over the values that are defined; nan where none is."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
-
-
-def effects(results: Results) -> dict[Comparison, Effect]:
-    """All comparisons, modality by modality, in points of mean Dice; rows that were not run are
-    left out. p is corrected for all comparisons of the experiment."""
-    rows = {result.row.name: result for result in results.rows if result.records}
-    family = {
-        Comparison(name, against, m): effect_of(_dice(rows[against], m), _dice(rows[name], m))
-        for name, against in results.experiment.comparisons
-        if {name, against} <= rows.keys()
-        for m in results.modalities
-    }
-    return adjusted({label: one for label, one in family.items() if one.cases})
 
 
 def _dice(result: Result, modality: str) -> dict[RunCase, float]:

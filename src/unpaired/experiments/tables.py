@@ -16,7 +16,6 @@ from unpaired.experiments.results import (
     Number,
     Result,
     Results,
-    effects,
     mean_of_known,
     numbers,
     verdict,
@@ -204,7 +203,7 @@ def _prior(results: Results) -> list[tuple[str, ...]]:
 
 def _effect_table(results: Results) -> Iterator[Table]:
     """Row against row."""
-    rows = [(*label, *_difference(one)) for label, one in effects(results).items()]
+    rows = [(*label, *_difference(one)) for label, one in results.effects.items()]
     if rows:
         title = "Row against row: points of Dice, paired by case"
         names = Comparison._fields
@@ -233,7 +232,7 @@ def summary(stored: Mapping[tuple[str, str], Results]) -> str:
     rows = [
         (study, name, label.against, label.modality, *_without_p(_difference(one)))
         for (study, name), results in stored.items()
-        for label, one in effects(results).items()
+        for label, one in results.effects.items()
         if label.row == OURS.name
     ]
     head = ("study", "experiment", "Ours minus", "modality", *_without_p(COMPARED))
