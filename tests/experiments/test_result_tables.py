@@ -319,9 +319,9 @@ def test_networks_of_others_are_not_said_to_have_the_recipe() -> None:
     rows = list(results.rows)
     assert [row.row.name for row in rows[:2]] == ["Payer et al.", "UMMKD"]
     own = {"model.name": "payer", "data.spacing_mm": [6.0, 4.5, 4.5], "train.steps": 350}
-    for n, facts in enumerate((own, {"model.name": "ummkd"})):
+    for n, other in enumerate((own, {"model.name": "ummkd"})):
         records = {
-            seed: [replace(one, facts={**one.facts, **facts}) for one in found]
+            seed: [replace(one, settings={**one.settings, **other}) for one in found]
             for seed, found in rows[n].records.items()
         }
         rows[n] = replace(rows[n], records=records)

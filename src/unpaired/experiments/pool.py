@@ -76,12 +76,14 @@ def run_jobs(
         Interrupted: a run was stopped by a signal; every run has saved itself.
         KeyboardInterrupt: this process was; the same holds.
     """
-    from unpaired.experiments.execute import execute
+    if task is None:
+        from unpaired.experiments.execute import execute
 
+        task = execute
     wish = _Wish()
     with ThreadPoolExecutor(at_a_time) as slots:
         runs = {
-            slots.submit(_run, _shared(job, at_a_time), prepared, task or execute, wish)
+            slots.submit(_run, _shared(job, at_a_time), prepared, task, wish)
             for job in jobs
             if job.missing
         }
