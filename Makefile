@@ -1,11 +1,16 @@
 # `make install` builds .venv; every other target installs first, once.
-SHELL := /bin/bash
 VENV := .venv
-BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+  # GNU make takes the sh.exe on the path, that of Git for Windows.
+  BIN := $(VENV)/Scripts
+else
+  SHELL := /bin/bash
+  BIN := $(VENV)/bin
+endif
 STAMP := $(VENV)/.installed
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: install demo test lint format bench clean
+.PHONY: install demo test lint format map wheel bench clean
 
 install: $(STAMP)
 
@@ -32,6 +37,13 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+map: $(STAMP)
+	$(BIN)/python docs/rooms.py > docs/architecture.md
+
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements-bench.lock

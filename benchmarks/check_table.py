@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from data.bad_inputs import INPUTS, Bad  # noqa: E402
-from data.said import sentence  # noqa: E402
+from bad_inputs import INPUTS, Bad  # noqa: E402
+from said import sentence  # noqa: E402
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 PEERS = {

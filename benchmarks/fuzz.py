@@ -1,7 +1,7 @@
 """Ten thousand damaged inputs, read in worker processes that may neither hang nor fill the memory.
 
-Each input is decided by the seed and its number (`tests/data/fuzz/run.py`): a small true file of
-one of the kinds below, damaged by bytes, by header fields or by words. `tests/data/fuzz/judge.py`
+Each input is decided by the seed and its number (`tests/fuzzing/run.py`): a small true file of
+one of the kinds below, damaged by bytes, by header fields or by words. `tests/fuzzing/judge.py`
 says what became of it; what is wrong is printed with its number, which is enough to see it again.
 
     python benchmarks/fuzz.py                  # write the section `fuzz` of docs/benchmarks.md
@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from _report import record
-from data.fuzz.judge import GOOD, MEMORY_BASE, MEMORY_FACTOR, Outcome
-from data.fuzz.run import KINDS, Bench
+from fuzzing.judge import GOOD, MEMORY_BASE, MEMORY_FACTOR, Outcome
+from fuzzing.run import KINDS, Bench
 
 LIMIT_SECONDS = 60.0
 """Without an answer; the slowest takes half a second on a quiet machine."""

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from recipe_search import DOCS, WAS, write_section
 from unpaired.config import load_config
-from unpaired.engine.distributed import process_group
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.setup import load_setup, make_setup
-from unpaired.engine.signals import Stop
-from unpaired.engine.trainer import Trainer
 from unpaired.errors import Interrupted
 from unpaired.files import read_json, write_json
 from unpaired.losses import Terms
+from unpaired.run import RunFolder
+from unpaired.training.distributed import Stop, process_group
+from unpaired.training.setup import load_setup, make_setup
+from unpaired.training.trainer import Trainer
 
 STORED = DOCS / "loss_gradients.json"
 STEPS, EVERY = 300, 5

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from _report import record
 from resample import peak_mib
+from unpaired.artifact.model import Member
 from unpaired.backbones import SwinUnet
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine.infer import context_stack, mean_probabilities, segment_labels
-from unpaired.engine.members import Member
-from unpaired.engine.predict import Predictor
+from unpaired.inference.inferer import context_stack, mean_probabilities, segment_labels
+from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter
 
 CLASSES, SIZE, PATCH, CONTEXT, SHORT = 14, (512, 512, 300), (256, 256), 3, 16

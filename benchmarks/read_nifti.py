@@ -14,8 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from _report import interleave, record
-from unpaired.data import inflate
-from unpaired.data.volume import read_volume
+from unpaired.io import inflate
+from unpaired.io.nifti import read_volume
 
 PIECE = 1 << 16
 

@@ -20,9 +20,9 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from unpaired.config import load_config
-from unpaired.engine.log import read_log
-from unpaired.engine.train import train
 from unpaired.files import read_json, write_json, write_text
+from unpaired.training.fit import train
+from unpaired.training.log import read_log
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 STORED = DOCS / "recipe_search.json"

@@ -14,8 +14,7 @@ from skimage.transform import resize
 
 from _report import interleave, record
 from read_nifti import scan
-from unpaired.data.neighbours import neighbours
-from unpaired.data.resample import resample_image, resample_label
+from unpaired.io.resample import neighbours, resample_image, resample_label
 
 CASES = {
     "CT 512x512x150 to 1.5x1.5x3 mm": ((512, 512, 150), (273, 273, 100)),

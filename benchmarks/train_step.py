@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from _report import interleave, record
 from peers.swin_unet_plain import PlainSwinUnet
 from unpaired.backbones import SwinUnet
-from unpaired.backbones.pretrained import swin_unet_from_original
+from unpaired.backbones.transfer.layouts import swin_unet_from_original
 from unpaired.losses import segmentation_loss
 
 SIZES = {

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from _report import record
 from predict import CLASSES, NATIVE_MM, SIZE, Clock, scan
 from resample import peak_mib
+from unpaired.artifact.model import Member
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.engine.infer import mean_probabilities, segment_labels
-from unpaired.engine.members import Member
-from unpaired.engine.predict import Predictor
+from unpaired.inference.inferer import mean_probabilities, segment_labels
+from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter
 
 PATCH, OVERLAP, BATCH = (64, 128, 128), 0.5, 1

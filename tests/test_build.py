@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from unpaired.artifact.safetensors import build_shapes
 from unpaired.build import build_joint, build_objective, build_segmenter, crop_rule, size_step
 from unpaired.config import Config, load_config, preset_names
 from unpaired.data.plan import Clip, CoarseView, ModalityPlan, Plan
-from unpaired.engine.shapes_only import build_shapes
 from unpaired.errors import UsageError
 
 SMALL = ["model.options.embed_dim=8", "model.options.heads=[1, 2, 2, 4]", "model.heads=4"]

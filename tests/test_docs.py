@@ -12,9 +12,9 @@ import torch
 from unpaired.backbones import BACKBONES
 from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config, load_config
-from unpaired.data import sources
-from unpaired.data.dataset import class_names
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.datasets import sources
+from unpaired.datasets.dataset import class_names
 from unpaired.metrics import EXTRA, score
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

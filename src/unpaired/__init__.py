@@ -6,7 +6,7 @@ Importing this package is quick: what needs torch is imported when it is first a
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unpaired.engine.predict import Prediction, Predictor
+    from unpaired.inference.predictor import Prediction, Predictor
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "Predictor", "__version__"]
@@ -14,7 +14,7 @@ __all__ = ["Prediction", "Predictor", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name in ("Prediction", "Predictor"):
-        from unpaired.engine import predict
+        from unpaired.inference import predictor
 
-        return getattr(predict, name)
+        return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from unpaired.errors import UsageError
 from unpaired.losses.segmentation import Sync, identity
 from unpaired.methods import Criterion, method_of
 from unpaired.models import Joint, LocateThenSegment, Segmenter, whole
+from unpaired.names import did_you_mean
 
 DECIDED = {"self", "image_size", "in_channels", "classes"}
 """Constructor arguments that the plan decides, not the configuration."""
@@ -129,8 +129,7 @@ def _check_options(kind: type[Backbone], options: Mapping[str, Any]) -> None:
     known = set(inspect.signature(kind).parameters) - DECIDED
     for name in options:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, known, most=1)
             raise UsageError(
                 f"model.options.{name} is unknown.{hint} Known: {', '.join(sorted(known))}."
             )

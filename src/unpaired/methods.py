@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -28,6 +27,7 @@ from unpaired.models import (
     share_embeddings,
     whole,
 )
+from unpaired.names import did_you_mean
 
 Entry = TypeVar("Entry")
 
@@ -78,8 +78,7 @@ def backbone_class(name: str) -> type[Backbone]:
 
 def _named(table: Mapping[str, Entry], name: str, key: str) -> Entry:
     if name not in table:
-        close = get_close_matches(name, table, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, table, most=1)
         raise UsageError(f"{key}={name!r} is unknown.{hint} Known: {', '.join(table)}.")
     return table[name]
 

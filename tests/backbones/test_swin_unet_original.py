@@ -11,7 +11,7 @@ from original_weights import fixture_loss, load_fixture, original_state
 from torch import Tensor, nn
 
 from unpaired.backbones import SwinUnet
-from unpaired.backbones.pretrained import swin_unet_from_original
+from unpaired.backbones.transfer.layouts import swin_unet_from_original
 from unpaired.errors import DataError
 
 Find = Callable[[str], Path]

@@ -14,8 +14,8 @@ from torch import Tensor
 from swin_files import State, original_nnformer, original_swin_unet, swin_classifier
 from unpaired.backbones import Backbone, NNFormer, ResEncUnet, SwinUnet
 from unpaired.backbones.nnformer_original import PUBLISHED, nnformer_from_original
-from unpaired.backbones.pretrained import swin_unet_from_original
 from unpaired.backbones.transfer import match, recognise
+from unpaired.backbones.transfer.layouts import swin_unet_from_original
 from unpaired.backbones.transfer.match import Match
 from unpaired.errors import DataError, UsageError
 
@@ -193,7 +193,7 @@ def test_other_windows_of_nnformer_pass_through_free_tables() -> None:
     same = NNFormer((32, 64, 64), 1, 5, window=3, **VOLUME)
     name = "encoder.stages.0.1.attention.bias_table"
     free = matched(state, same).values[name]
-    from unpaired.backbones.transfer.tables import resize_table
+    from unpaired.backbones.transfer.sources import resize_table
 
     torch.testing.assert_close(
         matched(state, here).values[name], resize_table(free, (3, 3, 3), (2, 2, 2))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unpaired.backbones.transfer.tables import resize_table, untangle, window_of
+from unpaired.backbones.transfer.sources import resize_table, untangle, window_of
 from unpaired.nn.attention import WindowAttention
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toy_data import VALUES
 
-from engine.toy import write_toy
+from toy import write_toy
 
 
 @pytest.fixture

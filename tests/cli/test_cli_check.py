@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data.bad_inputs import GRID, ct, image_of, label_of, moved, mr, organs, scan, split_file
-from data.nifti_files import save
+from bad_inputs import GRID, ct, image_of, label_of, moved, mr, organs, scan, split_file
+from nifti_files import save
 from unpaired.cli.app import run
 
 

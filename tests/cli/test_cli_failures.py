@@ -12,8 +12,7 @@ import typer
 
 from unpaired import __version__
 from unpaired.cli import app as program
-from unpaired.cli.app import run
-from unpaired.cli.failures import code_of
+from unpaired.cli.app import code_of, run
 from unpaired.errors import DataError, Interrupted, ResourceError, UsageError
 
 Output = pytest.CaptureFixture[str]

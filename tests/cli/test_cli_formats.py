@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dicom_files import pydicom, turned, voxels, write_series
+from unpaired.artifact.safetensors import save_model
 from unpaired.cli import main
-from unpaired.data.dicom.codes import CODES
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.write import FORMATS
-from unpaired.engine.model_file import save_model
+from unpaired.io.dicom.codes import CODES
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.write import FORMATS
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    from engine.tiny_model import tiny_config, tiny_plan, tiny_segmenter
+    from tiny_model import tiny_config, tiny_plan, tiny_segmenter
 
     folder = tmp_path_factory.mktemp("model")
     config, plan = tiny_config(), tiny_plan(("background", "liver", "spleen"))
@@ -85,7 +85,7 @@ def test_options_reach_the_reader(
 @pytest.fixture(scope="module")
 def coarse(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A model on a grid so coarse that real scans are predicted in seconds."""
-    from engine.tiny_model import tiny_config, tiny_plan, tiny_segmenter
+    from tiny_model import tiny_config, tiny_plan, tiny_segmenter
 
     folder = tmp_path_factory.mktemp("coarse")
     plan = tiny_plan(("background", "liver", "right kidney"), spacing_mm=(8.0, 6.0, 6.0))

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from toy_data import write_settings
 
-from data.sources import miniatures as mini
-from data.sources.chaos_files import write_chaos
-from data.sources.importing import tree
+from datasets import miniatures as mini
+from datasets.chaos_files import write_chaos
+from datasets.importing import tree
 from unpaired.cli.app import run
-from unpaired.data.phantom import write_phantom
-from unpaired.data.sources.imports import IMPORTS
+from unpaired.datasets.sources import IMPORTS
+from unpaired.phantom import write_phantom
 
 Output = pytest.CaptureFixture[str]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from toy_data import write_settings
 
-from engine.toy import write_toy
 from swin_files import swin_classifier
+from toy import write_toy
 from unpaired.cli.app import run
 from unpaired.files import read_json
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unpaired.cli import progress as module
-from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import memory, say_json, say_table
+from unpaired.cli import output as module
+from unpaired.cli.output import Progress, duration, memory, say_json, say_table
 from unpaired.tables import Table
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from toy_data import VALUES, write_settings
 
-from engine.toy import write_toy
-from unpaired import Predictor
+from toy import write_toy
+from unpaired import Predictor, phantom
 from unpaired.cli.app import run
-from unpaired.data import phantom
 from unpaired.data.plan import Plan
 from unpaired.files import read_json
 

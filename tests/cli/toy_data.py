@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.toy import toy_config
+from toy import toy_config
 from unpaired.config import to_toml
 
 VALUES = {"aa": (True, (1, 2)), "bb": (False, (7, 3))}

@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from small_sets import plan
 
+from small_sets import plan
 from unpaired.config import AugmentConfig
-from unpaired.data.augment import _PARAMETERS, _draw, augment, mirror_axes
-from unpaired.data.mirror import sided_names
+from unpaired.data.augment import _PARAMETERS, _draw, augment, mirror_axes, sided_names
 from unpaired.data.sampling import Batch, modality_key
 
 NOTHING = AugmentConfig(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.small_cases import write_small
+from small_cases import write_small
+from unpaired.data.cache import PreparedCase
 from unpaired.data.case_sampling import CaseSampler, CentredCrop, WholeView
 from unpaired.data.coarse import coarse_image, coarse_marks
 from unpaired.data.plan import CoarseView
-from unpaired.data.prepared import PreparedCase
 from unpaired.errors import DataError
 
 SHAPE, PATCH = (8, 12, 10), (6, 8, 8)

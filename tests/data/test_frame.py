@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import body, plan, straight, write_set
 
-from unpaired.data.dataset import class_names
+from small_sets import body, plan, straight, write_set
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
 from unpaired.data.plan import Clip
 from unpaired.data.prepare import open_prepared, prepare
@@ -19,9 +18,10 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_prepared,
 )
-from unpaired.data.sources import open_dataset
-from unpaired.data.volume import Volume
+from unpaired.datasets.dataset import class_names
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.io.volume import Volume
 
 TABLE = {0: 0, 3: 1, 7: 2}
 AXES = ["LPS", "RAS", "PIR", "SRA", "AIL"]

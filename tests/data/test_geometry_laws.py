@@ -12,12 +12,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.small_sets import plan
-from unpaired.data.geometry import canonical_orientation
+from small_sets import plan
 from unpaired.data.plan import Clip
 from unpaired.data.preprocess import preprocess, restore_labels
-from unpaired.data.resample import resample_argmax, resample_image, resample_label
-from unpaired.data.volume import Volume
+from unpaired.io.resample import resample_argmax, resample_image, resample_label
+from unpaired.io.volume import Volume, canonical_orientation
 
 EXACT_MM, PREPARED_MM, CUBIC_MM = 1e-9, 1e-3, 0.02
 SIGNED = [(o, f) for o in permutations(range(3)) for f in product((1, -1), repeat=3)]

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
+
 from nifti_files import dataset
 from small_sets import LABELS, body, straight, write_set
-
 from unpaired.config import DataConfig, ModalityConfig
 from unpaired.data.plan import Clip, Plan, make_plan
 from unpaired.data.plan_facts import read_geometry
-from unpaired.data.sources import open_dataset
-from unpaired.data.volume import read_volume
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.io.nifti import read_volume
 
 
 def opened(tmp_path, **sets):

@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.small_sets import straight
+from small_sets import straight
 from unpaired.config import DataConfig
-from unpaired.data.dataset import Case, Dataset
 from unpaired.data.plan import CropRule, make_plan
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
 
 RULE = CropRule(margin_mm=6.0, coarse_mm=10.0, coarse_step=4)

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nifti_files import save
 from small_sets import body, plan, straight, write_set
-
 from unpaired.data import prepare as module
+from unpaired.data.cache import class_slices, quantise
 from unpaired.data.prepare import open_prepared, prepare, preprocess, restore_labels
-from unpaired.data.prepared import class_slices, quantise
 from unpaired.data.preprocess import (
     check_label_grid,
     content_box,
@@ -25,10 +25,11 @@ from unpaired.data.preprocess import (
     to_classes,
     zscore_,
 )
-from unpaired.data.resample import resample_label
-from unpaired.data.sources import open_dataset
-from unpaired.data.volume import Volume, read_volume
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, ResourceError
+from unpaired.io.nifti import read_volume
+from unpaired.io.resample import resample_label
+from unpaired.io.volume import Volume
 
 ENDS = {"L": "LR", "P": "PA", "S": "SI"}
 ORIENTATIONS = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import prepared_case
 
+from small_sets import prepared_case
 from unpaired.data.sampling import Batch, PatchSampler
 from unpaired.errors import DataError, UsageError
 

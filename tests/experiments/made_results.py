@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
-from unpaired.engine.evaluate import Score
+from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.tables import Score
 from unpaired.experiments.record import Record
 from unpaired.experiments.results import Result, Results
 from unpaired.experiments.rows import EXPERIMENTS, Row

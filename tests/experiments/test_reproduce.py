@@ -13,10 +13,9 @@ import pytest
 from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
-from unpaired.engine.evaluate import read_evaluation
-from unpaired.engine.run_folder import RunFolder
-from unpaired.engine.test import evaluate_run
 from unpaired.errors import UsageError
+from unpaired.evaluation.run import evaluate_run
+from unpaired.evaluation.tables import read_evaluation
 from unpaired.experiments.execute import execute
 from unpaired.experiments.jobs import DEFAULT, Job, plan_runs
 from unpaired.experiments.pictures import median_case, predictions_of
@@ -25,6 +24,7 @@ from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.store import collect
 from unpaired.experiments.study import Study
 from unpaired.experiments.tables import markdown
+from unpaired.run import RunFolder
 
 STEPS = ("train.steps=20", "train.steps_per_epoch=2")
 TABLE = EXPERIMENTS["scaling"]
@@ -62,8 +62,8 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
 
 def test_the_prepared_scores_are_by_counting(whole: tuple[Study, Job]) -> None:
     """The scans lie on the grid already, so the cached label is the file's, turned."""
-    from unpaired.data.prepared import open_prepared
-    from unpaired.engine.test import read_recorded
+    from unpaired.data.cache import open_prepared
+    from unpaired.evaluation.run import read_recorded
 
     _, job = whole
     record = read_record(job.record(DEFAULT))

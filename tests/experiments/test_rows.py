@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.toy import toy_config
+from toy import toy_config
 from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import LossConfig

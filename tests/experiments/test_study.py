@@ -9,8 +9,8 @@ import pytest
 from made_results import made_record
 from toy_study import toy_study
 
-from unpaired.data.split import Split, few_shot
-from unpaired.engine.draw import check_names
+from unpaired.datasets.make_split import check_names
+from unpaired.datasets.split import Split, few_shot
 from unpaired.errors import UsageError
 from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_runs
 from unpaired.experiments.pool import forecast

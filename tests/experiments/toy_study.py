@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.toy import toy_config, write_toy
+from toy import toy_config, write_toy
 from unpaired.config import to_toml
 from unpaired.experiments.study import Study, open_study
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import oracles
 from unpaired.models import Semantics
 from unpaired.nn import ExternalAttention
-from unpaired.nn.cross import ClassAttention
+from unpaired.nn.external_attention import ClassAttention
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

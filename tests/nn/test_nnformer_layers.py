@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 import oracles
-from unpaired.nn.attention import SkipAttention, WindowAttention
+from unpaired.nn.attention import (
+    SkipAttention,
+    WindowAttention,
+    colliding_index,
+    crop_to,
+    pad_to,
+    relative_index,
+)
 from unpaired.nn.block import SkipBlock
 from unpaired.nn.resample import ConvEmbed, StridedConv, TransposedConv
-from unpaired.nn.windows import colliding_index, crop_to, pad_to, relative_index
 
 UNEVEN = [
     ((5,), (3,), (1,)),

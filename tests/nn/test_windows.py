@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from unpaired.nn.attention import WindowAttention
-from unpaired.nn.windows import join_windows, relative_index, shift_mask, split_windows
+from unpaired.nn.attention import (
+    WindowAttention,
+    join_windows,
+    relative_index,
+    shift_mask,
+    split_windows,
+)
 
 AXES = st.lists(
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=3

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.config import load_config, to_toml
-from unpaired.engine.evaluate import Evaluation, Score, write_evaluation
+from unpaired.evaluation.tables import Evaluation, Score, write_evaluation
 from unpaired.files import write_json, write_text
 
 NAN = math.nan

@@ -7,6 +7,6 @@ from made_run import make_run
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read only; copy it to change it."""
     return make_run(tmp_path_factory.mktemp("report"))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.data.volume import Volume, write_volume
-from unpaired.engine.evaluate import Evaluation, evaluate_pairs, write_evaluation
+from unpaired.evaluation.tables import Evaluation, evaluate_pairs, write_evaluation
 from unpaired.files import write_json, write_text
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import Volume
 
 CLASSES = ("background", "spleen", "right kidney", "left kidney", "liver")
 VALUES = {0: 0, 6: 4, 2: 2, 3: 3, 1: 1}

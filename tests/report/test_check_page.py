@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_inputs import (
+from bad_inputs import (
     GRID,
     cases,
     ct,
@@ -20,11 +20,10 @@ from data.bad_inputs import (
     scan,
     split_file,
 )
-from data.nifti_files import save
-from unpaired.data.check import Finding, examine_roots
-from unpaired.report.check_page import write_check_page
+from nifti_files import save
+from unpaired.checks.check import Finding, examine_roots
+from unpaired.report.check_page import all_classes, open_scan, thumbnail, write_check_page
 from unpaired.report.figures import class_colours
-from unpaired.report.thumbnails import all_classes, open_scan, thumbnail
 
 
 def page(tmp_path, roots):

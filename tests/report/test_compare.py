@@ -12,8 +12,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.files import write_json
 from unpaired.metrics.bootstrap import bootstrap_interval
 from unpaired.metrics.statistics import holm
-from unpaired.report.compare import compare
-from unpaired.report.compare_effects import MEAN
+from unpaired.report.compare import MEAN, compare
 from unpaired.report.compare_sides import open_side
 
 
@@ -65,7 +64,7 @@ def test_the_numbers_equal_a_plain_loop(tmp_path):
 def test_swapping_the_sides_gives_the_mirror_image(tmp_path):
     a, b = seeds(tmp_path, "a", 2), seeds(tmp_path, "b", 2, 0.01)
     one, other = two(a, b), two(b, a)
-    for x, y in zip(one.effects, other.effects, strict=True):
+    for x, y in zip(one.effects.values(), other.effects.values(), strict=True):
         assert (x.low, x.high) == pytest.approx((-y.high, -y.low), abs=1e-9)
         assert x.p == pytest.approx(y.p)
         assert x.a == y.b
@@ -79,8 +78,12 @@ def test_holm_runs_over_comparisons_and_modalities_of_one_metric(tmp_path):
     found = compare(sides, ["dice", "nsd"])
     assert [(one.a.name, one.b.name) for one in found] == [("a", "b"), ("a", "c")]
     for means in (True, False):
-        effects = [e for one in found for e in one.effects if e.metric == "dice"]
-        effects = [e for e in effects if (e.cls == MEAN) == means]
+        effects = [
+            effect
+            for one in found
+            for about, effect in one.effects.items()
+            if about.metric == "dice" and (about.cls == MEAN) == means
+        ]
         assert len(effects) == (4 if means else 8)
         assert [e.adjusted for e in effects] == pytest.approx(holm([e.p for e in effects]))
 
@@ -160,7 +163,7 @@ def test_the_modality_of_one_side_is_left_out(tmp_path):
     found = two([single(tmp_path)], seeds(tmp_path, "both", 1, 0.02))
     assert found.modalities == ("mr",)
     assert dict(found.left_out) == {"ct": "b"}
-    assert {e.modality for e in found.effects} == {"mr"}
+    assert {about.modality for about in found.effects} == {"mr"}
     mixed = open_side([tmp_path / "both-0", tmp_path / "mr"])
     assert mixed.modalities == ("mr",)
     ct = write_run(tmp_path / "ct", dice_table(("ct",)))

@@ -10,10 +10,9 @@ import pytest
 from compared_runs import NAN, dice_table, seeds, write_run
 from PIL import Image
 
-from unpaired.report.compare import compare
-from unpaired.report.compare_effects import MEAN
+from unpaired.report.compare import MEAN, compare
 from unpaired.report.compare_figure import BETTER, WORSE, case_picture, class_picture
-from unpaired.report.compare_page import table_head, table_rows, write_comparison
+from unpaired.report.compare_page import effect_table, write_comparison
 from unpaired.report.compare_sides import open_side
 from unpaired.report.compare_words import caveats, p_text, sentence
 from unpaired.tables import printed
@@ -138,8 +137,9 @@ def test_numbers_are_shown_with_their_unit():
 
 
 def test_the_table_shows_every_class_and_the_mean(helped):
-    rows = table_rows(helped, "mr", "dice")
-    assert table_head(helped, "dice")[:3] == ["class", "alone: Dice (%)", "joint: Dice (%)"]
+    table = effect_table(helped, "mr", "dice")
+    rows = table.rows
+    assert list(table.head[:3]) == ["class", "alone: Dice (%)", "joint: Dice (%)"]
     assert [row[0] for row in rows] == ["liver", "spleen", "mean"]
     for row, cls in zip(rows, ("liver", "spleen", MEAN), strict=True):
         effect = helped.of("mr", "dice", cls)
@@ -194,7 +194,7 @@ def test_the_page_stands_alone_and_holds_the_answer(tmp_path, helped):
     assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', text)
     assert sentence(helped, "mr", "dice") in text
     for metric in ("dice", "asd_mm"):
-        for row in table_rows(helped, "mr", metric):
+        for row in effect_table(helped, "mr", metric).rows:
             assert all(cell.replace("<", "&lt;") in text for cell in row)
     assert text.count("data:image/png") == 2
     assert "CT is left out: only joint has it." in text

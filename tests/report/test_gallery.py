@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from unpaired.errors import DataError
 from unpaired.report.figures import class_colours
-from unpaired.report.gallery import OPACITY, PANEL, Line, gallery
+from unpaired.report.overlays import OPACITY, PANEL, Line, gallery
 from unpaired.report.run import open_run
 from unpaired.report.slices import load_slice
 

@@ -53,13 +53,13 @@ def pixels(path: Path) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def report(whole_run: Path) -> Path:
-    return write_report(whole_run)
+def report(full_run: Path) -> Path:
+    return write_report(full_run)
 
 
-def test_numbers_are_those_of_evaluation_json(whole_run, report):
+def test_numbers_are_those_of_evaluation_json(full_run, report):
     cells = Cells(report.read_text()).found
-    summary = json.loads((whole_run / "evaluation" / "evaluation.json").read_text())["summary"]
+    summary = json.loads((full_run / "evaluation" / "evaluation.json").read_text())["summary"]
     factor = {"dice": (100, 1), "asd_mm": (1, 2), "hd95_mm": (1, 2), "nsd": (100, 1)}
     checked = 0
     for modality, found in summary.items():
@@ -91,7 +91,7 @@ def test_the_page_needs_nothing_else(report):
     assert "not a medical device" in html and "What this report lacks" not in html
 
 
-def test_every_picture_has_words_and_a_file(whole_run, report):
+def test_every_picture_has_words_and_a_file(full_run, report):
     page = Cells(report.read_text())
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert all(len(image["alt"] or "") > 20 for image in images)
@@ -116,9 +116,9 @@ def test_what_was_decided_is_told(report):
         assert words in text
 
 
-def test_equal_runs_give_equal_bytes(whole_run, report):
+def test_equal_runs_give_equal_bytes(full_run, report):
     before = report.read_bytes()
-    assert write_report(whole_run).read_bytes() == before
+    assert write_report(full_run).read_bytes() == before
 
 
 def copied(run: Path, folder: Path) -> Path:
@@ -143,14 +143,14 @@ PARTS = {
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are laid out and not painted, where a test looks only at the page around them."""
-    for module in ("curves", "heatmaps", "overlays"):
+    for module in ("curves", "overlays"):
         monkeypatch.setattr(f"unpaired.report.{module}.to_png", lambda figure: b"PNG")
 
 
 @pytest.mark.usefixtures("blank")
 @pytest.mark.parametrize("part", PARTS)
-def test_a_missing_part_is_named_and_the_rest_is_there(whole_run, tmp_path, part):
-    run = copied(whole_run, tmp_path)
+def test_a_missing_part_is_named_and_the_rest_is_there(full_run, tmp_path, part):
+    run = copied(full_run, tmp_path)
     gone = run / part
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     path = write_report(run)
@@ -179,14 +179,14 @@ def test_a_missing_part_is_named_and_the_rest_is_there(whole_run, tmp_path, part
     ],
 )
 @pytest.mark.usefixtures("blank")
-def test_a_broken_part_does_not_break_the_report(whole_run, tmp_path, name, content):
-    run = copied(whole_run, tmp_path)
+def test_a_broken_part_does_not_break_the_report(full_run, tmp_path, name, content):
+    run = copied(full_run, tmp_path)
     (run / name).write_text(content)
     assert "not a medical device" in write_report(run).read_text()
 
 
-def test_names_from_the_user_are_escaped(whole_run, tmp_path):
-    run = copied(whole_run, tmp_path)
+def test_names_from_the_user_are_escaped(full_run, tmp_path):
+    run = copied(full_run, tmp_path)
     evil = '<script>alert("1")</script>'
     files = [*run.glob("*.json"), run / "evaluation/evaluation.json", run / "log.jsonl"]
     for path in files:
@@ -230,8 +230,8 @@ def test_one_case_and_unevaluated_hero(tmp_path):
 
 
 @pytest.mark.usefixtures("blank")
-def test_undefined_values_and_absent_classes(whole_run, tmp_path):
-    run = copied(whole_run, tmp_path)
+def test_undefined_values_and_absent_classes(full_run, tmp_path):
+    run = copied(full_run, tmp_path)
     path = run / "evaluation" / "evaluation.json"
     content = json.loads(path.read_text())
     for case in content["cases"]:

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_run import VALUES, imperfect, small_subject
 
-from unpaired.report.curves import running_mean
-from unpaired.report.figures import class_colours, plain
-from unpaired.report.heatmaps import cosines, same_class_sentence
-from unpaired.report.markup import Markup, table, tag, text
+from unpaired.report.curves import cosines, running_mean, same_class_sentence
+from unpaired.report.figures import Picture, class_colours, plain
+from unpaired.report.html import Card, environment
 from unpaired.report.overlays import draw
 from unpaired.report.run import open_run
 from unpaired.report.slices import (
@@ -24,11 +23,12 @@ from unpaired.report.slices import (
     richest_slice,
 )
 from unpaired.report.tables import case_means
+from unpaired.tables import Table
 
 
-def test_a_slice_is_upright_and_whole(whole_run):
+def test_a_slice_is_upright_and_whole(full_run):
     """Rows run to the back, columns to the patient's left, in the true aspect."""
-    run = open_run(whole_run)
+    run = open_run(full_run)
     shown = load_slice(run, "ct", "ct_001")
     _, label, affine = small_subject("ct", 1)
     # The affine is diag(-2.5, -2, 6): i runs to Left, j to Posterior, k to Superior.
@@ -51,8 +51,8 @@ def cropped(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axis", ["P", "L"])
-def test_other_slice_axes_have_the_head_on_top(whole_run, tmp_path, axis):
-    run = open_run(whole_run)
+def test_other_slice_axes_have_the_head_on_top(full_run, tmp_path, axis):
+    run = open_run(full_run)
     run = type(run)(**{**vars(run), "plan": {**run.plan, "slice_axis": axis}})
     shown = load_slice(run, "ct", "ct_000")
     image, _, _ = small_subject("ct", 0)
@@ -67,9 +67,9 @@ def test_other_slice_axes_have_the_head_on_top(whole_run, tmp_path, axis):
     assert draw(shown, run.classes)[:4] == b"\x89PNG"
 
 
-def test_best_median_and_worst_by_mean_dice(whole_run):
-    run = open_run(whole_run)
-    content = json.loads((whole_run / "evaluation" / "evaluation.json").read_text())["cases"]
+def test_best_median_and_worst_by_mean_dice(full_run):
+    run = open_run(full_run)
+    content = json.loads((full_run / "evaluation" / "evaluation.json").read_text())["cases"]
     means = {}
     for case in {c["case"] for c in content if c["modality"] == "mr"}:
         means[case] = np.mean([c["dice"] for c in content if c["case"] == case])
@@ -119,14 +119,35 @@ def test_colours_are_the_papers_or_apart():
     assert len(class_colours([str(i) for i in range(60)])) == 59
 
 
-def test_markup_is_escaped_once():
-    evil = """<a href='x' title="y">&"""
-    assert "<a" not in text(evil) and '"' not in text(evil) and "'" not in text(evil)
-    assert tag("p", evil, cls=evil, data_key="k").count("&lt;a") == 2
-    assert tag("p", tag("b", "x")) == "<p><b>x</b></p>"
-    assert tag("img", alt='"') == '<img alt="&quot;">'
-    assert "<td><i>" not in table(["<i>"], [["a", "<td><i>"]], evil)
-    assert isinstance(table([], [], ""), Markup)
+EVIL = """<a href='x' title="y">&"""
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "times"),
+    [
+        ("header", (EVIL, EVIL, EVIL, [Card(EVIL, EVIL, EVIL, EVIL)]), 7),
+        ("box", (EVIL, [EVIL, EVIL]), 3),
+        ("table", (Table([EVIL, "x"], [[EVIL, 1], [EVIL, EVIL]], EVIL),), 5),
+        ("definitions", ({EVIL: EVIL},), 2),
+        ("legend", ({EVIL: EVIL},), 2),
+        ("gallery", ([Picture("x", b"", EVIL, EVIL, EVIL, EVIL, EVIL)],), 5),
+    ],
+)
+def test_what_a_user_named_is_escaped_once(part, arguments, times):
+    parts = environment().get_template("parts.html").module
+    text = getattr(parts, part)(*arguments)
+    assert text.count("&lt;a href=&#39;x&#39; title=&#34;y&#34;&gt;&amp;") == times
+    assert "<a " not in text and "&amp;lt;" not in text
+
+
+def test_cells_keep_their_kind():
+    table = environment().get_template("parts.html").module.table
+    page = "".join(table(Table(["a", "b", "c"], [["x", "y", 1.5]], "t", names=2)).split("\n"))
+    assert '<th scope="row">x</th><td>y</td><td class="num">1.5</td>' in page
+    assert 'aria-label="t"' in page and "class" not in page.partition("<table")[2][:10]
+
+
+def test_a_word_in_a_picture_is_one_plain_line():
     assert plain("a\nb $x$") == r"a b \$x\$" and len(plain("x" * 99)) == 48
 
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Preset, parse_data
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json, say_table
+from unpaired.cli.output import Progress, note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
+    from unpaired.checks.check import Examined, Finding
     from unpaired.config import Config
-    from unpaired.data.check import Examined, Finding
 
 NAME = "check"
 COLUMNS = ("severity", "modality", "case", "what", "amount", "mend", "file")
@@ -54,7 +53,7 @@ def command(
     roots = _roots(path, data)
     _there(path, splits)
     if fix_headers is not None:
-        from unpaired.data.checks.mend import check_out
+        from unpaired.checks.mend import check_out
 
         check_out([path] if path is not None else roots.values(), fix_headers)
     settings = _settings(preset, config, roots)
@@ -90,7 +89,7 @@ def _settings(preset: str | None, config: Path | None, roots: dict[str, Path]) -
     if preset is None and config is None:
         return None
     from unpaired.config import load_config
-    from unpaired.engine.draw import check_modalities, check_names
+    from unpaired.datasets.make_split import check_modalities, check_names
 
     settings = load_config(preset, config, [])
     if roots:
@@ -106,7 +105,7 @@ def _examine(
     folds: int | None,
     workers: int,
 ) -> "Examined":
-    from unpaired.data.check import examine_path, examine_roots
+    from unpaired.checks.check import examine_path, examine_roots
 
     if path is not None and (splits is not None or folds is not None):
         raise UsageError("--splits and --folds need --data NAME=FOLDER, once per modality.")
@@ -118,7 +117,7 @@ def _examine(
 
 def _findings(done: "Examined", workers: int, settings: "Config | None") -> list["Finding"]:
     """What was found, and what preparing and training take."""
-    from unpaired.data.checks.finding import worst_first
+    from unpaired.checks.finding import worst_first
 
     findings = [*done.findings, *_needs(done, workers)]
     if settings is not None:
@@ -128,7 +127,7 @@ def _findings(done: "Examined", workers: int, settings: "Config | None") -> list
 
 def _fix(done: "Examined", out: Path, quiet: bool) -> None:
     """Mended copies; the list is in OUT as well."""
-    from unpaired.data.checks.mend import LIST, mend_headers
+    from unpaired.checks.mend import LIST, mend_headers
 
     listed = mend_headers(done.datasets, out)
     if quiet:
@@ -145,8 +144,8 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
 
 def _training(done: "Examined", settings: "Config") -> list["Finding"]:
     """What a training with these settings takes; nothing where the data do not allow one."""
-    from unpaired.data.checks.needs import patch_findings, training_finding
-    from unpaired.engine.needs import training_needs
+    from unpaired.checks.needs import patch_findings, training_finding
+    from unpaired.training.forecast import training_needs
 
     bad = {
         m: {f.case for f in done.facts if f.modality == m and not f.shape} for m in done.datasets
@@ -176,7 +175,7 @@ def _needs(done: "Examined", workers: int) -> Sequence["Finding"]:
     """What preparing takes, said beforehand."""
     import psutil
 
-    from unpaired.data.checks.needs import needs, needs_finding
+    from unpaired.checks.needs import needs, needs_finding
 
     found = needs(done.datasets, done.facts)
     if found is None:

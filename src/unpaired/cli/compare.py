@@ -1,15 +1,15 @@
 """`unpaired compare`: did it help? Runs held against each other, case by case."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.show import say, say_json, say_table
+from unpaired.cli.output import say, say_json, say_table
 from unpaired.errors import UsageError
-from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.report.compare import Comparison
@@ -88,8 +88,8 @@ def _sides(runs: Sequence[Path], a: Sequence[Path], b: Sequence[Path]) -> "list[
 
 
 def _say(one: "Comparison", metric: str) -> None:
-    from unpaired.report.compare_page import table_head, table_rows
-    from unpaired.report.compare_words import caveats, left_out, sentence, shown_modality
+    from unpaired.report.compare_page import differs_table, effect_table
+    from unpaired.report.compare_words import caveats, left_out, modality_name, sentence
 
     for m in one.modalities:
         say(sentence(one, m, metric))
@@ -100,12 +100,12 @@ def _say(one: "Comparison", metric: str) -> None:
     for words in one.warnings:
         say(f"Unfair: {words}")
     for m in one.modalities:
-        for name in dict.fromkeys(effect.metric for effect in one.effects):
-            head = table_head(one, name)
+        for name in one.metrics:
+            table = effect_table(one, m, name)
             say()
-            say_table(Table([shown_modality(m), *head[1:]], table_rows(one, m, name)))
+            say_table(replace(table, head=(modality_name(m), *table.head[1:])))
     say()
     if one.differs:
-        rows = [[key, *values] for key, values in one.differs.items()]
-        say_table(Table(["differs", one.a.name, one.b.name], rows, names=3))
+        table = differs_table(one)
+        say_table(replace(table, head=("differs", *table.head[1:])))
         say()

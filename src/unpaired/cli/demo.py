@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import say
+from unpaired.cli.output import Progress, duration, say
 from unpaired.errors import DataError
 
 NAME = "demo"
@@ -53,7 +52,7 @@ def _stage(name: str, work: Callable[[], Any]) -> Any:
 
 
 def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
-    from unpaired.data.phantom import write_phantom
+    from unpaired.phantom import write_phantom
 
     counts = {"ct": cases, "mr": cases}
     with Progress("scans") as bar:
@@ -67,8 +66,8 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
 
 
 def _check(roots: Mapping[str, Path]) -> None:
-    from unpaired.data.check import check
-    from unpaired.data.sources import open_dataset
+    from unpaired.checks.check import check
+    from unpaired.datasets.sources import open_dataset
 
     with Progress("check") as bar:
         found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
@@ -80,8 +79,8 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
-    from unpaired.engine.evaluate import markdown, read_evaluation, summarise
-    from unpaired.engine.test import evaluate_run
+    from unpaired.evaluation.run import evaluate_run
+    from unpaired.evaluation.tables import markdown, read_evaluation, summarise
 
     with Progress("evaluate") as bar:
         evaluate_run(run, bar)
@@ -102,7 +101,7 @@ def _floor(run: Path) -> str:
 
 def _fold(run: Path) -> None:
     from unpaired.config import config_from_toml
-    from unpaired.engine.test import folded_differences
+    from unpaired.evaluation.run import folded_differences
     from unpaired.files import read_json
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]

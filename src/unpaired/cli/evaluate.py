@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json
+from unpaired.cli.output import Progress, note, say, say_json
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from unpaired.engine.evaluate import Evaluation
+    from unpaired.evaluation.tables import Evaluation
 
 NAME = "evaluate"
 
@@ -57,8 +56,8 @@ def _of_run(run: Path, progress: Progress) -> "Evaluation":
     if not run.is_dir():
         raise UsageError(f"{run} is not a run folder.")
 
-    from unpaired.engine.evaluate import read_evaluation
-    from unpaired.engine.test import evaluate_run
+    from unpaired.evaluation.run import evaluate_run
+    from unpaired.evaluation.tables import read_evaluation
 
     evaluate_run(run, progress)
     return read_evaluation(run / "evaluation")
@@ -72,7 +71,7 @@ def _of_folders(
     tolerance_mm: float,
     progress: Progress,
 ) -> "Evaluation":
-    from unpaired.engine.evaluate import evaluate_folder, write_evaluation
+    from unpaired.evaluation.tables import evaluate_folder, write_evaluation
 
     found = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
     write_evaluation(found, out)
@@ -80,7 +79,7 @@ def _of_folders(
 
 
 def _say(found: "Evaluation", folder: Path, as_json: bool) -> None:
-    from unpaired.engine.evaluate import markdown, summarise
+    from unpaired.evaluation.tables import markdown, summarise
 
     if as_json:
         parts = {"failures": found.failures, "missing": found.missing, "folder": folder}

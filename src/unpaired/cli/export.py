@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import say, say_json
+from unpaired.cli.output import Progress, say, say_json
 
 if TYPE_CHECKING:
-    from unpaired.engine.export.write import Exported
+    from unpaired.artifact.export import Exported
 
 NAME = "export"
 
@@ -48,7 +47,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a run's model as safetensors, torch.export, ONNX or MONAI Bundle, and check it."""
-    from unpaired.engine.export.write import export
+    from unpaired.artifact.export import export
 
     with Progress("export") as progress:
         done = export(

@@ -9,13 +9,12 @@ import typer
 
 from unpaired.cli.options import NAME as MODALITY_NAME
 from unpaired.cli.options import Json
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json, say_table
+from unpaired.cli.output import Progress, note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
-    from unpaired.data.importing.settled import Outcome
+    from unpaired.importing.run import Outcome
 
 NAME = "import"
 PHANTOM = "phantom"
@@ -97,8 +96,8 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.data.importing.found import Options
-    from unpaired.data.importing.run import import_source
+    from unpaired.datasets.found import Options
+    from unpaired.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with Progress("import") as progress:
@@ -152,7 +151,7 @@ def _tell(outcome: "Outcome") -> None:
 def _phantom(
     out: Path, cases: str | None, level: str, seed: int, workers: int, as_json: bool
 ) -> None:
-    from unpaired.data.phantom import write_phantom
+    from unpaired.phantom import write_phantom
 
     counts = _counts(cases or "ct=12,mr=12")
     done: list[str] = []

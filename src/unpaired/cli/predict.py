@@ -14,13 +14,12 @@ from unpaired.cli.options import (
     ResampleSlices,
     Series,
 )
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import note, say, say_json
+from unpaired.cli.output import Progress, note, say, say_json
 from unpaired.errors import DataError
 
 if TYPE_CHECKING:
-    from unpaired.engine.outcome import Outcome
-    from unpaired.engine.predict import Predictor
+    from unpaired.inference.outcome import Outcome
+    from unpaired.inference.predictor import Predictor
 
 NAME = "predict"
 
@@ -63,7 +62,7 @@ def command(
             raise DataError(f"{path} does not exist.")
     asked = _asked(series, resample_slices, formats, empty_segments, codes)
 
-    from unpaired.engine.predict import Predictor
+    from unpaired.inference.predictor import Predictor
 
     predictor = Predictor.from_folder(
         model, device=device or "auto", batch_size=batch_size, mirror=mirror
@@ -87,9 +86,9 @@ def _asked(
     codes: Path | None,
 ) -> dict[str, Any]:
     """The options on formats, as the predictor takes them."""
-    from unpaired.data.dicom.codes import read_codes
-    from unpaired.data.read import Reading
-    from unpaired.data.write import Writing
+    from unpaired.io.dicom.codes import read_codes
+    from unpaired.io.read import Reading
+    from unpaired.io.write import Writing
 
     names = tuple(name for text in formats or () for name in text.split(","))
     own = read_codes(codes) if codes is not None else {}
@@ -103,8 +102,8 @@ def _segment(
     predictor: "Predictor", images: list[Path], out: Path, modality: str | None, **options: Any
 ) -> "Outcome":
     """A folder image by image; anything else is the channels of one image."""
-    from unpaired.data.read import is_series_folder
-    from unpaired.engine.outcome import Outcome
+    from unpaired.inference.outcome import Outcome
+    from unpaired.io.read import is_series_folder
 
     if len(images) == 1 and images[0].is_dir() and not is_series_folder(images[0]):
         with Progress("predict") as progress:

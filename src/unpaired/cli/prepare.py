@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress
-from unpaired.cli.show import say, say_json, say_plan
+from unpaired.cli.output import Progress, say, say_json, say_plan
 
 NAME = "prepare"
 
@@ -30,9 +29,9 @@ def command(
     changes = [*(overrides or []), *([] if workers is None else [f"data.workers={workers}"])]
     settings = load_config(preset, config, changes)
 
-    from unpaired.data.split_file import PARTS
-    from unpaired.engine.run_folder import RunFolder
-    from unpaired.engine.setup import load_setup, make_setup
+    from unpaired.datasets.split_file import PARTS
+    from unpaired.run import RunFolder
+    from unpaired.training.setup import load_setup, make_setup
 
     folder = RunFolder(out)
     with folder.lock(), Progress("prepare") as progress:

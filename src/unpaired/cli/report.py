@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unpaired.cli.show import say
+from unpaired.cli.output import say
 from unpaired.errors import UsageError
 
 NAME = "report"

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress, duration
+from unpaired.cli.output import Progress, duration, memory, note, say, say_json
 from unpaired.cli.reproduce_options import (
     Data,
     Dry,
@@ -25,7 +25,6 @@ from unpaired.cli.reproduce_options import (
     Stored,
     Which,
 )
-from unpaired.cli.show import memory, note, say, say_json
 from unpaired.errors import UsageError
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def draw_overlays(results: "Results", runs: "Runs", out: Path) -> Path | None:
     """`<experiment>_overlays.png`: the median case of each modality, of the first seed."""
     from unpaired.experiments.pictures import median_case, predictions_of
     from unpaired.files import atomic
-    from unpaired.report.gallery import Line, gallery
+    from unpaired.report.overlays import Line, gallery
 
     lines = [
         Line(m, case, folders)

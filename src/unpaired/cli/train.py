@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
-from unpaired.cli.progress import Progress, duration
-from unpaired.cli.show import memory, note, say, say_plan, say_table
+from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
     from unpaired.config import Config
-    from unpaired.engine.train import TrainResult
+    from unpaired.training.fit import TrainResult
 
 NAME = "train"
 
@@ -44,7 +43,7 @@ def command(
         one_run(settings, roots, out, prepared)
         return
 
-    from unpaired.engine.folds import fold_configs
+    from unpaired.training.setup import fold_configs
 
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
@@ -64,7 +63,7 @@ def one_run(
     config: "Config", data: Mapping[str, Path], run: Path, prepared: Path | None = None
 ) -> "TrainResult":
     """Prepare, say what is ahead, train, say how it ended."""
-    from unpaired.engine.train import train
+    from unpaired.training.fit import train
 
     for line in _announce(config, data, run, prepared):
         say(line)
@@ -94,11 +93,11 @@ def _announce(
     if not _leads():
         return
     from unpaired.data.plan import Plan
-    from unpaired.engine.forecast import forecast
-    from unpaired.engine.pretrained import HEAD, preview, read_pretrained
-    from unpaired.engine.run_folder import RunFolder
-    from unpaired.engine.setup import make_setup
-    from unpaired.engine.start import source_plan
+    from unpaired.run import RunFolder
+    from unpaired.training.forecast import forecast
+    from unpaired.training.pretrained import HEAD, preview, read_pretrained
+    from unpaired.training.setup import make_setup
+    from unpaired.training.start import source_plan
 
     folder = RunFolder(run)
     # a file that cannot be read is refused before the cases are prepared

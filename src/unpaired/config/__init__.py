@@ -1,6 +1,6 @@
 """Typed run configuration: sections, presets, TOML in and out, key=value overrides."""
 
-from unpaired.config.load import config_from_toml, load_config, preset_names
+from unpaired.config.load import config_from_toml, load_config, preset_names, to_toml
 from unpaired.config.schema import (
     AugmentConfig,
     Config,
@@ -13,7 +13,6 @@ from unpaired.config.schema import (
     Section,
     TrainConfig,
 )
-from unpaired.config.toml import to_toml
 
 __all__ = [
     "AugmentConfig",

@@ -1,12 +1,12 @@
 """Validation problems in the user's words: the full key, what came, what was meant."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from unpaired.config.schema import Config
+from unpaired.names import closest
 
 PLAIN = {
     "missing": "too few numbers in the list",
@@ -20,8 +20,8 @@ PLAIN = {
 
 def near(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?', or nothing where no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
+    close = closest(name, known)
+    return f" Did you mean {close}?" if close else ""
 
 
 def leaves() -> list[str]:
@@ -91,9 +91,8 @@ def _alternative(path: list[str]) -> str:
     hint = near(name, siblings)
     if hint:
         return hint.replace("mean ", "mean " + "".join(f"{p}." for p in parents), 1)
-    close = difflib.get_close_matches(name, list(elsewhere), n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean {elsewhere[close[0]]}?"
+    if close := closest(name, elsewhere):
+        return f" Did you mean {elsewhere[close]}?"
     return f" Known here: {', '.join(siblings)}." if siblings else ""
 
 

@@ -6,12 +6,57 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import ValidationError
 
-from unpaired.config.explain import explain, near
-from unpaired.config.overrides import parse_override
+from unpaired.config.explain import explain, leaves, near
 from unpaired.config.schema import Config
 from unpaired.errors import UsageError
+
+# `key=value` on the command line -> a nested table.
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`train.steps=100` -> {"train": {"steps": 100}}.
+
+    The value is TOML (`1e-3`, `true`, `[128, 128]`, `"text"`), or else plain text as it stands.
+    A field's name alone will do where one section has it: `steps=100`.
+
+    Raises:
+        UsageError: no `=`, an empty key, a name that no section or several sections have.
+    """
+    key, found, value = text.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not found or not all(path):
+        raise UsageError(f"{text!r} is not key=value. Write, for example, train.steps=100.")
+    if len(path) == 1:
+        path = _full(path[0])
+    table: Any = _value(value.strip())
+    for part in reversed(path):
+        table = {part: table}
+    return table
+
+
+def _full(name: str) -> list[str]:
+    """The section of a field named alone."""
+    matches = [full for full in leaves() if full.split(".")[1] == name]
+    if len(matches) == 1:
+        return matches[0].split(".")
+    if matches:
+        raise UsageError(f"{name} is in several sections; write one of {', '.join(matches)}.")
+    if name in Config.model_fields:
+        return [name]
+    known = {full.split(".")[1]: full for full in leaves()}
+    raise UsageError(f"there is no key {name!r}.{near(name, known)}")
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if list(parsed) == ["value"] else text
+
 
 Table = dict[str, Any]
 NETWORK = {"name": "consistency", "backbone": "swin_unet"}
@@ -118,3 +163,17 @@ def _endless(value: Any, key: str = "") -> str | None:
     else:
         items = [(key, one) for one in value] if isinstance(value, list | tuple) else []
     return next((found for name, one in items if (found := _endless(one, name)) is not None), None)
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration, defaults included; reading it back gives an equal one."""
+    return tomli_w.dumps(_said_none(config.model_dump()))
+
+
+def _said_none(value: Any) -> Any:
+    """With the text "none" for what is empty: TOML has no word for it."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return {key: _said_none(one) for key, one in value.items()}
+    return value

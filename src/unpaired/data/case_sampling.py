@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unpaired.data.cache import PreparedCase
 from unpaired.data.coarse import coarse_image, coarse_marks, corner_of, cut, structures_centre
 from unpaired.data.plan_types import CoarseView
-from unpaired.data.prepared import PreparedCase
 from unpaired.data.sampling import Batch, modality_key
 from unpaired.errors import DataError
 

@@ -1,24 +1,23 @@
 """The plan: how every image is brought to one grid and scale, each choice with its reason."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 
-from unpaired.data import plan_crop, plan_facts, plan_patch
-from unpaired.data.dataset import Case, Dataset, class_names, value_table
+from unpaired.config import DataConfig, ModalityConfig
+from unpaired.data import plan_crop, plan_facts, plan_rules
 from unpaired.data.plan_crop import CropRule
-from unpaired.data.plan_frame import FrameOptions, with_frames
+from unpaired.data.plan_rules import with_frames
 from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
-from unpaired.data.volume import SliceAxis
+from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
 from unpaired.errors import DataError, UsageError
+from unpaired.io.volume import SliceAxis
 
 __all__ = [
     "Clip",
     "CoarseView",
     "CropRule",
-    "DataOptions",
-    "ModalityOptions",
     "ModalityPlan",
     "Plan",
     "make_plan",
@@ -28,46 +27,10 @@ PERCENTILES = (0.5, 99.5)
 _NEARLY_EQUAL = 1.05
 
 
-@runtime_checkable
-class DataOptions(Protocol):
-    """The part of the configuration that shapes the grid; None or "auto" leave the choice open."""
-
-    @property
-    def classes(self) -> tuple[str, ...] | None: ...
-    @property
-    def spacing_mm(self) -> tuple[float, float, float] | None: ...
-    @property
-    def plane(self) -> tuple[int, int] | None: ...
-    @property
-    def slice_axis(self) -> Literal["auto", "S", "P", "L"]: ...
-    @property
-    def dims(self) -> Literal[2, 3]: ...
-    @property
-    def patch(self) -> tuple[int, ...] | None: ...
-    @property
-    def context(self) -> int: ...
-    @property
-    def interpolation(self) -> Literal[0, 1, 3]: ...
-
-
-@runtime_checkable
-class ModalityOptions(FrameOptions, Protocol):
-    """The part of the configuration that shapes one modality's intensities and frame."""
-
-    @property
-    def clip(self) -> Literal["auto", "window", "percentile", "none"]: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def zscore(self) -> Literal["volume", "dataset"]: ...
-
-
 def make_plan(
     datasets: Mapping[str, Dataset],
-    data: DataOptions,
-    modalities: Mapping[str, ModalityOptions],
+    data: DataConfig,
+    modalities: Mapping[str, ModalityConfig],
     multiple: tuple[int, ...],
     *,
     train: Mapping[str, Sequence[str]] | None = None,
@@ -103,7 +66,7 @@ def make_plan(
         boxes = plan_crop.boxes_mm(datasets, classes, train, axis)
         chosen = plan_crop.crop_patch(boxes, spacing, multiple, crop.margin_mm)
     else:
-        chosen = plan_patch.choose(found, order, spacing, data.patch, multiple, data.plane)
+        chosen = plan_rules.choose(found, order, spacing, data.patch, multiple, data.plane)
     patch, reasons["patch"] = chosen
     plans = {}
     for name, dataset in datasets.items():
@@ -177,7 +140,7 @@ class _Sample:
         return self._found[k]
 
 
-def _modality(sample: _Sample, options: ModalityOptions | None) -> tuple[ModalityPlan, str]:
+def _modality(sample: _Sample, options: ModalityConfig | None) -> tuple[ModalityPlan, str]:
     names = sample.dataset.channel_names
     pairs = [_clip(sample, k, name, options) for k, name in enumerate(names)]
     clips, reasons = tuple(clip for clip, _ in pairs), [reason for _, reason in pairs]
@@ -196,7 +159,7 @@ def _modality(sample: _Sample, options: ModalityOptions | None) -> tuple[Modalit
     return plan, " ".join(reasons)
 
 
-def _clip(sample: _Sample, k: int, name: str, options: ModalityOptions | None) -> tuple[Clip, str]:
+def _clip(sample: _Sample, k: int, name: str, options: ModalityConfig | None) -> tuple[Clip, str]:
     kind = "auto" if options is None else options.clip
     low = None if options is None else options.low
     high = None if options is None else options.high

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from unpaired.data.dataset import Case, Dataset, value_table
 from unpaired.data.plan_facts import Geometry, collect
-from unpaired.data.plan_patch import Patch
+from unpaired.data.plan_rules import Patch
 from unpaired.data.plan_types import CoarseView
-from unpaired.data.read import read_label_image
-from unpaired.data.volume import SliceAxis, canonical_orientation
+from unpaired.datasets.dataset import Case, Dataset, value_table
 from unpaired.errors import DataError
+from unpaired.io.read import read_label_image
+from unpaired.io.volume import SliceAxis, canonical_orientation
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from unpaired.data import inflate, nifti_header
-from unpaired.data.dataset import Case, Dataset
-from unpaired.data.read import format_of, read_image, read_label_image
-from unpaired.data.volume import canonical_orientation
+from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
+from unpaired.io import inflate, nifti_header
+from unpaired.io.read import format_of, read_image, read_label_image
+from unpaired.io.volume import canonical_orientation
 
 Found = TypeVar("Found")
 # Percentiles of intensities are stable long before these limits.

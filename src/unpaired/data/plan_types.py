@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unpaired import files
-from unpaired.data.volume import SliceAxis
 from unpaired.errors import DataError
+from unpaired.io.volume import SliceAxis
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]

@@ -12,10 +12,7 @@ from typing import Any, Literal
 import joblib
 import torch
 
-from unpaired.data.dataset import Case, Dataset, value_table
-from unpaired.data.frame import cut, labelled_frame, needs_label
-from unpaired.data.plan import Plan
-from unpaired.data.prepared import (
+from unpaired.data.cache import (
     PreparedCase,
     PreparedSet,
     open_prepared,
@@ -25,6 +22,8 @@ from unpaired.data.prepared import (
     write_case,
     write_index,
 )
+from unpaired.data.frame import cut, labelled_frame, needs_label
+from unpaired.data.plan import Plan
 from unpaired.data.preprocess import (
     PreparedImage,
     check_label_grid,
@@ -33,9 +32,9 @@ from unpaired.data.preprocess import (
     preprocess_label,
     restore_labels,
 )
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.source_files import sha256_of, source_files, unchanged
+from unpaired.datasets.dataset import Case, Dataset, sha256_of, source_files, unchanged, value_table
 from unpaired.errors import DataError, ResourceError, UnpairedError
+from unpaired.io.read import read_image, read_label_image
 
 __all__ = [
     "PreparedCase",

@@ -10,15 +10,15 @@ import torch
 
 from unpaired.data.frame import cut, frame_without_label, inside, put_back
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.data.resample import resample_image, resample_label
-from unpaired.data.volume import (
+from unpaired.errors import DataError
+from unpaired.io.resample import resample_image, resample_label
+from unpaired.io.volume import (
     SAME_GRID_MM,
     Orientation,
     Volume,
     canonical_orientation,
     same_grid,
 )
-from unpaired.errors import DataError
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # Percentiles of larger volumes are taken from evenly spaced voxels.

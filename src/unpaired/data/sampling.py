@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from unpaired.data.prepared import PreparedCase
+from unpaired.data.cache import PreparedCase
 from unpaired.errors import DataError, UsageError
 
 # Random streams of one (seed, modality): the order of a pass, a sample's draws.

@@ -6,27 +6,25 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml
-from unpaired.config.overrides import parse_override
+from unpaired.config.load import parse_override
+from unpaired.data.cache import open_prepared
 from unpaired.data.plan import Plan
-from unpaired.data.prepared import open_prepared
-from unpaired.engine.both_grids import NATIVE, score_both
-from unpaired.engine.checkpoint import load_checkpoint
-from unpaired.engine.evaluate import Evaluation, write_evaluation
-from unpaired.engine.finish import parameter_counts
-from unpaired.engine.log import read_log
-from unpaired.engine.model_file import save_model
-from unpaired.engine.prior import location_floor
-from unpaired.engine.run_folder import RunFolder, describe_environment
-from unpaired.engine.start import load_matching
-from unpaired.engine.test import read_recorded
-from unpaired.engine.train import train
 from unpaired.errors import UsageError
+from unpaired.evaluation.prior import location_floor
+from unpaired.evaluation.run import NATIVE, read_recorded, score_both
+from unpaired.evaluation.tables import Evaluation, write_evaluation
 from unpaired.experiments.jobs import DEFAULT, Job, listed
 from unpaired.experiments.record import Record, named_settings, write_record
 from unpaired.files import read_json, write_json
 from unpaired.models import gains_form
+from unpaired.run import RunFolder, describe_environment
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.log import read_log
+from unpaired.training.start import load_matching, parameter_counts
 
 WAIT_SECONDS = 600.0
 """For a run that a call before this one is just ending."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
-from unpaired.data.split import Split, few_shot, read_splits, write_splits
-from unpaired.engine.draw import make_split
+from unpaired.datasets.make_split import make_split
+from unpaired.datasets.split import Split, few_shot, read_splits, write_splits
 from unpaired.errors import UnpairedError, UsageError
 from unpaired.experiments.record import (
     Record,

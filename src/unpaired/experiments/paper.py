@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from unpaired.data.dataset import canonical_name
+from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.experiments.rows import ABDOMEN, HEART, Experiment
 from unpaired.files import read_json

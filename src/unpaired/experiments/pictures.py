@@ -12,15 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.engine.both_grids import PREPARED
-from unpaired.engine.predict import Predictor
-from unpaired.engine.predict_folder import predict_cases
-from unpaired.engine.test import read_recorded
+from unpaired.evaluation.run import PREPARED, read_recorded
 from unpaired.experiments.jobs import Runs
 from unpaired.experiments.paper import MEAN
 from unpaired.experiments.results import DICE, Result, Results, case_means, seed_mean
 from unpaired.experiments.tables import Curve, curves
 from unpaired.files import atomic
+from unpaired.inference.folder import predict_cases
+from unpaired.inference.predictor import Predictor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unpaired.engine.both_grids import NATIVE, PREPARED, VOXELS
-from unpaired.engine.evaluate import Score
-from unpaired.engine.evaluation_files import value_of
+from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.tables import Score, value_of
 from unpaired.experiments.paper import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import Experiment, Row

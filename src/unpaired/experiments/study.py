@@ -11,16 +11,15 @@ from typing import Any
 import torch
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
-from unpaired.data.dataset import Case
-from unpaired.data.phantom import write_phantom
 from unpaired.data.plan import Plan
-from unpaired.data.source_files import sha256_of, source_files
-from unpaired.data.sources import open_dataset
+from unpaired.datasets.dataset import Case, sha256_of, source_files
+from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.experiments.paper import in_order, is_papers, printed_names, protocol_of
 from unpaired.experiments.record import changes, settings_of
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.files import read_json, write_json, write_text
+from unpaired.phantom import write_phantom
 
 GRID = ("classes", "spacing_mm", "slice_axis", "patch")
 """Settings of `data` that are the same for all rows."""
@@ -154,7 +153,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
         UsageError: the folder holds runs of another recipe or other data.
         DataError: the data are at fault.
     """
-    from unpaired.engine.needs import training_needs
+    from unpaired.training.forecast import training_needs
 
     datasets = {m: open_dataset(m, Path(root)) for m, root in study.data.items()}
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.nn.block import Gains
-from unpaired.nn.eam import ExternalAttention, Interaction
+from unpaired.nn.external_attention import ExternalAttention, Interaction
 
 
 class Semantics(nn.Module):

@@ -1,6 +1,5 @@
 """Tensors only: no modality, no configuration, no file."""
 
-from unpaired.nn.correlation import correlation
-from unpaired.nn.eam import ExternalAttention, Interaction
+from unpaired.nn.external_attention import ExternalAttention, Interaction, correlation
 
 __all__ = ["ExternalAttention", "Interaction", "correlation"]

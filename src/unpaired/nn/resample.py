@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unpaired.nn.attention import crop_to, pad_to
 from unpaired.nn.dims import CONV, CONV_TRANSPOSE
-from unpaired.nn.windows import crop_to, pad_to
 
 
 def space_to_channels(

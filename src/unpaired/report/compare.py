@@ -1,13 +1,31 @@
 """Two sides of runs, case by case: what one has more than the other, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from unpaired.errors import DataError, UsageError
-from unpaired.metrics.statistics import holm
-from unpaired.report.compare_effects import MEAN, Effect, effects_of
+from unpaired.evaluation.tables import METRICS, value_of
+from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.report.compare_fair import differing, unit_of, warnings_of
-from unpaired.report.compare_sides import Pair, Side, check_alike, pair_runs
+from unpaired.report.compare_sides import Pair, Side, check_alike, mean_of, pair_runs, scores_of
+from unpaired.report.run import Run
+
+MEAN = ""
+"""Stands for the mean over the classes, case by case."""
+WITHIN_ONE = ("dice", "nsd")
+"""Scores in [0, 1]: their differences end at -1 and 1, and so do intervals."""
+ByClass = dict[str, dict[RunCase, float]]
+"""Class -> (number of the pair of runs, case) -> value."""
+
+
+class About(NamedTuple):
+    """What an effect is an effect on."""
+
+    modality: str
+    cls: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -17,6 +35,8 @@ class Comparison:
     Attributes:
         unit: what distinguishes the pairs of runs: "seed", or "draw" of cases.
         left_out: modality -> the side that alone has it.
+        effects: in stored units (fractions, mm), over the cases that both sides define; adjusted
+            among the classes (or the means) of all modalities and comparisons.
         warnings: what makes the comparison unfair, sentences.
         differs: setting -> its values on either side.
         note: how runs were averaged, "" if they were not.
@@ -28,7 +48,7 @@ class Comparison:
     unit: str
     modalities: tuple[str, ...]
     left_out: Mapping[str, str]
-    effects: tuple[Effect, ...]
+    effects: Mapping[About, Effect]
     warnings: tuple[str, ...]
     differs: Mapping[str, tuple[str, str]]
     note: str
@@ -36,8 +56,20 @@ class Comparison:
 
     def of(self, modality: str, metric: str, cls: str = MEAN) -> Effect:
         """One effect."""
-        key = (modality, metric, cls)
-        return next(e for e in self.effects if (e.modality, e.metric, e.cls) == key)
+        return self.effects[About(modality, cls, metric)]
+
+    def rows(self, modality: str, metric: str) -> dict[str, Effect]:
+        """Class -> effect, then that of their mean where there are several."""
+        wanted = (modality, metric)
+        rows = {k.cls: e for k, e in self.effects.items() if (k.modality, k.metric) == wanted}
+        if len(rows) == 2:
+            del rows[MEAN]
+        return rows
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that were compared, in order."""
+        return list(dict.fromkeys(about.metric for about in self.effects))
 
 
 def compare(
@@ -51,11 +83,10 @@ def compare(
     """
     if len(sides) < 2:
         raise UsageError("a comparison needs two runs or more.")
-    found = [_one(sides[0], side, metrics, level) for side in sides[1:]]
-    return _adjusted(found)
+    return _adjusted([_compared(sides[0], side, metrics, level) for side in sides[1:]])
 
 
-def _one(a: Side, b: Side, metrics: Sequence[str], level: float) -> Comparison:
+def _compared(a: Side, b: Side, metrics: Sequence[str], level: float) -> Comparison:
     modalities = tuple(m for m in a.modalities if m in b.modalities)
     if not modalities:
         raise DataError(
@@ -65,26 +96,81 @@ def _one(a: Side, b: Side, metrics: Sequence[str], level: float) -> Comparison:
     left_out = {m: a.name for m in a.modalities if m not in modalities}
     left_out |= {m: b.name for m in b.modalities if m not in modalities}
     pairs, note = pair_runs(a, b, modalities)
-    effects = []
+    effects: dict[About, Effect] = {}
     for m in modalities:
         for pair in pairs:
             check_alike(pair, m)
         for metric in metrics:
-            effects += effects_of(pairs, m, metric, level)
+            by_class = _effects(pairs, m, metric, level)
+            effects |= {About(m, cls, metric): effect for cls, effect in by_class.items()}
     return Comparison(
-        a, b, tuple(pairs), unit_of(pairs, modalities), modalities, left_out, tuple(effects),
+        a, b, tuple(pairs), unit_of(pairs, modalities), modalities, left_out, effects,
         tuple(warnings_of(pairs, modalities)), differing(pairs), note, level,
     )  # fmt: skip
 
 
-def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Holm over all comparisons and modalities: a family for the means, one for the classes."""
-    effects = [effect for one in found for effect in one.effects]
-    families: dict[tuple[str, bool], list[int]] = {}
-    for i, effect in enumerate(effects):
-        families.setdefault((effect.metric, effect.cls == MEAN), []).append(i)
-    for members in families.values():
-        for i, p in zip(members, holm([effects[i].p for i in members]), strict=True):
-            effects[i] = replace(effects[i], adjusted=p)
-    rest = iter(effects)
-    return [replace(one, effects=tuple(next(rest) for _ in one.effects)) for one in found]
+    families: dict[tuple[str, bool], dict[tuple[int, About], Effect]] = {}
+    for n, one in enumerate(comparisons):
+        for about, effect in one.effects.items():
+            families.setdefault((about.metric, about.cls == MEAN), {})[n, about] = effect
+    done = {key: e for family in families.values() for key, e in adjusted(family).items()}
+    return [
+        replace(one, effects={about: done[n, about] for about in one.effects})
+        for n, one in enumerate(comparisons)
+    ]
+
+
+def _effects(pairs: Sequence[Pair], modality: str, metric: str, level: float) -> dict[str, Effect]:
+    """Class -> its effect, then that of their mean; not yet adjusted.
+
+    Raises:
+        UsageError: the metric was not scored.
+    """
+    a = _by_class([pair.a for pair in pairs], modality, metric)
+    b = _by_class([pair.b for pair in pairs], modality, metric)
+    limit = 1.0 if metric in WITHIN_ONE else math.inf
+    effects = {
+        cls: effect_of(values, b.get(cls, {}), level, limit, or_runs=True)
+        for cls, values in a.items()
+    }
+    means = _class_means(a, effects), _class_means(b, effects)
+    over = effect_of(means[0], means[1], level, limit, or_runs=True)
+    parts = effects.values()
+    effects[MEAN] = replace(
+        over,
+        undefined_a=sum(part.undefined_a for part in parts),
+        undefined_b=sum(part.undefined_b for part in parts),
+        missing=sum(part.missing for part in parts),
+    )
+    return effects
+
+
+def _by_class(runs: Iterable[Sequence[Run]], modality: str, metric: str) -> ByClass:
+    """Of one side; where a pair has several runs of it, their mean."""
+    by_class: ByClass = {}
+    for number, alike in enumerate(runs):
+        for (case, cls), value in _values(alike, modality, metric).items():
+            by_class.setdefault(cls, {})[number, case] = value
+    return by_class
+
+
+def _values(runs: Sequence[Run], modality: str, metric: str) -> dict[tuple[str, str], float]:
+    """(case, class) -> value, mean over the runs; classes that the truth lacks are no pairs."""
+    tables = [scores_of(run, modality) for run in runs]
+    if metric not in METRICS and not any(metric in s.extra for t in tables for s in t.values()):
+        known = [*METRICS, *sorted({n for t in tables for s in t.values() for n in s.extra})]
+        raise UsageError(f"{runs[0].root} has no metric {metric}; it has {', '.join(known)}.")
+    keys = [k for k, one in tables[0].items() if one.truth_voxels and all(k in t for t in tables)]
+    return {key: mean_of([value_of(table[key], metric) for table in tables]) for key in keys}
+
+
+def _class_means(side: ByClass, effects: Mapping[str, Effect]) -> dict[RunCase, float]:
+    """Mean over the classes, case by case, of what both sides define."""
+    values: dict[RunCase, list[float]] = {}
+    for cls, effect in effects.items():
+        for number, cases in effect.pairs.items():
+            for case in cases:
+                values.setdefault((number, case), []).append(side[cls][number, case])
+    return {key: mean_of(by_class) for key, by_class in values.items()}

@@ -37,14 +37,14 @@ def unit_of(pairs: Sequence[Pair], modalities: Sequence[str]) -> str:
 def differing(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
     """Setting -> values of side a and of side b, where they are not the same set."""
     sides: list[dict[str, set[str]]] = [{}, {}]
-    for found, runs in zip(sides, _by_side(pairs), strict=True):
+    for values, runs in zip(sides, _by_side(pairs), strict=True):
         for run in runs:
             for key, value in _settings(run).items():
-                found.setdefault(key, set()).add(_word(value))
+                values.setdefault(key, set()).add(_word(value))
     a, b = sides
     keys = sorted((a.keys() | b.keys()) - SILENT)
-    shown = {key: (_words(a.get(key)), _words(b.get(key))) for key in keys}
-    return {key: values for key, values in shown.items() if values[0] != values[1]}
+    both = {key: (_words(a.get(key)), _words(b.get(key))) for key in keys}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
 
 
 def warnings_of(pairs: Sequence[Pair], modalities: Sequence[str]) -> Iterator[str]:
@@ -53,8 +53,8 @@ def warnings_of(pairs: Sequence[Pair], modalities: Sequence[str]) -> Iterator[st
     for pair in pairs:
         for a in pair.a:
             for b in pair.b:
-                found = [*_cases(a, b, modalities), *_budget(a, b), *_recipe(a, b, modalities)]
-                for sentence in found:
+                unfair = [*_cases(a, b, modalities), *_budget(a, b), *_recipe(a, b, modalities)]
+                for sentence in unfair:
                     if sentence not in seen:
                         seen.add(sentence)
                         yield sentence
@@ -124,25 +124,25 @@ def _settings(run: Run) -> dict[str, Any]:
     """Every setting by its full name, defaults for those that an older version did not have."""
     if not run.config:
         return {}
-    found = {
+    settings = {
         "modalities": " + ".join(run.modalities),
         **_flat(Config().model_dump()),
         **_flat(run.config),
     }
     versions = run.environment.get("versions") or {}
     if isinstance(versions, Mapping) and versions.get("unpaired"):
-        found["version of unpaired"] = versions["unpaired"]
-    return found
+        settings["version of unpaired"] = versions["unpaired"]
+    return settings
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            found.update(_flat(value, f"{before}{key}."))
+            flat.update(_flat(value, f"{before}{key}."))
         else:
-            found[f"{before}{key}"] = _plain(value)
-    return found
+            flat[f"{before}{key}"] = _plain(value)
+    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 
+from unpaired.metrics.effect import Effect
 from unpaired.report.compare import Comparison
-from unpaired.report.compare_effects import Effect
-from unpaired.report.compare_words import pairs_text, shown_modality
+from unpaired.report.compare_words import modality_name, pairs_text
 from unpaired.report.figures import (
     FONT,
     INK,
@@ -32,9 +31,9 @@ NAMED_CASES = 40
 """With more rows than these the names of the cases would overlap."""
 
 
-def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Picture:
+def case_picture(comparison: Comparison, modality: str, metric: str, name: str) -> Picture:
     """Difference of each test case, mean over the classes, with the mean and its interval."""
-    effect = found.of(modality, metric)
+    effect = comparison.of(modality, metric)
     cases = sorted(effect.cases, key=lambda case: effect.cases[case])
     rows = len(cases) + 1
     figure, axes = new_figure(WIDTH, 1.5 + 0.24 * min(rows, NAMED_CASES))
@@ -52,11 +51,11 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
         axes.plot([mean], [row], "o", color=colour, markersize=6, markeredgewidth=0)
     _interval(axes, effect, 0, factor)
     _rows(axes, ["mean", *(plain(case) for case in cases)])
-    heading(axes, f"{shown_modality(modality)}: {found.b.name} minus {found.a.name}, by test case")
+    heading(axes, f"{_minus(comparison, modality)}, by test case")
     axis_labels(axes, _axis_words(metric), "")
     caption = (
         f"Each row is a test case, mean over the classes{_runs(effect)} Below: the mean and its "
-        f"{100 * found.level:g} % interval."
+        f"{100 * comparison.level:g} % interval."
     )
     up = sum(value > 0 for value in effect.cases.values())
     alt = (
@@ -66,31 +65,34 @@ def case_picture(found: Comparison, modality: str, metric: str, name: str) -> Pi
     return Picture(name, to_png(figure), alt, caption, "wide")
 
 
-def class_picture(found: Comparison, modality: str, metric: str, name: str) -> Picture:
+def class_picture(comparison: Comparison, modality: str, metric: str, name: str) -> Picture:
     """Mean difference and interval of each class, over the dots of its test cases."""
-    effects = [e for e in found.effects if (e.modality, e.metric) == (modality, metric)]
-    effects = effects[::-1] if len(effects) > 2 else effects[:1]  # the mean lowest
+    effects = list(comparison.rows(modality, metric).items())[::-1]  # the mean lowest
     figure, axes = new_figure(WIDTH, 1.3 + 0.36 * len(effects))
     _zero(axes)
     factor = printed(metric).factor
-    for row, effect in enumerate(effects):
+    for row, (_, effect) in enumerate(effects):
         for value in effect.cases.values():
             axes.plot([value * factor], [row + 0.18], "o", markersize=3.5, alpha=0.5,
                       color=_colour(metric, value), markeredgewidth=0)  # fmt: skip
         _interval(axes, effect, row - 0.08, factor)
-    _rows(axes, [plain(effect.cls or "mean") for effect in effects])
-    heading(axes, f"{shown_modality(modality)}: {found.b.name} minus {found.a.name}, by class")
+    _rows(axes, [plain(cls or "mean") for cls, _ in effects])
+    heading(axes, f"{_minus(comparison, modality)}, by class")
     axis_labels(axes, _axis_words(metric), "")
     caption = (
-        f"Dots: test cases. Below them the mean and its {100 * found.level:g} % interval "
-        f"({pairs_text(found)})."
+        f"Dots: test cases. Below them the mean and its {100 * comparison.level:g} % interval "
+        f"({pairs_text(comparison)})."
     )
-    said = [
-        f"{e.cls or 'mean'} {printed(metric).number(e.difference.mean, signed=True)}"
-        for e in effects[::-1]
+    means = [
+        f"{cls or 'mean'} {printed(metric).number(effect.difference.mean, signed=True)}"
+        for cls, effect in effects[::-1]
     ]
-    alt = f"Mean difference of {printed(metric).title} of {modality} by class: {', '.join(said)}."
+    alt = f"Mean difference of {printed(metric).title} of {modality} by class: {', '.join(means)}."
     return Picture(name, to_png(figure), alt, caption, "wide")
+
+
+def _minus(comparison: Comparison, modality: str) -> str:
+    return f"{modality_name(modality)}: {comparison.b.name} minus {comparison.a.name}"
 
 
 def _zero(axes: Axes) -> None:
@@ -108,7 +110,7 @@ def _interval(axes: Axes, effect: Effect, row: float | int, factor: float) -> No
         axes.plot([effect.difference.mean * factor], [row], "D", color=INK, markersize=5.5)
 
 
-def _rows(axes: Any, names: Sequence[str]) -> None:
+def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(-0.7, len(names) - 0.3)
     if len(names) > NAMED_CASES:
         names = [names[0]]

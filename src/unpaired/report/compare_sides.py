@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from unpaired.engine.evaluate import Score, read_evaluation
 from unpaired.errors import DataError
+from unpaired.evaluation.tables import Score, read_evaluation
 from unpaired.report.run import Run, open_run
 
 Tests = frozenset[tuple[str, str]]
@@ -56,13 +56,13 @@ def find_runs(path: Path) -> list[Path]:
         raise DataError(f"{path} is not a folder; give the folder of a run, or of several runs.")
     if _is_run(path):
         return [path]
-    found = sorted(inner for inner in path.iterdir() if inner.is_dir() and _is_run(inner))
-    if not found:
+    runs = sorted(inner for inner in path.iterdir() if inner.is_dir() and _is_run(inner))
+    if not runs:
         raise DataError(
             f"{path} is neither a run nor a folder of runs: neither it nor a folder in it holds "
             "config.toml or evaluation/evaluation.json."
         )
-    return found
+    return runs
 
 
 def _is_run(path: Path) -> bool:
@@ -115,11 +115,11 @@ def part_of(run: Run, part: str, modality: str) -> frozenset[str]:
 
 def test_cases(run: Run, modalities: Sequence[str]) -> Tests:
     """(modality, case) of what was to be tested; without a split, of what was scored."""
-    found = set()
+    tests: set[tuple[str, str]] = set()
     for m in modalities:
         cases = part_of(run, "test", m) or {case for case, _ in scores_of(run, m)}
-        found |= {(m, case) for case in cases}
-    return frozenset(found)
+        tests |= {(m, case) for case in cases}
+    return frozenset(tests)
 
 
 def seed_of(run: Run) -> int:
@@ -157,10 +157,10 @@ def pair_runs(a: Side, b: Side, modalities: Sequence[str]) -> tuple[list[Pair], 
 
 
 def _by_tests(side: Side, modalities: Sequence[str]) -> dict[Tests, list[Run]]:
-    found: dict[Tests, list[Run]] = {}
+    groups: dict[Tests, list[Run]] = {}
     for run in side.runs:
-        found.setdefault(test_cases(run, modalities), []).append(run)
-    return {tests: sorted(runs, key=seed_of) for tests, runs in found.items()}
+        groups.setdefault(test_cases(run, modalities), []).append(run)
+    return {tests: sorted(runs, key=seed_of) for tests, runs in groups.items()}
 
 
 def _check_tests(
@@ -170,7 +170,7 @@ def _check_tests(
         for tests, runs in own.items():
             if tests in others:
                 continue
-            nearest = max(others, key=lambda found: len(found & tests))
+            nearest = max(others, key=lambda tested: len(tested & tests))
             odd = sorted(f"{m}/{case}" for m, case in tests ^ nearest)
             more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
             raise DataError(
@@ -190,15 +190,15 @@ def check_alike(pair: Pair, modality: str) -> None:
     first = scores_of(pair.a[0], modality)
     classes = list(dict.fromkeys(cls for _, cls in first))
     for run in (*pair.a[1:], *pair.b):
-        found = scores_of(run, modality)
-        others = list(dict.fromkeys(cls for _, cls in found))
+        scores = scores_of(run, modality)
+        others = list(dict.fromkeys(cls for _, cls in scores))
         if set(others) != set(classes):
             raise DataError(
                 f"{pair.a[0].root} and {run.root} have other classes of {modality}: "
                 f"{', '.join(classes)} and {', '.join(others)}. Compare runs of one label set."
             )
-        for key in [key for key in first if key in found]:
-            sizes = first[key].truth_voxels, found[key].truth_voxels
+        for key in [key for key in first if key in scores]:
+            sizes = first[key].truth_voxels, scores[key].truth_voxels
             if sizes[0] != sizes[1]:
                 raise DataError(
                     f"{modality}/{key[0]} is not the same in {pair.a[0].root} and {run.root}: the "

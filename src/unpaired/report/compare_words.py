@@ -3,25 +3,21 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from unpaired.metrics.effect import Effect
 from unpaired.metrics.statistics import smallest_n
 from unpaired.report.compare import Comparison
-from unpaired.report.compare_effects import Effect
 from unpaired.tables import printed
 
-
-def direction(effect: Effect) -> str:
-    """ "raised" or "lowered" where the interval does not hold zero; "" where it does or is none."""
-    if effect.low > 0:
-        return "raised"
-    return "lowered" if effect.high < 0 else ""
+RAISED = {"higher": "raised", "lower": "lowered", "": ""}
+"""What b did, by the direction of its effect."""
 
 
-def sentence(found: Comparison, modality: str, metric: str) -> str:
+def sentence(comparison: Comparison, modality: str, metric: str) -> str:
     """The answer: what b did to this metric of this modality, against a, and how sure that is."""
-    effect = found.of(modality, metric)
+    effect = comparison.of(modality, metric)
     how = printed(metric)
-    what = f"{shown_modality(modality)} {how.title}"
-    subject, against = _subjects(found)
+    what = f"{modality_name(modality)} {how.title}"
+    subject, against = _subjects(comparison)
     if math.isnan(effect.low):
         count = effect.difference.n_cases
         return (
@@ -29,8 +25,9 @@ def sentence(found: Comparison, modality: str, metric: str) -> str:
             f"{subject[0].lower() + subject[1:]} and {against} can be compared; two are the least."
         )
     mean = effect.difference.mean
-    sure = f"({_interval(effect, found.level)}; {_numbers(effect, found)}; {_p_value(effect)})"
-    if word := direction(effect):
+    interval = _interval(effect, metric, comparison.level)
+    sure = f"({interval}; {_counts(effect, comparison)}; {_p_value(effect)})"
+    if word := RAISED[effect.direction]:
         judged = ""
         if how.higher_is_better is False:
             judged = ", which is better," if word == "lowered" else ", which is worse,"
@@ -43,74 +40,75 @@ def sentence(found: Comparison, modality: str, metric: str) -> str:
     )
 
 
-def caveats(found: Comparison, modality: str, metric: str) -> Iterator[str]:
+def caveats(comparison: Comparison, modality: str, metric: str) -> Iterator[str]:
     """What a reader of the sentence must know, most important first."""
-    effect = found.of(modality, metric)
-    cases, least = effect.difference.n_cases, smallest_n(found.level)
+    effect = comparison.of(modality, metric)
+    cases, least = effect.difference.n_cases, smallest_n(comparison.level)
     if 2 <= cases < least:
         yield (
             f"{cases} test cases are too few to be sure: no signed-rank test over them can reach "
-            f"{1 - found.level:.2g} (that needs {least}), and the interval takes them for typical."
+            f"{1 - comparison.level:.2g} (that needs {least}), and the interval takes them for "
+            "typical."
         )
-    if found.note:
-        yield found.note
-    elif len(found.pairs) == 1:
+    if comparison.note:
+        yield comparison.note
+    elif len(comparison.pairs) == 1:
         yield (
             "One run a side: the interval holds the chance of the test cases, not that of the "
             "training; another seed may say otherwise."
         )
-    elif len(found.pairs) == 2:
-        yield f"Two {found.unit}s are few: what another training would give is hardly known."
-    word = direction(effect)
-    if word and effect.p > 1 - found.level:
+    elif len(comparison.pairs) == 2:
+        yield f"Two {comparison.unit}s are few: what another training would give is hardly known."
+    word = effect.direction
+    if word and effect.p > 1 - comparison.level:
         yield (
             f"The interval does not hold zero, but the signed-rank test does not confirm it "
             f"(p = {p_text(effect.p)}): call it a hint."
         )
-    if not word and effect.p <= 1 - found.level:
+    if not word and effect.p <= 1 - comparison.level:
         yield (
             f"The signed-rank test alone would call it an effect (p = {p_text(effect.p)}): it asks "
             f"for the sign over the test cases, the interval for the mean"
-            f"{', over the runs too' if len(found.pairs) > 1 else ''}."
+            f"{', over the runs too' if len(comparison.pairs) > 1 else ''}."
         )
-    if word and effect.adjusted > 1 - found.level >= effect.p:
+    if word and effect.adjusted > 1 - comparison.level >= effect.p:
         yield (
             f"After Holm's correction for the comparisons made here p is "
             f"{p_text(effect.adjusted)}: call it a hint."
         )
-    yield from _incomplete(found, effect)
+    yield from _incomplete(comparison, effect, metric)
 
 
-def _incomplete(found: Comparison, effect: Effect) -> Iterator[str]:
+def _incomplete(comparison: Comparison, effect: Effect, metric: str) -> Iterator[str]:
     counts = effect.undefined_a, effect.undefined_b
     if any(counts):
         yield (
-            f"{printed(effect.metric).title} is undefined for {counts[0]} "
-            f"organ{'s' * (counts[0] != 1)} of {found.a.name} and {counts[1]} of {found.b.name} "
-            "(nothing was predicted); these are left out on both sides, which flatters the side "
-            "that has more of them."
+            f"{printed(metric).title} is undefined for {counts[0]} organ{'s' * (counts[0] != 1)} "
+            f"of {comparison.a.name} and {counts[1]} of {comparison.b.name} (nothing was "
+            "predicted); these are left out on both sides, which flatters the side that has more "
+            "of them."
         )
     if effect.missing:
         yield f"{effect.missing} scores exist on one side only and are left out; evaluate again."
 
 
-def left_out(found: Comparison) -> Iterator[str]:
+def left_out(comparison: Comparison) -> Iterator[str]:
     """Modalities that only one side has."""
-    for modality, side in found.left_out.items():
-        yield f"{shown_modality(modality)} is left out: only {side} has it."
+    for modality, side in comparison.left_out.items():
+        yield f"{modality_name(modality)} is left out: only {side} has it."
 
 
-def pairs_text(found: Comparison) -> str:
+def pairs_text(comparison: Comparison) -> str:
     """ "3 seeds", "2 draws of the cases", "one run a side"."""
-    count = len(found.pairs)
-    if found.note:
-        return f"{len(found.a.runs)} and {len(found.b.runs)} runs"
+    count = len(comparison.pairs)
+    if comparison.note:
+        return f"{len(comparison.a.runs)} and {len(comparison.b.runs)} runs"
     if count == 1:
         return "one run a side"
-    return f"{count} seeds" if found.unit == "seed" else f"{count} draws of the cases"
+    return f"{count} seeds" if comparison.unit == "seed" else f"{count} draws of the cases"
 
 
-def shown_modality(name: str) -> str:
+def modality_name(name: str) -> str:
     """Short names are abbreviations: ct is CT."""
     return name.upper() if len(name) <= 4 else name
 
@@ -122,27 +120,27 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _subjects(found: Comparison) -> tuple[str, str]:
+def _subjects(comparison: Comparison) -> tuple[str, str]:
     """Who did it, and against whom."""
-    a, b = found.a.modalities, found.b.modalities
+    a, b = comparison.a.modalities, comparison.b.modalities
     if set(a) == set(b):
-        return found.b.name, found.a.name
+        return comparison.b.name, comparison.a.name
     left, right = (_listed(names) + (" alone" if len(names) == 1 else "") for names in (a, b))
     return f"Training with {right}", left
 
 
 def _listed(names: Sequence[str]) -> str:
-    words = [shown_modality(name) for name in names]
+    words = [modality_name(name) for name in names]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _interval(effect: Effect, level: float) -> str:
-    low, high = (printed(effect.metric).number(value) for value in (effect.low, effect.high))
+def _interval(effect: Effect, metric: str, level: float) -> str:
+    low, high = (printed(metric).number(value) for value in (effect.low, effect.high))
     return f"{100 * level:g} % interval {low} to {high}"
 
 
-def _numbers(effect: Effect, found: Comparison) -> str:
-    return f"n = {effect.difference.n_cases} test cases, {pairs_text(found)}"
+def _counts(effect: Effect, comparison: Comparison) -> str:
+    return f"n = {effect.difference.n_cases} test cases, {pairs_text(comparison)}"
 
 
 def _p_value(effect: Effect) -> str:

@@ -1,13 +1,17 @@
-"""Curves over the training: loss terms, validation Dice, and how the modalities come together."""
+"""Pictures of the training: curves of its log, and heat maps of what the modalities share."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from unpaired.report.figures import (
+    FONT,
     INK,
     MUTED,
     SAFE,
@@ -27,6 +31,8 @@ SIZE = (5.4, 3.3)
 SMOOTH_FROM = 20
 STYLES = ("-", "--", ":", "-.")
 FAMILIES = ("seg", "aux", "mcr", "icr")
+NUMBERS_UP_TO = 10
+"""Classes; in a larger heat map the numbers in the cells would overlap."""
 NAMES = {"seg": "segmentation", "aux": "auxiliary", "mcr": "L_mcr", "icr": "L_icr"}
 
 
@@ -39,13 +45,15 @@ def loss_curves(run: Run) -> Picture | None:
     names = list(dict.fromkeys(n for record in run.steps for n in record.get("weighted", {})))
     members = {family: [n for n in names if n.split("/")[0] == family] for family in FAMILIES}
     colours = dict(zip(FAMILIES, SAFE, strict=False))
-    _line(axes, x, [record.get("loss") for record in run.steps], INK, "-", "total", 2.0)
+    total = [record.get("loss") for record in run.steps]
+    _line(axes, x, total, color=INK, label="total", linewidth=2.0)
     for name in names:
         family, _, modality = name.partition("/")
         style = STYLES[members.get(family, [name]).index(name) % len(STYLES)]
         label = f"{NAMES.get(family, family)} {plain(modality)}".strip()
         values = [record.get("weighted", {}).get(name) for record in run.steps]
-        _line(axes, x, values, colours.get(family, MUTED), style, label)
+        colour = colours.get(family, MUTED)
+        _line(axes, x, values, color=colour, linestyle=style, label=label)
     axes.set_yscale("log")
     _finish(axes, "Loss and its weighted terms", "step", "loss (log scale)", 3)
     last = run.steps[-1]
@@ -56,7 +64,7 @@ def loss_curves(run: Run) -> Picture | None:
 
 def validation_curves(run: Run) -> list[Picture]:
     """Dice on the validation cases, one picture per modality."""
-    found = []
+    pictures = []
     colours = class_colours(run.classes)
     modalities = list(dict.fromkeys(m for r in run.validations for m in r.get("dice", {})))
     for index, modality in enumerate(modalities, start=1):
@@ -71,8 +79,8 @@ def validation_curves(run: Run) -> list[Picture]:
         axes.set_ylim(0, 102)
         _finish(axes, f"Validation Dice, {modality}", "step", "Dice (%)", 5)
         alt = f"Validation Dice of {modality} per class; the last mean is {_number(mean[-1])} %."
-        found.append(Picture(f"validation_{index}", to_png(figure), alt))
-    return found
+        pictures.append(Picture(f"validation_{index}", to_png(figure), alt))
+    return pictures
 
 
 def consistency_curves(run: Run) -> list[Picture]:
@@ -82,7 +90,7 @@ def consistency_curves(run: Run) -> list[Picture]:
         ("mcr", "L_mcr, class embeddings (Eq. 10)", "L_mcr", SAFE[2]),
         ("icr", "L_icr, semantic correlations (Eq. 11)", "L_icr", SAFE[4]),
     )
-    found = []
+    pictures = []
     for name, heading, label, colour in kinds:
         values = [
             record.get(name) if name == "gain_distance" else record.get("terms", {}).get(name)
@@ -92,35 +100,29 @@ def consistency_curves(run: Run) -> list[Picture]:
             continue
         figure, axes = new_figure(*SIZE)
         x = np.array([record["step"] for record in run.steps])
-        _line(axes, x, values, colour, "-", label, smooth=name != "gain_distance")
+        _line(axes, x, values, name != "gain_distance", color=colour, label=label)
         ends = [value for value in values if isinstance(value, int | float)]
         axes.set_ylim(0, 1.08 * max(ends) or 1)
         _finish(axes, heading, "step", label, 0)
         alt = f"{heading}: from {_number(ends[0])} to {_number(ends[-1])}."
-        found.append(Picture(name, to_png(figure), alt))
-    return found
+        pictures.append(Picture(name, to_png(figure), alt))
+    return pictures
 
 
 def _line(
-    axes: Any,
+    axes: Axes,
     x: np.ndarray,
     values: Sequence[float | None],
-    colour: str,
-    style: str,
-    label: str,
-    width: float = 1.6,
     smooth: bool = True,
+    **look: Any,
 ) -> None:
-    """The raw curve faintly, its running mean on top."""
+    """The raw curve faintly, its running mean on top in the given look."""
     y = np.array([np.nan if value is None else float(value) for value in values])
     if smooth and len(y) >= SMOOTH_FROM:
-        axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.25)
+        axes.plot(x, y, color=look["color"], linewidth=0.6, alpha=0.25)
         y = running_mean(y, max(3, len(y) // 25))
     marker = "o" if len(y) < 5 else None  # one point draws no line
-    axes.plot(
-        x, y, color=colour, linewidth=width, linestyle=style, label=label, marker=marker,
-        markersize=3.5,
-    )  # fmt: skip
+    axes.plot(x, y, marker=marker, markersize=3.5, **{"linewidth": 1.6, **look})
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -136,7 +138,7 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
         return np.where(count > 0, (totals[high] - totals[low]) / count, np.nan)
 
 
-def _finish(axes: Any, heading: str, x: str, y: str, columns: int) -> None:
+def _finish(axes: Axes, heading: str, x: str, y: str, columns: int) -> None:
     title(axes, heading)
     axis_labels(axes, x, y)
     grid(axes)
@@ -152,3 +154,116 @@ def _percent(value: float | None) -> float:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) and math.isfinite(value) else "unknown"
+
+
+def correlation_maps(run: Run) -> list[Picture]:
+    """E per modality, then scale; the maps of one scale share their colours."""
+    maps: dict[tuple[int, str], np.ndarray] = {}
+    for name, matrix in run.semantics.items():
+        kind, *rest = name.split("/")
+        if kind == "correlation" and len(rest) >= 2 and rest[-1].isdigit() and matrix.ndim == 2:
+            maps[int(rest[-1]), "/".join(rest[:-1])] = matrix
+    pictures: list[Picture] = []
+    for scale, modality in sorted(maps, key=lambda key: (key[1], key[0])):
+        same = np.concatenate([m.ravel() for (s, _), m in maps.items() if s == scale])
+        limits = float(np.nanmin(same)), float(np.nanmax(same))
+        matrix = maps[scale, modality]
+        png = heat_map(
+            matrix, _class_names(run, len(matrix)), f"{modality}, scale {scale}", limits, "cividis"
+        )
+        alt = (
+            f"Semantic correlations E of {modality} at scale {scale}, {len(matrix)} classes, "
+            f"values from {matrix.min():.3g} to {matrix.max():.3g}."
+        )
+        pictures.append(Picture(f"correlation_{len(pictures) + 1}", png, alt))
+    return pictures
+
+
+def embedding_map(run: Run) -> Picture | None:
+    """Cosine of the class embeddings, within and between the modalities."""
+    tables = {
+        name.removeprefix("embedding/"): table
+        for name, table in run.semantics.items()
+        if name.startswith("embedding/") and table.ndim == 2
+    }
+    if not tables:
+        return None
+    cosine = cosines(np.concatenate(list(tables.values())))
+    names = [
+        f"{modality} {name}" if len(tables) > 1 else name
+        for modality, table in tables.items()
+        for name in _class_names(run, len(table))
+    ]
+    ends = np.cumsum([len(table) for table in tables.values()])[:-1]
+    png = heat_map(
+        cosine, names, "Likeness of the class embeddings", (-1.0, 1.0), "RdBu_r", ends.tolist()
+    )
+    alt = "Cosine between class embeddings. " + same_class_sentence(tables)
+    return Picture("embeddings", png, alt, same_class_sentence(tables), "wide")
+
+
+def same_class_sentence(tables: dict[str, np.ndarray]) -> str:
+    """Mean cosine of equal classes of the first two modalities, in words."""
+    if len(tables) < 2:
+        return "One modality: the cosine of each class with the others."
+    (a, first), (b, second) = list(tables.items())[:2]
+    count = min(len(first), len(second))
+    across = cosines(np.concatenate([first[:count], second[:count]]))[:count, count:]
+    return f"Equal classes of {a} and {b} have a mean cosine of {np.trace(across) / count:.2f}."
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """Cosine between all rows [n C] -> [n n]; 0 for a row of zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(length > 0, length, 1)
+    return unit @ unit.T
+
+
+def heat_map(
+    matrix: np.ndarray,
+    names: Sequence[str],
+    heading: str,
+    limits: tuple[float, float],
+    colours: str,
+    rules: Sequence[int] = (),
+) -> bytes:
+    """One square matrix with its names, numbers in the cells where there is room."""
+    count = len(matrix)
+    side = 2.2 + 0.36 * max(count, 4)
+    figure, axes = new_figure(side, side * 0.9)
+    image = axes.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1])
+    axes.spines[:].set_visible(False)
+    labels = [plain(name) for name in names]
+    axes.set_xticks(range(count), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), labels)
+    axes.tick_params(labelcolor=INK, labelsize=8, labelfontfamily=FONT)
+    for edge in rules:
+        axes.axhline(edge - 0.5, color="white", linewidth=2.5)
+        axes.axvline(edge - 0.5, color="white", linewidth=2.5)
+    if count <= NUMBERS_UP_TO:
+        _cell_numbers(axes, matrix, image)
+    bar = figure.colorbar(image, ax=axes, shrink=0.75, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7.5, colors=MUTED, length=0, labelfontfamily=FONT)
+    title(axes, heading)
+    return to_png(figure)
+
+
+def _cell_numbers(axes: Axes, matrix: np.ndarray, image: ScalarMappable) -> None:
+    """Values in the cells, black or white by the brightness behind them."""
+    scale = image.norm if isinstance(image.norm, Normalize) else Normalize()
+    spread = float(np.nanmax(np.abs(matrix))) if matrix.size else 0.0
+    decimals = 1 if spread >= 10 else 2 if spread >= 0.1 else 3 if spread >= 0.01 else 4
+    for (i, j), value in np.ndenumerate(matrix):
+        red, green, blue, _ = image.cmap(scale(value))
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
+        words = f"{value:z.{decimals}f}".replace("-", "−")
+        axes.text(
+            j, i, words, ha="center", va="center", fontsize=6.8, fontfamily=FONT,
+            color=INK if bright else "white",
+        )  # fmt: skip
+
+
+def _class_names(run: Run, count: int) -> list[str]:
+    names = list(run.classes)
+    return names if len(names) == count else [f"class {index}" for index in range(count)]

@@ -11,8 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from unpaired.data.dataset import canonical_name
-from unpaired.report.markup import Markup, tag
+from unpaired.datasets.dataset import canonical_name
 
 INK, MUTED, LINE = "#1b2733", "#5a6b7b", "#d9e0e6"
 FONT = "DejaVu Sans"
@@ -42,20 +41,25 @@ SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A8
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with what a reader who cannot see it should know, and a caption (may be markup)."""
+    """A PNG, what a reader who cannot see it should know, and a caption.
+
+    Attributes:
+        name: of its file, without ".png".
+        heading, detail: before the caption in bold, and after it small.
+    """
 
     name: str
     png: bytes
     alt: str
     caption: str = ""
-    cls: str | None = None
+    cls: str = ""
+    heading: str = ""
+    detail: str = ""
 
-    def html(self) -> Markup:
-        """The picture inside the page."""
-        data = base64.b64encode(self.png).decode("ascii")
-        image = tag("img", src=f"data:image/png;base64,{data}", alt=self.alt)
-        caption = tag("figcaption", self.caption) if self.caption else Markup("")
-        return tag("figure", image, caption, cls=self.cls)
+    @property
+    def base64(self) -> str:
+        """The PNG as text, for the page."""
+        return base64.b64encode(self.png).decode("ascii")
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:

@@ -1,19 +1,27 @@
 """The report: one HTML file that needs nothing else, and its pictures as PNG beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from unpaired.engine.evaluate import summarise
+from unpaired.evaluation.tables import summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
-from unpaired.report.curves import consistency_curves, loss_curves, validation_curves
-from unpaired.report.document import document, footer
+from unpaired.report.curves import (
+    consistency_curves,
+    correlation_maps,
+    embedding_map,
+    loss_curves,
+    validation_curves,
+)
 from unpaired.report.figures import Picture, class_colours
-from unpaired.report.heatmaps import correlation_maps, embedding_map
-from unpaired.report.markup import Markup, folded, note, section, tag
+from unpaired.report.html import Card, render
 from unpaired.report.overlays import overlays
 from unpaired.report.run import Run, open_run
 from unpaired.tables import printed
+
+Content = Mapping[str, Any] | Sequence[Any] | None
+"""What a section of the template prints; nothing where the section is left out."""
 
 
 class Page:
@@ -24,19 +32,19 @@ class Page:
         self.pictures: list[Picture] = []
         self.missing = list(run.missing)
 
-    def gallery(self, pictures: Sequence[Picture | None], cls: str = "gallery") -> Markup:
-        """Pictures side by side as far as the screen is wide."""
-        found = [picture for picture in pictures if picture is not None]
-        self.pictures += found
-        return tag("div", *(picture.html() for picture in found), cls=cls) if found else Markup("")
+    def gallery(self, *pictures: Picture | None) -> list[Picture]:
+        """Those that there are, kept for their files."""
+        made = [picture for picture in pictures if picture is not None]
+        self.pictures += made
+        return made
 
-    def part(self, build: Callable[["Page"], Markup], name: str) -> Markup:
+    def part(self, build: Callable[["Page"], Content], name: str) -> Content:
         """A section, or a sentence where the run's files do not make sense."""
         try:
             return build(self)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             self.missing.append(f"{name}: the run's files do not fit together ({error!r}).")
-            return Markup("")
+            return None
 
 
 def write_report(run: Path) -> Path:
@@ -57,142 +65,104 @@ def write_report(run: Path) -> Path:
 
 
 def build_page(page: Page) -> str:
-    """The whole page as text."""
-    parts = [
-        page.part(_results, "results"),
-        page.part(_overlays, "overlays"),
-        page.part(_training, "training"),
-        page.part(_semantics, "semantics"),
-        page.part(_plan, "plan"),
-        page.part(_facts, "configuration"),
-    ]
-    head = page.part(_header, "header")
+    """The page as text."""
+    sections = {
+        "results": page.part(_results, "results"),
+        "overlays": page.part(_overlays, "overlays"),
+        "training": page.part(_training, "training"),
+        "semantics": page.part(_semantics, "semantics"),
+        "plan": page.part(_plan, "plan"),
+        "recipe": page.part(_recipe, "configuration"),
+        "header": page.part(_header, "header"),
+    }
     title = f"Report: {page.run.root.resolve().name}"
-    return document(title, head, _missing(page), tag("main", *parts), footer())
+    return render("report.html", title=title, missing=page.missing, **sections)
 
 
-def _header(page: Page) -> Markup:
+def _header(page: Page) -> Content:
     run = page.run
     model, steps = run.config.get("model", {}), run.steps
-    facts = [" + ".join(run.modalities), ", ".join(run.classes[1:])]
-    facts += [f"{model[key]}" for key in ("backbone", "variant") if key in model]
+    summary = [" + ".join(run.modalities), ", ".join(run.classes[1:])]
+    summary += [f"{model[key]}" for key in ("backbone", "variant") if key in model]
     if steps:
         planned = run.config.get("train", {}).get("steps")
         step = max(record["step"] for record in (*steps, *run.validations))
-        facts.append(f"step {step}" + (f" of {planned}" if planned else ""))
-    cards = []
-    if run.evaluation is not None:
-        for modality, found in summarise(run.evaluation.scores).items():
-            cards.append(_card(modality, found["mean"], found["cases"]))
-    return tag(
-        "header",
-        tag("p", "unpaired · report of a run", cls="brand"),
-        tag("h1", run.root.resolve().name),
-        tag("p", " · ".join(fact for fact in facts if fact), cls="facts"),
-        tag("div", *cards, cls="cards") if cards else "",
-    )
+        summary.append(f"step {step}" + (f" of {planned}" if planned else ""))
+    scores = run.evaluation.scores if run.evaluation is not None else ()
+    cards = [_card(modality, part) for modality, part in summarise(scores).items()]
+    return {
+        "heading": run.root.resolve().name,
+        "summary": " · ".join(part for part in summary if part),
+        "cards": cards,
+    }
 
 
-def _card(modality: str, mean: dict, cases: int) -> Markup:
+def _card(modality: str, statistics: Mapping[str, Any]) -> Card:
+    mean, cases = statistics["mean"], statistics["cases"]
     distance = printed("asd_mm").number(mean["asd_mm"]["mean"])
-    return tag(
-        "div",
-        tag("p", modality, cls="name"),
-        tag("p", printed("dice").number(mean["dice"]["mean"]), tag("small", " % Dice"), cls="big"),
-        tag("p", f"ASD {distance} mm · {cases} test case{'s' * (cases != 1)}", cls="small"),
-        cls="card",
-    )
+    beneath = f"ASD {distance} mm · {cases} test case{'s' * (cases != 1)}"
+    return Card(modality, printed("dice").number(mean["dice"]["mean"]), "% Dice", beneath)
 
 
-def _missing(page: Page) -> Markup:
-    if not page.missing:
-        return Markup("")
-    items = [tag("li", sentence) for sentence in page.missing]
-    return tag(
-        "aside", tag("h2", "What this report lacks"), tag("ul", *items), cls="missing", role="note"
-    )
-
-
-def _results(page: Page) -> Markup:
+def _results(page: Page) -> Content:
     run = page.run
     if run.evaluation is None or not run.evaluation.scores:
-        return Markup("")
-    content: list[object] = []
-    for modality in summarise(run.evaluation.scores):
-        content += [tag("h3", modality), tables.score_table(run, modality)]
-        content.append(folded("Every case, lowest Dice first", tables.case_table(run, modality)))
-    content.append(tables.score_notes(run))
+        return None
+    modalities = [
+        {"name": m, "scores": tables.score_table(run, m), "cases": tables.case_table(run, m)}
+        for m in summarise(run.evaluation.scores)
+    ]
+    notes = tables.score_notes(run)
     if run.evaluation.missing:
         page.missing.append(f"No prediction for {', '.join(run.evaluation.missing)}.")
     for name, what in run.evaluation.failures.items():
         page.missing.append(f"{name} was not scored: {what}")
-    return section("Results on the test cases", *content, anchor="results")
+    return {"modalities": modalities, "notes": notes}
 
 
-def _overlays(page: Page) -> Markup:
-    content: list[object] = []
+def _overlays(page: Page) -> Content:
+    pictures: dict[str, list[Picture]] = {}
     for modality in page.run.modalities:
-        pictures, problems = overlays(page.run, modality)
+        made, problems = overlays(page.run, modality)
         page.missing += problems
-        if pictures:
-            content += [tag("h3", modality), page.gallery(pictures, "gallery overlays")]
-    if not content:
-        return Markup("")
-    colours = class_colours(page.run.classes)
-    legend = [tag("li", tables.swatch(colour), name, cls="key") for name, colour in colours.items()]
-    words = (
-        "Line: truth. Filled: prediction. The slice shows most of all classes together. "
-        "R, L, A, P, S: the patient's right, left, front, back and head."
-    )
-    return section(
-        "Best, median and worst case",
-        tag("ul", *legend, cls="legend"), *content, note(words), anchor="overlays",
-    )  # fmt: skip
+        if made:
+            pictures[modality] = page.gallery(*made)
+    if not pictures:
+        return None
+    return {"colours": class_colours(page.run.classes), "pictures": pictures}
 
 
-def _training(page: Page) -> Markup:
+def _training(page: Page) -> Content:
     run = page.run
-    pictures = [loss_curves(run), *validation_curves(run), *consistency_curves(run)]
-    gallery = page.gallery(pictures)
-    return section("Training", gallery, anchor="training") if gallery else gallery
+    return page.gallery(loss_curves(run), *validation_curves(run), *consistency_curves(run))
 
 
-def _semantics(page: Page) -> Markup:
+def _semantics(page: Page) -> Content:
     maps, likeness = correlation_maps(page.run), embedding_map(page.run)
     if not maps and likeness is None:
-        return Markup("")
+        return None
     scales = max(1, len(maps) // max(1, len(page.run.modalities)))  # one line per modality
-    words = (
-        "Semantic correlations E (Eq. 8), mean over the validation slices: row i, column j is how "
-        "class j answers to class i. Scale 1 is the coarsest. The maps of one scale share their "
-        "colours, so that modalities can be compared by eye."
-    )
-    return section(
-        "What the modalities share",
-        *(page.gallery(maps[i : i + scales], "gallery maps") for i in range(0, len(maps), scales)),
-        note(words) if maps else "",
-        page.gallery([likeness], "gallery"), anchor="semantics",
-    )  # fmt: skip
+    lines = [page.gallery(*maps[i : i + scales]) for i in range(0, len(maps), scales)]
+    return {"maps": lines, "likeness": page.gallery(likeness)}
 
 
-def _plan(page: Page) -> Markup:
-    run, content = page.run, []
-    if run.plan:
-        content += [tables.plan_table(run)]
-    if run.split:
-        content += [tag("h3", "Cases"), tables.split_table(run)]
-    return section("Plan", *content, anchor="plan") if content else Markup("")
+def _plan(page: Page) -> Content:
+    run = page.run
+    choices = tables.plan_table(run) if run.plan else None
+    cases = tables.split_table(run) if run.split else None
+    return {"choices": choices, "cases": cases} if choices or cases else None
 
 
-def _facts(page: Page) -> Markup:
-    run, content = page.run, []
+def _recipe(page: Page) -> Content:
+    run = page.run
     counts = tables.parameter_counts(run)
-    if counts:
-        names = {"training": "trained", "test": "kept at test time"}
-        words = [f"{value:,} {names.get(key, key)}" for key, value in counts.items()]
-        content.append(tag("p", "Parameters: ", "; ".join(words), "."))
-    if run.environment:
-        content.append(folded("Versions and machine", tables.environment_list(run)))
-    if run.config:
-        content.append(folded("Whole configuration", tables.config_list(run)))
-    return section("How it was made", *content, anchor="facts") if content else Markup("")
+    names = {"training": "trained", "test": "kept at test time"}
+    parameters = "; ".join(f"{value:,} {names.get(key, key)}" for key, value in counts.items())
+    environment = tables.environment_list(run) if run.environment else None
+    if not (parameters or run.environment or run.config):
+        return None
+    return {
+        "parameters": parameters,
+        "environment": environment,
+        "config": tables.config_lists(run),
+    }

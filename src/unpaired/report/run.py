@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, read_evaluation
-from unpaired.engine.log import read_log
 from unpaired.errors import DataError
+from unpaired.evaluation.tables import Evaluation, read_evaluation
 from unpaired.files import read_json
+from unpaired.training.log import read_log
 
 
 @dataclass(frozen=True)

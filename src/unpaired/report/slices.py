@@ -9,14 +9,9 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from unpaired.data.preprocess import to_classes
-from unpaired.data.read import read_image, read_label_image
-from unpaired.data.volume import (
-    SAME_GRID_MM,
-    SliceAxis,
-    canonical_orientation,
-    same_grid,
-)
 from unpaired.errors import DataError
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, SliceAxis, canonical_orientation, same_grid
 from unpaired.metrics import largest_component
 from unpaired.report.run import Run
 from unpaired.report.tables import case_means
@@ -43,6 +38,12 @@ class Slice:
     count: int
     axis: SliceAxis
 
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width."""
+        (rows, columns), (row_mm, column_mm) = self.image.shape, self.spacing_mm
+        return rows * row_mm, columns * column_mm
+
 
 def best_median_worst(run: Run, modality: str) -> dict[str, str]:
     """Kind -> case by mean Dice; fewer kinds where there are fewer cases."""
@@ -50,11 +51,11 @@ def best_median_worst(run: Run, modality: str) -> dict[str, str]:
         return {}
     cases = list(case_means(run.evaluation, modality))
     kinds = {"best": len(cases) - 1, "median": len(cases) // 2, "worst": 0}
-    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for kind, index in kinds.items():
-        if cases and cases[index] not in found.values():
-            found[kind] = cases[index]
-    return found if len(cases) != 1 else {"only case": cases[0]}
+        if cases and cases[index] not in chosen.values():
+            chosen[kind] = cases[index]
+    return chosen if len(cases) != 1 else {"only case": cases[0]}
 
 
 def load_slice(run: Run, modality: str, case: str, by_truth: bool = False) -> Slice:

@@ -2,82 +2,83 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unpaired.engine.evaluate import Evaluation, Score
-from unpaired.engine.evaluation_files import (
-    mean_cell,
-    summarise,
-    tolerance_text,
-)
+from unpaired.evaluation.tables import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.report.figures import class_colours
-from unpaired.report.markup import Markup, definitions, join, note, number, table, tag
 from unpaired.report.run import Run
-from unpaired.tables import printed
+from unpaired.tables import UNDEFINED, Table, printed
+
+DICE = printed("dice")
 
 
-def score_table(run: Run, modality: str) -> Markup:
-    """Mean ± deviation per class, the floor beside Dice where it is known, and the mean row."""
+class Cell(NamedTuple):
+    """A number; `key` names it for programs that read the page."""
+
+    text: object
+    deviation: str = ""
+    key: str = ""
+
+
+class ScoreRow(NamedTuple):
+    """A class with its colour; the mean over the classes has none."""
+
+    name: str
+    colour: str
+    cells: Sequence[Cell]
+
+
+class ScoreTable(NamedTuple):
+    """Mean ± deviation per class, and the mean row."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[ScoreRow]
+
+
+def score_table(run: Run, modality: str) -> ScoreTable:
+    """The scores of a modality, the floor beside Dice where it is known."""
     assert run.evaluation is not None
-    found = summarise(run.evaluation.scores)[modality]
+    statistics = summarise(run.evaluation.scores)[modality]
     floor = run.floor.get(modality, {})
-    names = list(found["mean"])
-    head: list[object] = ["Class"]
-    for name in names:
+    head = ["Class"]
+    for name in statistics["mean"]:
         head.append(printed(name).heading)
         if name == "dice" and floor:
             head.append("Floor (%)")
+    colours = class_colours(run.classes)
     rows = [
-        _class_row(cls, stats, names, floor, run, modality)
-        for cls, stats in found["classes"].items()
+        ScoreRow(cls, colours.get(cls, "#888888"), _class_cells(modality, cls, stats, floor))
+        for cls, stats in statistics["classes"].items()
     ]
-    rows.append(_mean_row(found["mean"], found["classes"], names, floor, modality, found["cases"]))
-    return table([*head, "Cases", "Undefined"], rows, f"Scores of {modality}", "numbers")
+    rows.append(ScoreRow("Mean", "", _mean_cells(f"{modality}/mean", statistics, floor)))
+    return ScoreTable(f"Scores of {modality}", [*head, "Cases", "Undefined"], rows)
 
 
-def _class_row(
-    cls: str,
-    stats: Mapping[str, Any],
-    names: Sequence[str],
-    floor: Mapping[str, Any],
-    run: Run,
-    modality: str,
-) -> list[object]:
-    colour = class_colours(run.classes).get(cls, "#888888")
-    row: list[object] = [tag("th", swatch(colour), cls, scope="row")]
-    for name in names:
-        mean, spread = mean_cell(name, stats[name])
-        words = join([mean, tag("span", spread, cls="std") if spread else ""])
-        row.append(number(words, f"{modality}/{cls}/{name}"))
+def _class_cells(
+    modality: str, cls: str, stats: Mapping[str, Any], floor: Mapping[str, Any]
+) -> list[Cell]:
+    cells, key = [], f"{modality}/{cls}"
+    for name in [name for name in stats if name != "n_absent"]:
+        cells.append(Cell(*mean_cell(name, stats[name]), f"{key}/{name}"))
         if name == "dice" and floor:
-            row.append(
-                number(printed("dice").number(_value(floor, cls)), f"{modality}/{cls}/floor")
-            )
-    row.append(number(stats["dice"]["n"] + stats["dice"]["n_undefined"]))
-    return [*row, number(stats["asd_mm"]["n_undefined"])]
+            cells.append(Cell(DICE.number(_value(floor, cls)), key=f"{key}/floor"))
+    scored = stats["dice"]["n"] + stats["dice"]["n_undefined"]
+    return [*cells, Cell(scored), Cell(stats["asd_mm"]["n_undefined"])]
 
 
-def _mean_row(
-    mean: Mapping[str, Any],
-    classes: Mapping[str, Any],
-    names: Sequence[str],
-    floor: Mapping[str, Any],
-    modality: str,
-    cases: int,
-) -> list[object]:
-    row: list[object] = [tag("th", "Mean", scope="row", cls="mean")]
-    for name in names:
-        value = printed(name).number(mean[name]["mean"])
-        row.append(tag("td", value, cls="num mean", data_key=f"{modality}/mean/{name}"))
+def _mean_cells(key: str, statistics: Mapping[str, Any], floor: Mapping[str, Any]) -> list[Cell]:
+    classes, cells = statistics["classes"], []
+    for name, mean in statistics["mean"].items():
+        cells.append(Cell(printed(name).number(mean["mean"]), key=f"{key}/{name}"))
         if name == "dice" and floor:
             values = [_value(floor, cls) for cls in classes]
             defined = [value for value in values if math.isfinite(value)]
-            average = float(np.mean(defined)) if defined else math.nan
-            row.append(tag("td", printed("dice").number(average), cls="num mean"))
+            cells.append(Cell(DICE.number(float(np.mean(defined)) if defined else math.nan)))
     undefined = sum(stats["asd_mm"]["n_undefined"] for stats in classes.values())
-    return [*row, tag("td", cases, cls="num mean"), tag("td", undefined, cls="num mean")]
+    return [*cells, Cell(statistics["cases"]), Cell(undefined)]
 
 
 def _value(floor: Mapping[str, Any], cls: str) -> float:
@@ -85,12 +86,7 @@ def _value(floor: Mapping[str, Any], cls: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def swatch(colour: str) -> Markup:
-    """A spot of the class's colour."""
-    return tag("span", cls="swatch", style=f"background:{colour}", aria_hidden="true")
-
-
-def score_notes(run: Run) -> Markup:
+def score_notes(run: Run) -> str:
     """How to read the numbers."""
     assert run.evaluation is not None
     words = (
@@ -106,7 +102,7 @@ def score_notes(run: Run) -> Markup:
             " Floor: Dice of a fixed location prior learned from the training labels, without "
             "looking at the image; a useful model lies well above it."
         )
-    return note(words)
+    return words
 
 
 def case_means(evaluation: Evaluation, modality: str) -> dict[str, float]:
@@ -119,37 +115,33 @@ def case_means(evaluation: Evaluation, modality: str) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
 
 
-def case_table(run: Run, modality: str) -> Markup:
+def case_table(run: Run, modality: str) -> Table:
     """Every case of a modality, the lowest mean Dice first."""
     assert run.evaluation is not None
-    by_key = {(s.case, s.cls): s for s in run.evaluation.scores if s.modality == modality}
-    classes = list(dict.fromkeys(cls for _, cls in by_key))
+    scores = [one for one in run.evaluation.scores if one.modality == modality]
+    dice = {(one.case, one.cls): DICE.number(one.dice) for one in scores}
+    classes = list(dict.fromkeys(one.cls for one in scores))
     rows = [
-        [case, number(printed("dice").number(mean))]
-        + [number(_dice(by_key.get((case, cls)))) for cls in classes]
+        [case, DICE.number(mean), *(dice.get((case, cls), UNDEFINED) for cls in classes)]
         for case, mean in case_means(run.evaluation, modality).items()
     ]
-    return table(["Case", "Mean Dice (%)", *classes], rows, f"Cases of {modality}", "numbers")
+    return Table(["Case", "Mean Dice (%)", *classes], rows, f"Cases of {modality}")
 
 
-def _dice(score: Score | None) -> str:
-    return printed("dice").number(score.dice) if score else "–"
-
-
-def plan_table(run: Run) -> Markup:
+def plan_table(run: Run) -> Table:
     """Each choice of the plan and its reason."""
     plan = run.plan
     reasons = {str(k): v for k, v in plan.get("reasons", {}).items()}
     choices = {k: v for k, v in plan.items() if k not in ("reasons", "version", "modalities")}
     for key in ("spacing_mm", "patch"):
         if isinstance(choices.get(key), list):
-            choices[key] = " × ".join(map(_words, choices[key]))
-    rows = [[_title(k), _words(v), reasons.pop(k, "")] for k, v in choices.items()]
+            choices[key] = " × ".join(map(words, choices[key]))
+    rows = [[heading(k), words(v), reasons.pop(k, "")] for k, v in choices.items()]
     for name, part in plan.get("modalities", {}).items():
         why = [reasons.pop(key) for key in list(reasons) if key.split(".")[-1] == name]
         rows.append([name, _intensity(part), " ".join(map(str, why))])
-    rows += [[_title(key), "", value] for key, value in reasons.items()]
-    return table(["Choice", "Value", "Why"], rows, "The plan")
+    rows += [[heading(key), "", value] for key, value in reasons.items()]
+    return Table(["Choice", "Value", "Why"], rows, "The plan", names=3)
 
 
 def _intensity(part: Mapping[str, Any]) -> str:
@@ -165,36 +157,32 @@ def _clip(clip: Mapping[str, Any]) -> str:
     return f"clipped to {unit}{clip['low']:g} to {clip['high']:g}"
 
 
-def split_table(run: Run) -> Markup:
+def split_table(run: Run) -> Table:
     """Number of cases of each part and modality."""
-    parts = [part for part in ("train", "val", "test") if part in run.split]
     names = {"train": "Training", "val": "Validation", "test": "Test"}
-    rows = []
-    for modality in run.modalities:
-        sizes = [sum(c.startswith(f"{modality}/") for c in run.split[part]) for part in parts]
-        rows.append([modality, *map(number, sizes)])
-    return table(
-        ["Modality", *(names[part] for part in parts)], rows, "Sizes of the split", "numbers narrow"
-    )
+    parts = [part for part in names if part in run.split]
+    rows = [
+        [m, *(sum(c.startswith(f"{m}/") for c in run.split[part]) for part in parts)]
+        for m in run.modalities
+    ]
+    return Table(["Modality", *(names[part] for part in parts)], rows, "Sizes of the split")
 
 
-def config_list(run: Run) -> Markup:
-    """The whole configuration, group by group."""
-    groups = []
-    for name, group in run.config.items():
-        values = group if isinstance(group, Mapping) else {"": group}
-        groups.append(tag("h3", name))
-        groups.append(definitions({key: _words(value) for key, value in values.items()}))
-    return tag("div", *groups, cls="config")
+def config_lists(run: Run) -> dict[str, dict[str, str]]:
+    """Group -> setting -> value."""
+    groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in run.config.items()}
+    return {
+        name: {key: words(value) for key, value in group.items()} for name, group in groups.items()
+    }
 
 
-def environment_list(run: Run) -> Markup:
+def environment_list(run: Run) -> dict[str, object]:
     """Versions, machine and size of the network."""
-    facts = {k: v for k, v in run.environment.items() if k != "versions" and v is not None}
-    items: dict[str, object] = {_title(key): _words(value) for key, value in facts.items()}
+    machine = {k: v for k, v in run.environment.items() if k != "versions" and v is not None}
+    items: dict[str, object] = {heading(key): words(value) for key, value in machine.items()}
     versions = run.environment.get("versions") or {}
     items.update({name: version for name, version in versions.items() if version})
-    return definitions(items)
+    return items
 
 
 def parameter_counts(run: Run) -> dict[str, int]:
@@ -207,15 +195,17 @@ def parameter_counts(run: Run) -> dict[str, int]:
     return {str(key): value for key, value in counts.items() if isinstance(value, int)}
 
 
-def _title(key: str) -> str:
+def heading(key: str) -> str:
+    """ "spacing_mm" as "Spacing (mm)"."""
     return key.replace("_mm", " (mm)").replace("_gib", " (GiB)").replace("_", " ").capitalize()
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
+    """A value of the plan, the configuration or the machine as a person writes it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {_words(item)}" for key, item in value.items()) or "–"
+        return ", ".join(f"{key} = {words(item)}" for key, item in value.items()) or UNDEFINED
     if isinstance(value, list | tuple):
-        return ", ".join(map(_words, value)) or "–"
+        return ", ".join(map(words, value)) or UNDEFINED
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

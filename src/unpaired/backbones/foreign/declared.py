@@ -1,7 +1,6 @@
 """What a user declares of a foreign network, checked against its modules."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from itertools import chain
 from math import prod
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from unpaired.backbones.base import Level
 from unpaired.errors import UsageError
+from unpaired.names import did_you_mean
 from unpaired.nn.dims import CONV
 
 _FIRST = (
@@ -39,8 +39,7 @@ def find(network: nn.Module, path: str) -> nn.Module:
     """
     known = dict(network.named_modules(remove_duplicate=False))
     if not path or path not in known:
-        close = get_close_matches(path, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(path, known, most=1)
         children = ", ".join(name for name, _ in network.named_children())
         raise UsageError(
             f"{type(network).__name__} has no module {path!r}.{hint} Its children: {children}."

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded, Level
 from unpaired.backbones.foreign import declared
-from unpaired.backbones.foreign.one_pass import OnePass, version
-from unpaired.backbones.foreign.outputs import feature_map, logits_of
+from unpaired.backbones.foreign.outputs import OnePass, feature_map, logits_of, version
 from unpaired.errors import UsageError
 from unpaired.nn.block import Gains
 from unpaired.nn.dims import per_axis

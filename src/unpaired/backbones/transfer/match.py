@@ -15,9 +15,10 @@ from unpaired.backbones.transfer.sources import (
     Offer,
     has_legacy_index,
     offer,
+    resize_table,
+    window_of,
     windows_in,
 )
-from unpaired.backbones.transfer.tables import resize_table, window_of
 from unpaired.errors import DataError, UsageError
 from unpaired.nn.attention import Windows
 

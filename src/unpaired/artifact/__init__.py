@@ -1,0 +1,1 @@
+"""A trained model as a file: loading it, and exporting it to other formats."""

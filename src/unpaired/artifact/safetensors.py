@@ -1,0 +1,387 @@
+"""The exported model: safetensors, never pickle. The weights file alone is a whole model.
+
+`model.safetensors` carries in its header the format, modalities, labels, a sha256 of the tensors
+and the full description (configuration, plan). `model.json` beside it is the same description for
+people and other programs; it must agree with the weights file.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+import unpaired
+from unpaired.backbones import Backbone
+from unpaired.build import build_backbone, build_segmenter, check_modality_names
+from unpaired.config import Config
+from unpaired.data.plan import Plan
+from unpaired.errors import DataError, UsageError
+from unpaired.files import atomic, read_json, shown, write_text
+from unpaired.models.fold import Folded
+from unpaired.models.segmenter import GainTable, Segmenter
+
+# Room for the tensors of a folded network: the plain backbone of one modality.
+
+
+def build_folded(config: Config, plan: Plan) -> Folded:
+    """The plain backbone that folding leaves of one modality, untrained.
+
+    Raises:
+        ValueError: the plan knows several modalities; each is folded into a file of its own.
+    """
+    check_modality_names(plan.modalities)
+    if len(plan.modalities) != 1:
+        raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
+    (modality,) = plan.modalities
+    return Folded({modality: build_backbone(config, plan)})
+
+
+def with_biases(network: Folded, tensors: Mapping[str, Tensor]) -> Folded:
+    """With room for the biases that folding a stem adds to layers that have none."""
+    backbone = only(network)
+    for path in backbone.input_layers:
+        layer, bias = backbone.get_submodule(path), tensors.get(f"{path}.bias")
+        width = getattr(layer, "out_channels", None)
+        if layer.bias is None and bias is not None and tuple(bias.shape) == (width,):
+            where = layer.weight.device
+            layer.bias = nn.Parameter(torch.empty(bias.shape, device=where))
+    return network
+
+
+def only(network: Folded) -> Backbone:
+    """The backbone of a network of one modality."""
+    (backbone,) = network.networks.values()
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+# Building a network without its memory, to compare it with a file before it is allocated.
+
+
+Network = TypeVar("Network", bound=nn.Module)
+_LARGEST = 2**30
+"""Bytes of tables that are computed and not stored; a window of 56 x 56 takes 75 MiB a block."""
+
+
+def build_shapes(
+    config: Config,
+    plan: Plan,
+    tensors: int,
+    build: Callable[[Config, Plan], Network] = build_segmenter,  # type: ignore[assignment]
+) -> Network:
+    """The network on the device "meta": names, shapes and types without content.
+
+    Args:
+        tensors: how many the file holds; a network of far more is given up while it is built.
+        build: what makes it.
+
+    Raises:
+        ValueError: it is far larger than the file.
+        Exception: whatever the backbone raises; the description is at fault.
+    """
+    with torch.device("meta"), _Bounded(100 * (tensors + 100)):
+        network = build(config, plan)
+    stored = network.state_dict().keys()
+    tables = sum(b.nbytes for name, b in network.named_buffers() if name not in stored)
+    if tables > _LARGEST:
+        raise ValueError(f"its windows need tables of {tables} bytes")
+    return network
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts calls of torch, and leaves on the CPU what is read while a network is built."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        self.left -= 1
+        if func is torch.linspace:
+            self.left -= int(kwargs["steps"] if "steps" in kwargs else args[2])
+            kwargs["device"] = "cpu"
+        if self.left < 0:
+            raise ValueError("it has far more layers than the file has tensors")
+        return func(*args, **kwargs)
+
+
+FORMAT, SCHEMA = "unpaired-segmenter", 1
+GAINS, FOLDED = "gains", "folded"
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_model(
+    network: Segmenter | Backbone, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
+) -> None:
+    """Write `folder`/model.safetensors and `folder`/model.json, each whole or not at all.
+
+    Args:
+        network: the gains form, or the folded form of the plan's one modality: a plain backbone.
+        extra: further facts for the description, JSON values (training steps, scores).
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    tensors = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "form": GAINS if isinstance(network, Segmenter) else FOLDED,
+        "modalities": list(plan.modalities),
+        "labels": list(plan.classes),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "sha256": tensor_digest(tensors),
+        "versions": {
+            "unpaired": unpaired.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "config": without_folders(config).model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "extra": extra,
+    }
+    text = json.dumps(description, allow_nan=False)
+    metadata = {
+        "format": FORMAT,
+        "schema": str(SCHEMA),
+        "modalities": json.dumps(description["modalities"]),
+        "labels": json.dumps(description["labels"]),
+        "sha256": tensor_digest(tensors),
+        "description": text,
+        "description_sha256": _digest(text),
+    }
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata)
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def without_folders(config: Config) -> Config:
+    """The configuration with the names of its files, not the folders of the machine they lie on:
+    a model is passed on."""
+
+    def name(path: str | None) -> str | None:
+        return path and Path(path).name
+
+    data = config.data.model_copy(update={"splits": name(config.data.splits)})
+    model = config.model.model_copy(update={"pretrained": name(config.model.pretrained)})
+    train = config.train.model_copy(update={"init_from": name(config.train.init_from)})
+    return config.model_copy(update={"data": data, "model": model, "train": train})
+
+
+def load_model(folder: Path) -> tuple[Segmenter | Folded, Plan, Config]:
+    """Read what `save_model` wrote, on the CPU, in evaluation mode.
+
+    Raises:
+        DataError: missing, damaged, changed, foreign, newer, or not fitting its own description.
+    """
+    path = folder / WEIGHTS
+    tensors, metadata = _read(path)
+    with _told(path):
+        form, config, plan = _checked(path, tensors, metadata)
+        fill = _fill_folded if form == FOLDED else _fill
+        return fill(path, tensors, config, plan), plan, config
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever a description makes the parser or the network raise is the file's fault."""
+    try:
+        yield
+    except (
+        *(UsageError, ArithmeticError, AssertionError, AttributeError, LookupError),
+        *(MemoryError, RuntimeError, TypeError, ValueError),
+    ) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"the network in {shown(path)} cannot be built: {reason}. "
+            "Export the model again, or ask for a whole copy."
+        ) from error
+
+
+def _checked(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
+) -> tuple[str, Config, Plan]:
+    """Form and description, once it is known to be whole and to belong to these tensors."""
+    description = _description(path, metadata)
+    if tensor_digest(tensors) != metadata.get("sha256"):
+        raise DataError(
+            f"{shown(path)} was changed after it was written (its sha256 does not match). "
+            "Export the model again, or restore the file from a copy."
+        )
+    _check_copy(path.with_name(DESCRIPTION), description)
+    form = description.get("form", GAINS)  # files before there were two do not say it
+    if form not in (GAINS, FOLDED):
+        raise DataError(f"{shown(path)} holds an unknown form of network. Update unpaired.")
+    return form, *_config_and_plan(path, description)
+
+
+def model_digest(folder: Path) -> str:
+    """A fingerprint of the exported model (weights, plan, configuration), hexadecimal."""
+    with _opened(folder / WEIGHTS) as file:
+        metadata = file.metadata() or {}
+    return _digest(metadata.get("sha256", "") + metadata.get("description_sha256", ""))
+
+
+def tensor_digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        raw = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else np.empty(0)
+        digest.update(raw.data)
+    return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Only the safetensors parser ever sees the bytes."""
+    if not path.is_file():
+        raise DataError(
+            f"there is no {WEIGHTS} in {shown(path.parent)}. Name a folder that `unpaired train` "
+            "or `unpaired export` has written."
+        )
+    try:
+        with path.open("rb") as plain:
+            head = plain.read(9)
+        # A safetensors header begins at byte 8; the length before it may look like anything.
+        if head[8:] != b"{" and (head[:1] == b"\x80" or head[:2] == b"PK"):
+            raise DataError(
+                f"{shown(path)} is a pickle, which can run code when it is opened; it was not. "
+                "Ask for the model as safetensors."
+            )
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"{shown(path)} is not a whole safetensors file ({error}). "
+            "Copy it again, or export the model again."
+        ) from error
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """The description in the weights file, its schema and digest checked."""
+    if metadata.get("format") != FORMAT:
+        raise DataError(
+            f"{shown(path)} was not written by this program. Give a folder exported by `unpaired`."
+        )
+    schema = metadata.get("schema", "")
+    if not schema.isdecimal() or len(schema) > 9 or int(schema) > SCHEMA:
+        raise DataError(
+            f"{shown(path)} has schema {shown(schema[:9]) or 'none'}, this version reads up to "
+            f"{SCHEMA}. Update unpaired."
+        )
+    text = metadata.get("description", "")
+    if _digest(text) != metadata.get("description_sha256"):
+        raise DataError(
+            f"the description in {shown(path)} was changed after it was written. "
+            "Export the model again, or restore the file from a copy."
+        )
+    try:
+        description = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the description in {shown(path)} is not JSON: {error}.") from error
+    if not isinstance(description, dict):
+        raise DataError(f"the description in {shown(path)} is not a table. Export it again.")
+    for name in ("modalities", "labels"):  # for other programs; ours reads the description
+        if metadata.get(name) != json.dumps(description.get(name)):
+            raise DataError(
+                f"the {name} in the header of {shown(path)} were changed after it was written. "
+                "Export the model again, or restore the file from a copy."
+            )
+    return description
+
+
+def _check_copy(path: Path, description: dict[str, Any]) -> None:
+    if path.exists() and read_json(path) != description:
+        raise DataError(
+            f"{shown(path)} does not belong to {WEIGHTS} beside it: it was edited, or writing was "
+            f"interrupted. Delete it (the weights file holds its own description), or export again."
+        )
+
+
+def _config_and_plan(path: Path, description: dict[str, Any]) -> tuple[Config, Plan]:
+    try:
+        config = Config.model_validate_json(json.dumps(description.get("config")))
+        plan = Plan.model_validate_json(json.dumps(description.get("plan")), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"the description in {shown(path)} does not fit this version: {where}: "
+            f"{first['msg']}. Use the version of unpaired that wrote it."
+        ) from error
+    return config, plan
+
+
+def _fill(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Segmenter:
+    # Shapes first: a description must not be able to ask for more memory than its file has.
+    shapes = _with_gains(build_shapes(config, plan, len(tensors)), tensors)
+    _check_fit(path, shapes.state_dict(), tensors)
+    # The random start is overwritten; the caller's random numbers must not notice it.
+    with torch.random.fork_rng(devices=[]):
+        segmenter = _with_gains(build_segmenter(config, plan), tensors)
+    segmenter.load_state_dict(tensors)
+    return segmenter.eval().requires_grad_(False)
+
+
+def _fill_folded(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Folded:
+    shapes = with_biases(build_shapes(config, plan, len(tensors), build_folded), tensors)
+    _check_fit(path, only(shapes).state_dict(), tensors)
+    with torch.random.fork_rng(devices=[]):
+        folded = with_biases(build_folded(config, plan), tensors)
+    only(folded).load_state_dict(tensors)
+    return folded.eval().requires_grad_(False)
+
+
+def _with_gains(segmenter: Segmenter, tensors: dict[str, Tensor]) -> Segmenter:
+    """With room for the gains that the file holds and that fit."""
+    for modality in segmenter.modalities:
+        phi = tensors.get(f"gains.{modality}.phi")
+        size = (sum(segmenter.branches.values()),)
+        if phi is not None and phi.dtype == torch.float32 and tuple(phi.shape) == size:
+            segmenter.gains[modality] = GainTable(phi)
+    return segmenter
+
+
+def _check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Same names, shapes and types; `load_state_dict` alone would convert types silently."""
+    reasons = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    reasons += [f"{name} is unknown" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        kinds = [f"{t.dtype} {tuple(t.shape)}" for t in (expected[name], found[name])]
+        if kinds[0] != kinds[1]:
+            reasons.append(f"{name} should be {kinds[0]}, is {kinds[1]}")
+    if reasons:
+        raise DataError(
+            f"the weights in {shown(path)} do not fit the network they describe: "
+            f"{'; '.join(sorted(reasons)[:3])}. Export the model again with this version."
+        )

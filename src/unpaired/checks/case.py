@@ -1,0 +1,181 @@
+"""What is wrong with one scan: its files, its grid, its intensities, its label."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from time import perf_counter
+
+import nibabel as nib
+import numpy as np
+
+from unpaired.checks import intensity, labels
+from unpaired.checks import labels as body
+from unpaired.checks.cohort import Facts
+from unpaired.checks.finding import Finding, Remark, read
+from unpaired.checks.intensity import count_values, digest
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.sides import wrong_sides
+from unpaired.io.read import read_image, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, Volume, canonical_orientation, same_grid
+from unpaired.names import canonical_name
+
+# Where the voxels lie: channels and label on one grid, voxels of a usual shape.
+
+
+EXTREME_ANISOTROPY = 8.0
+
+
+def same_place(image: Volume, other: Volume, kind: str) -> Iterator[Remark]:
+    """A label or channel that lies elsewhere than the first image.
+
+    Args:
+        kind: "label" or "channel".
+    """
+    offset = same_grid(image, other)
+    if offset <= SAME_GRID_MM:
+        return
+    if not np.isinf(offset):
+        what = f"the {kind} lies up to {offset:.3g} mm off the image's grid"
+        mend = f"resample the {kind} onto the image"
+        if offset < 0.1 * min(image.spacing_mm):
+            mend = "`unpaired check --fix-headers OUT` writes it with the image's geometry"
+        yield Remark(f"{kind}-grid", "error", what, mend, f"{offset:.3g} mm")
+        return
+    sizes = [" x ".join(map(str, volume.array.shape)) for volume in (image, other)]
+    what = f"the {kind} has {sizes[1]} voxels, the image {sizes[0]}"
+    mend = f"resample the {kind} onto the image"
+    yield Remark(f"{kind}-shape", "error", what, mend, f"{sizes[1]} voxels")
+
+
+def voxel_shape(image: Volume) -> Iterator[Remark]:
+    """Voxels that are very long, volumes of a single slice."""
+    spacing = image.spacing_mm
+    if max(spacing) > EXTREME_ANISOTROPY * min(spacing):
+        text = " x ".join(f"{s:.3g}" for s in spacing)
+        what = f"voxels are very long ({text} mm)"
+        yield Remark("anisotropy", "note", what, "nothing; slices are learnt one by one, or crop")
+    if 1 in image.array.shape:
+        what = f"the volume has one slice ({' x '.join(map(str, image.array.shape))} voxels)"
+        yield Remark("one-slice", "note", what, "nothing if it is meant so; else stack the slices")
+
+
+# Left and right against the anatomy, as findings.
+
+
+_MEND = "compare with the scan in a viewer; swap the labels, or mirror what is mirrored"
+
+
+def sides(image: Volume, label: Volume, labels: Mapping[str, int]) -> Iterator[Remark]:
+    """Organs on the wrong side. A left organ right of its right twin is wrong in everybody; a liver
+    on the left may be a rare patient."""
+    found = wrong_sides(label, labels, image)
+    if not found:
+        return
+    twins = {
+        name: value
+        for name, value in labels.items()
+        if re.search(r"\b(left|right)\b", canonical_name(name))
+    }
+    certain = bool(twins) and bool(wrong_sides(label, twins))
+    for what in found:
+        match = re.search(r"(\d+) mm", what)
+        amount = f"{match[1]} mm" if match else ""
+        yield Remark("sides", "error" if certain else "warning", what, _MEND, amount)
+
+
+def inspect(case: Case, dataset: Dataset) -> tuple[Facts, list[Finding]]:
+    """Read every file of one scan once; faults become findings, never exceptions.
+
+    The label and one channel are held at a time.
+    """
+    facts = Facts(case.modality, case.id, case.patient, case.held_out)
+    found: list[Finding] = []
+    try:
+        return _inspect(case, dataset, facts, found)
+    except MemoryError:
+        what, mend = "memory ran out while it was checked", "use fewer workers, or crop the image"
+        found.append(Remark("memory", "error", what, mend).of(case, None))
+    except Exception as error:  # a fault of the program must not hide the other cases
+        what = f"the check itself failed ({type(error).__name__}: {error})"
+        mend = "please report this as a fault of the program"
+        found.append(Remark("fault", "error", what, mend).of(case, case.images[0]))
+    return facts, found
+
+
+def _inspect(
+    case: Case, dataset: Dataset, facts: Facts, found: list[Finding]
+) -> tuple[Facts, list[Finding]]:
+    began = perf_counter()
+    label = read(case, case.label, read_label_image, found) if case.label else None
+    spent = perf_counter() - began
+    if label is not None:
+        facts = _label_facts(facts, label)
+        found += [r.of(case, label.path) for r in _label_alone(label, facts, dataset)]
+    first: Volume | None = None
+    for number, path in enumerate(case.images):
+        began = perf_counter()
+        image = read(case, path, read_image, found)
+        spent += perf_counter() - began
+        if image is None:
+            continue
+        name = dataset.channel_names[number] if number < len(dataset.channel_names) else ""
+        found += [r.of(case, path) for r in intensity.intensities(image, name)]
+        if first is not None:
+            found += [r.of(case, path) for r in same_place(first, image, "channel")]
+        else:
+            facts = _image_facts(facts, image)
+            found += [r.of(case, path) for r in voxel_shape(image)]
+            if label is not None:
+                found += [r.of(case, label.path) for r in _pair(image, label, dataset)]
+        facts = replace(
+            facts,
+            digests=(*facts.digests, (digest(image), path)),
+            stored=(*facts.stored, (_stored(image), path)),
+        )
+        # Of the first channel only the grid is needed from here on.
+        empty = np.broadcast_to(np.uint8(0), image.array.shape)
+        first = first or replace(image, array=empty)
+        del image
+    return replace(facts, seconds=spent), found
+
+
+def _pair(image: Volume, label: Volume, dataset: Dataset) -> Iterator[Remark]:
+    apart = list(same_place(image, label, "label"))
+    yield from apart
+    if not apart:
+        yield from sides(image, label, dataset.labels)
+        yield from body.outside_body(image, label, dataset.labels)
+
+
+def _label_alone(label: Volume, facts: Facts, dataset: Dataset) -> Iterator[Remark]:
+    counts = facts.voxels or {}
+    yield from labels.values(label, counts, dataset.labels)
+    yield from labels.fragments(label, dataset.labels, counts)
+
+
+def _label_facts(facts: Facts, label: Volume) -> Facts:
+    counts = count_values(label.array)
+    return replace(
+        facts,
+        label=label.path,
+        voxels=counts,
+        label_digest=digest(label) if set(counts) - {0} else "",
+        touches=labels.touches(label),
+    )
+
+
+def _image_facts(facts: Facts, image: Volume) -> Facts:
+    turn = canonical_orientation(image.affine)
+    a, b, c = (image.array.shape[axis] for axis in turn.axes)
+    return replace(
+        facts,
+        spacing_mm=turn.spacing(image.spacing_mm),
+        shape=(a, b, c),
+        axes="".join(nib.aff2axcodes(image.affine)),
+    )
+
+
+def _stored(image: Volume) -> str:
+    """The type in the file, where it is known."""
+    dtype = image.array.dtype if image.header is None else image.header.get_data_dtype()
+    return np.dtype(dtype).newbyteorder("=").name

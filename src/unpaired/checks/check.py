@@ -1,0 +1,201 @@
+"""The table of what is wrong with data sets, worst first. Nothing is ever changed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import joblib
+
+from unpaired.checks import splits as split_checks
+from unpaired.checks.case import inspect
+from unpaired.checks.cohort import Facts, cohort, naming
+from unpaired.checks.finding import Finding, Remark, Severity, worst_first
+from unpaired.checks.intensity import copies
+from unpaired.checks.labels import coverage
+from unpaired.checks.layout import opened
+from unpaired.datasets import nnunet
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.errors import DataError, ResourceError
+from unpaired.files import shown
+from unpaired.io.dicom.scan import holds_dicom
+from unpaired.io.read import ENDINGS, is_series_folder
+
+__all__ = ["Examined", "Facts", "Finding", "Severity", "check", "check_path", "examine",
+           "examine_path", "examine_roots"]  # fmt: skip
+
+Progress = Callable[[int, int], None]
+# A process takes about a second to begin: few cases are done before.
+_CASES_A_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was looked at, and what was found.
+
+    Attributes:
+        datasets: as far as they could be opened.
+        facts: one a case.
+        findings: worst first.
+        folds: of the file of splits, (modality, case) -> "train", "val" or "test" of each fold.
+    """
+
+    datasets: dict[str, Dataset]
+    facts: tuple[Facts, ...]
+    findings: list[Finding]
+    folds: tuple[Mapping[tuple[str, str], str], ...] = ()
+
+
+def check(
+    datasets: Mapping[str, Dataset], progress: Progress | None = None, workers: int = 0
+) -> list[Finding]:
+    """Read every file of every case and compare the cases; worst first.
+
+    One bad case never stops the others. `progress(done, total)` is called after each case.
+    """
+    return examine(datasets, progress, workers).findings
+
+
+def check_path(path: Path) -> list[Finding]:
+    """Check one image, a DICOM series, a data set, a folder of data sets, or a folder of images."""
+    return examine_path(path).findings
+
+
+def examine(
+    datasets: Mapping[str, Dataset],
+    progress: Progress | None = None,
+    workers: int = 0,
+    splits: Path | None = None,
+    folds: int | None = None,
+) -> Examined:
+    """`check`, with what the findings are about.
+
+    Args:
+        workers: processes; 0 or 1 stays in this one.
+        splits: a splits_final.json to hold against the data.
+        folds: how many folds are wanted.
+
+    Raises:
+        ResourceError: a worker died.
+    """
+    found: list[Finding] = []
+    facts: list[Facts] = []
+    jobs = [(case, dataset) for dataset in datasets.values() for case in dataset.cases]
+    for one, more in _run(jobs, workers):
+        facts.append(one)
+        found += more
+        if progress is not None:
+            progress(len(facts), len(jobs))
+    facts.sort(key=lambda fact: (fact.modality, fact.case))
+    for modality, dataset in datasets.items():
+        own = [fact for fact in facts if fact.modality == dataset.modality]
+        found += _counts(modality, dataset)
+        found += cohort(modality, own)
+        found += coverage(modality, dataset, own)
+    found += [*copies(facts), *naming(datasets)]
+    if splits is not None:
+        found += split_checks.splits(datasets, facts, splits)
+    if folds is not None:
+        found += split_checks.folds(datasets, folds)
+    parts = () if splits is None else tuple(split_checks.parts(datasets, splits))
+    return Examined(dict(datasets), tuple(facts), worst_first(found), parts)
+
+
+def examine_roots(
+    roots: Mapping[str, Path],
+    progress: Progress | None = None,
+    workers: int = 0,
+    splits: Path | None = None,
+    folds: int | None = None,
+) -> Examined:
+    """`examine` on folders; what is wrong with a layout is a finding, its good cases are read."""
+    datasets, found = {}, list[Finding]()
+    for modality, root in roots.items():
+        dataset, faults = opened(modality, root)
+        found += faults
+        if dataset is not None:
+            datasets[modality] = dataset
+    done = examine(datasets, progress, workers, splits, folds)
+    return replace(done, findings=worst_first([*found, *done.findings]))
+
+
+def examine_path(path: Path, progress: Progress | None = None, workers: int = 0) -> Examined:
+    """`examine` on an image, a DICOM series, a data set, or a folder of one of them.
+
+    Raises:
+        DataError: the folder cannot be listed, or holds no image.
+    """
+    try:
+        if not path.is_dir() or is_series_folder(path):
+            return examine({"": _loose(path.parent, [path])}, progress)
+        children = [child for child in sorted(path.iterdir()) if child.is_dir()]
+        roots = [root for root in (path, *children) if nnunet.looks_like(root)]
+        if roots:
+            chosen = roots[:1] if roots[0] == path else roots
+            return examine_roots({root.name: root for root in chosen}, progress, workers)
+        inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
+        images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
+        mixed = list(_slices_among(images))
+    except OSError as error:
+        raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
+    if not images:
+        raise DataError(
+            f"{shown(path)} holds no .nii or .nii.gz file, nor another image; check the path."
+        )
+    done = examine({"": _loose(path, images)}, progress, workers)
+    return replace(done, findings=worst_first([*mixed, *done.findings]))
+
+
+def _slices_among(images: Sequence[Path]) -> Iterator[Finding]:
+    """Folders where DICOM slices lie among images: which of them is meant is not guessed."""
+    for folder in sorted({image.parent for image in images if not image.is_dir()}):
+        if holds_dicom(folder):
+            what = "DICOM files and other images lie side by side; the DICOM files were not read"
+            mend = "keep them in folders of their own"
+            yield Remark("mixed", "error", what, mend).about("", shown(folder.name), folder)
+
+
+def _run(
+    jobs: Sequence[tuple[Case, Dataset]], workers: int
+) -> Iterator[tuple[Facts, list[Finding]]]:
+    workers = min(workers, len(jobs) // _CASES_A_WORKER)
+    if workers <= 1:
+        yield from (inspect(case, dataset) for case, dataset in jobs)
+        return
+    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+    # A worker needs the names of the data set, not all of its cases.
+    try:
+        yield from pool(
+            joblib.delayed(inspect)(
+                case, Dataset(one.modality, one.root, one.channel_names, one.labels, ())
+            )
+            for case, one in jobs
+        )
+    except (BrokenProcessPool, OSError) as error:
+        raise ResourceError(
+            f"a worker process died while checking, most often because memory ran out "
+            f"({type(error).__name__}). Run again with fewer workers than {workers} (0: none)."
+        ) from error
+
+
+def _loose(root: Path, images: Sequence[Path]) -> Dataset:
+    """Images without a layout: one case each, without labels."""
+    cases = tuple(Case(shown(file.name), "", (file,), None, str(file)) for file in images)
+    return Dataset("", root, ("",), {}, cases)
+
+
+def _counts(modality: str, dataset: Dataset) -> Iterator[Finding]:
+    if not dataset.labels:  # loose images: nobody trains on them
+        return
+    labelled = sum(case.label is not None for case in dataset.cases)
+    remark = None
+    if labelled == 0:
+        remark = Remark("cases", "error", "there is no labelled case", "add cases", "0 cases")
+    elif labelled == 1:
+        what = "there is one labelled case: nothing is left to validate or test on"
+        remark = Remark("cases", "warning", what, "add cases", "1 case")
+    elif labelled == 2:
+        what = "there are 2 labelled cases: none is left to validate on"
+        remark = Remark("cases", "warning", what, "add cases", "2 cases")
+    if remark is not None:
+        yield remark.about(modality, file=dataset.root)

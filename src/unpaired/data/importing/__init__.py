@@ -1,4 +1,0 @@
-"""Official archives -> the nnU-Net raw layout, with a record of where every file came from.
-
-`run.import_source` is the entry; sources are registered in `unpaired.data.sources.imports`.
-"""

@@ -1,6 +1,0 @@
-"""Synthetic abdomens: unpaired CT-like and MR-like scans of four organs, made in seconds."""
-
-from unpaired.data.phantom.level import LEVELS, Level
-from unpaired.data.phantom.write import MODALITIES, make_subject, write_phantom
-
-__all__ = ["LEVELS", "MODALITIES", "Level", "make_subject", "write_phantom"]

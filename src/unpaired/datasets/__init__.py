@@ -1,0 +1,1 @@
+"""Data sets on disk: their layouts, and the split of their cases."""

@@ -1,0 +1,161 @@
+"""A data set of one modality, whatever its layout, and the classes several share."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unpaired.errors import DataError
+from unpaired.io.read import files_of
+from unpaired.names import canonical_name, closest, did_you_mean
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: a file a channel, and its label where there is one.
+
+    Attributes:
+        id: unique in its data set.
+        modality: the data set's key, such as "ct".
+        images: one file a channel, in the order of the data set's channel names.
+        label: None for a scan to predict on.
+        patient: scans of one patient never part between training and test; the case id unless
+            the source knows better, so equal ids in two modalities are one patient.
+        held_out: set aside by the data set (imagesTs): for testing, never drawn for training.
+    """
+
+    id: str
+    modality: str
+    images: tuple[Path, ...]
+    label: Path | None
+    patient: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of one modality.
+
+    Attributes:
+        labels: class name -> integer in the label files, background included.
+        cases: sorted by id.
+    """
+
+    modality: str
+    root: Path
+    channel_names: tuple[str, ...]
+    labels: dict[str, int]
+    cases: tuple[Case, ...]
+
+
+def class_names(
+    datasets: Mapping[str, Dataset], wanted: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The names every data set has, "background" first, then in the first data set's value order.
+
+    Args:
+        wanted: the classes to segment, in this order; the others are background.
+
+    Raises:
+        DataError: no data set, no foreground name is shared, or a wanted one is missing.
+    """
+    if not datasets:
+        raise DataError("there is no data set; give at least one folder a modality.")
+    first, *others = datasets.values()
+    known = [{canonical_name(name) for name in other.labels} for other in others]
+    names = [
+        canonical_name(name)
+        for name, value in sorted(first.labels.items(), key=lambda item: item[1])
+        if value != 0 and all(canonical_name(name) in names for names in known)
+    ]
+    if not names:
+        raise DataError(_none_shared(datasets))
+    return (BACKGROUND, *(names if wanted is None else _chosen(names, wanted)))
+
+
+def _chosen(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    chosen = list(dict.fromkeys(canonical_name(name) for name in wanted))
+    chosen = [name for name in chosen if name != BACKGROUND]
+    missing = [name for name in chosen if name not in names]
+    if missing or not chosen:
+        what = f"names {missing[0]!r}" if missing else "names no organ"
+        hint = did_you_mean(missing[0], names) if missing else ""
+        raise DataError(
+            f"data.classes {what}; the modalities share {', '.join(names)}.{hint} "
+            "data.classes=none takes all of these."
+        )
+    return chosen
+
+
+def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
+    """Integer in this data set's label files -> index in `classes`; names not in it become 0."""
+    index = {canonical_name(name): i for i, name in enumerate(classes)}
+    table = {value: index.get(canonical_name(name), 0) for name, value in dataset.labels.items()}
+    return {0: 0, **table}
+
+
+def _none_shared(datasets: Mapping[str, Dataset]) -> str:
+    foreground = {
+        modality: [name for name, value in dataset.labels.items() if value != 0]
+        for modality, dataset in datasets.items()
+    }
+    lists = "; ".join(f"{m}: {', '.join(names) or 'none'}" for m, names in foreground.items())
+    pairs = []
+    (_, first), *others = foreground.items()
+    for modality, names in others:
+        for name in names:
+            if close := closest(name, first):
+                pairs.append(f"{modality}'s {name!r} and {close!r}")
+    hint = f" Did you mean the same by {' and by '.join(pairs)}?" if pairs else ""
+    return (
+        f"the data sets share no class name ({lists}).{hint} "
+        "Give equal organs equal names under `labels` in each dataset.json."
+    )
+
+
+# The files of a case, and whether they are still what they were.
+
+
+def source_files(case: Case) -> list[dict[str, Any]]:
+    """Path, size and time of every file; of a DICOM series every file counts.
+
+    Raises:
+        DataError: one is missing or may not be read.
+    """
+    found = []
+    named = (*case.images, *([case.label] if case.label else []))
+    for path in (file for one in named for file in files_of(one)):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+        found.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
+    return found
+
+
+def unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a file holds what it held; a copied or touched one is read once more to know.
+
+    Args:
+        old: with its "sha256".
+    """
+    if old["size"] != new["size"]:
+        return False
+    untouched = old["path"] == new["path"] and old["mtime_ns"] == new["mtime_ns"]
+    return untouched or old["sha256"] == sha256_of(new)
+
+
+def sha256_of(source: Mapping[str, Any]) -> str:
+    """Of the file's bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with Path(source["path"]).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {source['path']}: {error.strerror or error}.") from error

@@ -1,0 +1,170 @@
+"""dataset.json as nnU-Net (version 1 and 2) and the Decathlon write it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unpaired.datasets.dataset import BACKGROUND
+from unpaired.errors import DataError
+from unpaired.files import read_json, shown
+from unpaired.names import canonical_name
+
+LABEL_LIMIT = 65535
+IGNORE = "ignore"
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """The file's one JSON object.
+
+    Raises:
+        DataError: missing, not strict JSON, or no object.
+    """
+    about = read_json(file)
+    if not isinstance(about, dict):
+        raise DataError(f"{shown(file)} must be one JSON object {{...}}.")
+    return about
+
+
+def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
+    """Channel names by number, from `channel_names` or the older `modality`."""
+    found = about.get("channel_names", about.get("modality"))
+    if not isinstance(found, dict) or not found:
+        raise DataError(f'{shown(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).')
+    if sorted(found) != sorted(str(i) for i in range(len(found))):
+        raise DataError(f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(found)}.")
+    names = tuple(found[str(i)] for i in range(len(found)))
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{shown(file)}: channel names must be texts, got {list(names)}.")
+    return names
+
+
+def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
+    """Name -> value; the older value -> name is turned round."""
+    found = about.get("labels")
+    if not isinstance(found, dict) or not found:
+        raise DataError(f'{shown(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
+    if all(isinstance(v, str) and not v.isdigit() for v in found.values()) and all(
+        key.isdigit() for key in found
+    ):
+        items = [(name, value) for value, name in found.items()]
+    else:
+        items = list(found.items())
+    labels: dict[str, int] = {}
+    for name, found_value in items:
+        value = found_value[0] if _single(found_value) else found_value
+        _refuse_label(name, value, file)
+        _refuse_same(name, labels, file)
+        labels[name] = int(value)
+    return _with_background(labels, file)
+
+
+def without_regions(
+    about: dict[str, Any], file: Path
+) -> tuple[dict[str, Any], dict[int, int], int | None]:
+    """The object with one value a class, the values to merge (old -> new), the value of 'ignore'.
+
+    Regions as nnU-Net's region_based_training.md describes them, if no two share a value.
+
+    Raises:
+        DataError: two regions share a value.
+    """
+    labels, merge, ignore = about.get("labels"), dict[int, int](), None
+    if not isinstance(labels, dict):
+        return about, merge, ignore
+    plain: dict[str, Any] = {}
+    owner: dict[Any, str] = {}
+    for name, value in labels.items():
+        if name.casefold() == IGNORE and isinstance(value, int):
+            ignore = value
+            continue
+        plain[name] = value
+        if not isinstance(value, list) or not all(isinstance(v, int) for v in value) or not value:
+            continue
+        for one in value:
+            if one in owner:
+                raise DataError(
+                    f"{shown(file)}: the regions {owner[one]!r} and {name!r} share the value "
+                    f"{one}, but classes exclude one another here. Name the parts instead."
+                )
+            owner[one] = name
+        plain[name] = min(value)
+        merge |= {one: min(value) for one in value if one != min(value)}
+    return {**about, "labels": plain}, merge, ignore
+
+
+def check_ending(about: dict[str, Any], known: Sequence[str], file: Path) -> None:
+    """Refuse a `file_ending` of images that are not read.
+
+    Raises:
+        DataError: such as ".png"; without the key, or with a known one, nothing.
+    """
+    ending = about.get("file_ending", known[0])
+    if ending not in known:
+        raise DataError(
+            f"{shown(file)}: files that end in {ending!r} are not read; save the images as one of "
+            f"{', '.join(known)} and say so in file_ending."
+        )
+
+
+def patients_of(about: dict[str, Any], file: Path) -> dict[str, str]:
+    """Case -> patient, where `patients` says so; nnU-Net has no such key and ignores it.
+
+    Raises:
+        DataError: not a mapping of texts.
+    """
+    found = about.get("patients", {})
+    if not isinstance(found, dict) or not all(isinstance(p, str) and p for p in found.values()):
+        raise DataError(f'{shown(file)}: "patients" must map cases to patients, as texts.')
+    return found
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1
+
+
+def _refuse_label(name: str, value: Any, file: Path) -> None:
+    if isinstance(value, list):
+        raise DataError(
+            f"{shown(file)}: {name!r} is a region {value}; nnU-Net's region-based training is not "
+            "supported, since classes exclude one another here. Regions that share no value are "
+            "merged by `unpaired import nnunet FOLDER OUT`; of others, name the parts."
+        )
+    if name.casefold() == IGNORE:
+        raise DataError(
+            f"{shown(file)}: the 'ignore' label is not supported: unmarked voxels would count as "
+            "background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
+        )
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
+        raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
+    if not 0 <= int(value) <= LABEL_LIMIT:
+        raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")
+    if canonical_name(name) == BACKGROUND and int(value) != 0:
+        raise DataError(f"{shown(file)}: {name!r} must have the value 0, not {value}.")
+
+
+def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
+    """Class names are compared by canonical name: two of one would be merged without a word."""
+    if name in labels:
+        raise DataError(f"{shown(file)}: the class {name!r} stands for two values; rename one.")
+    other = next((o for o in labels if canonical_name(o) == canonical_name(name)), None)
+    if other is not None:
+        raise DataError(
+            f"{shown(file)}: {other!r} and {name!r} are one name, since case, '_' and '-' do not "
+            "matter; rename one."
+        )
+
+
+def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
+    by_value = defaultdict(list)
+    for name, value in labels.items():
+        by_value[value].append(name)
+    twice = next((names for names in by_value.values() if len(names) > 1), None)
+    if twice:
+        raise DataError(f"{shown(file)}: {' and '.join(map(repr, twice))} share one value.")
+    if 0 not in by_value:
+        labels = {"background": 0, **labels}
+    if len(labels) < 2:
+        raise DataError(f"{shown(file)}: there is no class beside the background; add one.")
+    return labels

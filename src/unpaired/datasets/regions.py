@@ -1,0 +1,82 @@
+"""Importing the nnU-Net raw layout: regions without overlap are merged, `ignore` is left out.
+
+Read from nnU-Net's region_based_training.md and ignore_label.md.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unpaired.datasets import decathlon, nnunet
+from unpaired.datasets.dataset_json import read_about, without_regions
+from unpaired.datasets.decathlon import set_key
+from unpaired.datasets.found import FoundSet, Label, LabelFile, Options, ReadLabel, Source
+from unpaired.datasets.locate import first, need
+from unpaired.datasets.manifest import as_found
+from unpaired.errors import DataError
+from unpaired.files import shown
+from unpaired.io.volume import Volume
+
+_WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
+
+
+@dataclass(frozen=True)
+class DenseLabel:
+    """A label that must not hold nnU-Net's `ignore`: a voxel nobody looked at is no background."""
+
+    inner: LabelFile
+    ignore: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.inner.files
+
+    @property
+    def verbatim(self) -> Path | None:
+        return self.inner.verbatim
+
+    def read(self, image: Volume) -> ReadLabel:
+        found = self.inner.read(image)
+        count = int((found.volume.array == self.ignore).sum())
+        if count:
+            raise DataError(
+                f"{shown(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), which "
+                "would count as background; annotate them or leave the case out."
+            )
+        return found
+
+
+def _is_raw(folder: Path) -> bool:
+    raw = (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir()
+    return raw and not decathlon.looks_like(folder)
+
+
+def _looks_like(root: Path) -> bool:
+    return first(root, _is_raw, 2) is not None
+
+
+def _find(root: Path, options: Options) -> list[FoundSet]:
+    """One set, with one value a class."""
+    base = need(root, _is_raw, _WANTED)
+    file = base / "dataset.json"
+    about, merge, ignore = without_regions(read_about(file), file)
+    opened = nnunet.read_cases("scan", base, about)
+    found = as_found(opened, {})
+    cases = []
+    for case in found.cases:
+        label: Label | None = None
+        if isinstance(case.label, LabelFile):
+            plain = LabelFile(case.label.path, merge)
+            label = plain if ignore is None else DenseLabel(plain, ignore)
+        cases.append(replace(case, label=label))
+    said = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))
+    key = options.modality or set_key(opened.channel_names[0])
+    return [replace(found, key=key, cases=tuple(cases), merged=said)]
+
+
+SOURCE = Source(
+    wanted=_WANTED,
+    reference="https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md",
+    looks_like=_looks_like,
+    find=_find,
+    one_set=True,
+)

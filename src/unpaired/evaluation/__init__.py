@@ -1,0 +1,1 @@
+"""Scores of predictions, their tables, and the evaluation of a run."""

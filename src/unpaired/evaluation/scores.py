@@ -1,0 +1,314 @@
+"""Scores of predictions against the truth, on the native grid."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from unpaired.data.preprocess import to_classes
+from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
+from unpaired.errors import DataError, ResourceError
+from unpaired.files import read_json, shown
+from unpaired.io.read import ENDINGS, read_label_image
+from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
+from unpaired.metrics import score
+from unpaired.names import canonical_name, did_you_mean
+
+Tolerance = float | int | Mapping[str, float]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of one case; nan is undefined. All four are nan where the truth lacks the class,
+    distances also where the prediction does (then Dice and NSD are 0)."""
+
+    modality: str
+    case: str
+    cls: str
+    dice: float
+    asd_mm: float
+    hd95_mm: float
+    nsd: float
+    truth_voxels: int
+    prediction_voxels: int
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+class Pair(NamedTuple):
+    """A prediction and its truth; plain tuples of these four do as well."""
+
+    modality: str
+    case: str
+    prediction: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores, and what could not be scored.
+
+    Attributes:
+        failures: "modality/case" -> what was wrong with its files.
+        missing: cases with a truth and no prediction.
+    """
+
+    scores: tuple[Score, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    tolerance_mm: Tolerance = 2.0
+
+
+def evaluate_pairs(
+    pairs: Iterable[tuple[str, str, Path, Path]],
+    classes: Sequence[str],
+    tables: Mapping[str, Mapping[int, int]],
+    tolerance_mm: Tolerance = 2.0,
+    progress: Progress | None = None,
+    workers: int = 0,
+    prediction_tables: Mapping[str, Mapping[int, int]] | None = None,
+    failures: dict[str, str] | None = None,
+) -> list[Score]:
+    """Score every pair (modality, case, prediction file, truth file), class by class.
+
+    Args:
+        classes: names by index, background first.
+        tables: modality -> values in the truth files -> class index (`value_table`).
+        tolerance_mm: of the NSD, one number or one per class.
+        progress: called with (done, all, "modality/case").
+        workers: processes; 0 stays in this one.
+        prediction_tables: as `tables`, for prediction files that do not hold class indices.
+        failures: where given, a bad case is noted here and the others go on.
+
+    Raises:
+        DataError: after all cases, listing every bad one, where `failures` is not given.
+        ResourceError: a worker process died.
+    """
+    jobs = [Pair(*pair) for pair in pairs]
+    identity = {index: index for index in range(len(classes))}
+    predicted = prediction_tables or {}
+    calls = [
+        (pair, classes, tables[pair.modality], predicted.get(pair.modality, identity), tolerance_mm)
+        for pair in jobs
+    ]
+    scores: list[Score] = []
+    bad: dict[str, str] = {}
+    for done, (pair, (found, error)) in enumerate(zip(jobs, _run(calls, workers), strict=True), 1):
+        name = f"{pair.modality}/{pair.case}"
+        scores += found
+        if error:
+            bad[name] = error
+        if progress:
+            progress(done, len(jobs), name)
+    if failures is not None:
+        failures.update(bad)
+    elif bad:
+        lines = "\n".join(f"  {name}: {what}" for name, what in bad.items())
+        raise DataError(f"{len(bad)} of {len(jobs)} cases could not be scored:\n{lines}")
+    return scores
+
+
+def _run(calls: list[tuple], workers: int) -> Iterator[tuple[list[Score], str | None]]:
+    """Outcomes in the order of the calls."""
+    if workers < 2:
+        yield from (_attempt(*call) for call in calls)
+        return
+    try:
+        pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+        yield from pool(delayed(_attempt)(*call) for call in calls)
+    except (OSError, RuntimeError) as error:
+        raise ResourceError(
+            f"a worker process ended early ({type(error).__name__}), most often for lack of "
+            "memory; use fewer workers, or workers=0."
+        ) from error
+
+
+def _attempt(
+    pair: Pair,
+    classes: Sequence[str],
+    truth_table: Mapping[int, int],
+    prediction_table: Mapping[int, int],
+    tolerance_mm: Tolerance,
+) -> tuple[list[Score], str | None]:
+    try:
+        return evaluate_case(pair, classes, truth_table, prediction_table, tolerance_mm), None
+    except DataError as error:
+        return [], str(error)
+
+
+def evaluate_case(
+    pair: Pair,
+    classes: Sequence[str],
+    truth_table: Mapping[int, int],
+    prediction_table: Mapping[int, int],
+    tolerance_mm: Tolerance,
+) -> list[Score]:
+    """Read and score one case.
+
+    Raises:
+        DataError: a file is at fault, the grids differ, or a value has no meaning.
+    """
+    prediction, truth = read_label_image(pair.prediction), read_label_image(pair.truth)
+    _need_same_grid(prediction, truth, pair)
+    # Files hold the first axis fastest; turned round, the arrays are read in memory order.
+    found = score(
+        _indices(prediction, prediction_table, pair.prediction, classes),
+        to_classes(truth.array.T, truth_table, shown(pair.truth)),
+        classes,
+        truth.spacing_mm[::-1],
+        tolerance_mm,
+    )
+    return [Score(modality=pair.modality, case=pair.case, **vars(one)) for one in found]
+
+
+def _need_same_grid(prediction: Volume, truth: Volume, pair: Pair) -> None:
+    offset = same_grid(prediction, truth)
+    if offset <= SAME_GRID_MM:
+        return
+    what = (
+        f"{offset:.3g} mm apart"
+        if np.isfinite(offset)
+        else f"of shape {prediction.array.shape} and {truth.array.shape}"
+    )
+    raise DataError(
+        f"{shown(pair.prediction)} and {shown(pair.truth)} lie on different grids ({what}); "
+        "predict on the image that the truth was drawn on, or resample the prediction onto it."
+    )
+
+
+def _indices(
+    prediction: Volume, table: Mapping[int, int], path: Path, classes: Sequence[str]
+) -> np.ndarray:
+    """Prediction values -> class indices, [k j i]."""
+    largest = int(prediction.array.max(initial=0))
+    if largest not in table:
+        raise DataError(
+            f"{shown(path)} holds the value {largest}, but the classes are "
+            f"{', '.join(f'{value} {classes[i]}' for value, i in sorted(table.items()))}; "
+            "evaluate predictions with the classes they were made for."
+        )
+    return to_classes(prediction.array.T, table, shown(path))
+
+
+# Scores of a plain folder of label files against another.
+
+
+def evaluate_folder(
+    predictions: Path,
+    labels: Path,
+    modality: str = "all",
+    tolerance_mm: Tolerance = 2.0,
+    progress: Progress | None = None,
+    workers: int = 0,
+) -> Evaluation:
+    """Score a folder of label files against a folder of files of the same names.
+
+    Class names are read from `labels.json` or `dataset.json` in the folder, or from `dataset.json`
+    beside it (the nnU-Net layout). Where one folder has no names, the other's hold for both; where
+    none has, classes are named after their values ("label 1").
+
+    Raises:
+        DataError: a folder is missing, no file name occurs in both, or the class names differ.
+    """
+    truths, found = _label_files(labels), _label_files(predictions)
+    shared = sorted(truths.keys() & found.keys())
+    if not shared:
+        raise DataError(
+            f"no file name occurs in both {shown(predictions)} ({len(found)} label files) and "
+            f"{shown(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
+            "case.nii.gz too."
+        )
+    own, known = read_label_names(predictions), read_label_names(labels)
+    if own is not None and known is not None:
+        _check_same_names((predictions, own), (labels, known))
+    names = known if known is not None else own
+    if names is None:
+        names = _names_of_values(truths[case] for case in shared)
+    ordered = sorted((v, canonical_name(name)) for name, v in names.items() if v != 0)
+    classes = (BACKGROUND, *(name for _, name in ordered))
+    failures: dict[str, str] = {}
+    scores = evaluate_pairs(
+        [(modality, case, found[case], truths[case]) for case in shared],
+        classes,
+        {modality: _table(names, classes)},
+        tolerance_mm,
+        progress,
+        workers,
+        {modality: _table(own if own is not None else names, classes)},
+        failures,
+    )
+    missing = tuple(sorted(truths.keys() - found.keys()))
+    return Evaluation(tuple(scores), failures, missing, tolerance_mm)
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    """Case name -> file."""
+    if not folder.is_dir():
+        raise DataError(f"{shown(folder)} is not a folder; give the folder of the label files.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
+        if ending and not path.name.startswith("."):
+            case = path.name.removesuffix(ending)
+            if case in found:
+                raise DataError(
+                    f"{shown(folder)} holds {shown(found[case].name)} and {shown(path.name)}; "
+                    "remove the one that does not count."
+                )
+            found[case] = path
+    return found
+
+
+def read_label_names(folder: Path) -> dict[str, int] | None:
+    """Class name -> value from the nearest labels.json or dataset.json; None without one.
+
+    Raises:
+        DataError: the file is not names with whole numbers.
+    """
+    files = (folder / "labels.json", folder / "dataset.json", folder.parent / "dataset.json")
+    for path in files:
+        if path.is_file():
+            content = read_json(path)
+            labels = content.get("labels", content) if isinstance(content, dict) else None
+            if not isinstance(labels, dict) or not all(_whole(v) for v in labels.values()):
+                raise DataError(f'{shown(path)}: expected "labels": {{"liver": 1, ...}}.')
+            return {name: int(value) for name, value in labels.items()}
+    return None
+
+
+def _check_same_names(*named: tuple[Path, Mapping[str, int]]) -> None:
+    """Refuse a foreground name that only one folder has: it would score 0 without a reason."""
+    (a, first), (b, second) = (
+        (folder, {canonical_name(name) for name, value in table.items() if value != 0})
+        for folder, table in named
+    )
+    for has, own, lacks, other in ((b, second, a, first), (a, first, b, second)):
+        if alone := sorted(own - other):
+            hint = did_you_mean(alone[0], sorted(other - own))
+            raise DataError(
+                f"{shown(lacks)} has no class {', '.join(map(repr, map(shown, alone)))}, which "
+                f"{shown(has)} has.{hint} Give equal organs equal names in the labels.json of "
+                "both folders; a class that is not meant to occur there gets an unused value."
+            )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _table(names: Mapping[str, int], classes: Sequence[str]) -> dict[int, int]:
+    return value_table(Dataset("", Path(), (), dict(names), ()), classes)
+
+
+def _names_of_values(paths: Iterable[Path]) -> dict[str, int]:
+    """Names such as "label 3" for the values in the files; unreadable files are left for later."""
+    values: set[int] = set()
+    for path in paths:
+        try:
+            values.update(np.unique(read_label_image(path).array).tolist())
+        except DataError:
+            continue
+    return {f"label {value}": value for value in sorted(values - {0})}

@@ -1,0 +1,70 @@
+"""Where the labels of an image go, and in which formats."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unpaired.errors import UsageError
+from unpaired.files import shown
+from unpaired.inference.images import case_of, case_of_channel
+from unpaired.io.dicom import DicomSource
+from unpaired.io.dicom.library import library
+from unpaired.io.read import format_of
+from unpaired.io.volume import Volume
+from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing
+
+
+def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Path, ...]:
+    """The label files of one image: `out` itself if its name ends as a label file's does, else
+    files in the folder `out`, named after the image, in the formats that `writing` asks for.
+
+    Raises:
+        UsageError: an unknown ending, a label file that is the image or lies among its slices.
+    """
+    file = out.name.endswith(LABEL_ENDINGS) and not out.is_dir()
+    if file and writing.formats:
+        raise UsageError(
+            f"{shown(out)} names a file, and so its format; with --format give a folder."
+        )
+    if not file and out.suffix and not out.is_dir():
+        raise UsageError(
+            f"{shown(out)}: the name must end in {', '.join(LABEL_ENDINGS)}, or be a folder."
+        )
+    found = (out,) if file else case_targets(out, case_of_channel(images[0]), images[0], writing)
+    for target in found:
+        if any(target.resolve() == image.resolve() for image in images):
+            raise UsageError(
+                f"{shown(target)} is the image itself; choose another name for the labels."
+            )
+        if any(image.is_dir() and target.parent.resolve() == image.resolve() for image in images):
+            raise UsageError(
+                f"{shown(target.parent)} holds the image's slices; choose another folder."
+            )
+    return found
+
+
+def case_targets(out: Path, case: str, image: Path, writing: Writing) -> tuple[Path, ...]:
+    """The label files of a case in a folder, the first the one to evaluate."""
+    asked = writing.formats_for(format_of(image))
+    return tuple(out / f"{case}{ending}" for name, ending in FORMATS.items() if name in asked)
+
+
+def case_of_target(target: Path) -> str:
+    """The case that a label file is named after."""
+    case = case_of(target)
+    return case.removesuffix("_seg") if target.name.endswith(FORMATS["dicom-seg"]) else case
+
+
+def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
+    """Before anything is computed: a DICOM segmentation needs a series, and highdicom.
+
+    Raises:
+        UsageError: one of them is missing.
+    """
+    for target in targets:
+        if target.name.endswith(".dcm"):
+            if not isinstance(image.source, DicomSource):
+                raise UsageError(
+                    f"{shown(target)}: a DICOM segmentation points at the slices it was made on, "
+                    "and the image is no DICOM series; write NIfTI instead."
+                )
+            library("highdicom")

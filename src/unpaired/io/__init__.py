@@ -1,0 +1,1 @@
+"""Scans as files: NIfTI, NRRD, MetaImage, MGH and DICOM, and exact resampling."""

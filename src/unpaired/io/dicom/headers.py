@@ -1,0 +1,255 @@
+"""One DICOM file: is it one, what does its header say, and which slices does it hold?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unpaired.errors import DataError
+from unpaired.files import shown
+from unpaired.io.dicom.library import damage_named, library, read_dataset
+
+HEAD_BYTES = 2048
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_INDEX = "1.2.840.10008.1.3.10"  # a DICOMDIR by another name
+_NOT_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "DOC", "REG"}
+# What tells images of one place apart, in the words of the standard.
+_MARKS = ("EchoTime", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ImageType")
+_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "Modality", "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
+    "SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "PixelPaddingValue",
+    "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
+    "RescaleIntercept", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", *_MARKS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's header.
+
+    Attributes:
+        series: the series' UID.
+        frames: number of slices in the file.
+        facts: a pydicom data set of the tags this package reads.
+    """
+
+    path: Path
+    series: str
+    frames: int
+    facts: Any
+
+    def text(self, name: str) -> str:
+        """The tag as text; empty if it is not there."""
+        value = self.facts.get(name)
+        return "" if value is None else str(value)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The values of ImageType, such as ORIGINAL, PRIMARY, AXIAL."""
+        value = self.facts.get("ImageType")
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        return tuple(str(one).upper() for one in value) if several else (str(value or "").upper(),)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice and its place, in the patient coordinates of DICOM (Left, Posterior, Superior).
+
+    Attributes:
+        path, index: the file, and the slice's number in it, from 0.
+        instance: SOP instance UID of the file.
+        number: InstanceNumber; None if it is not told.
+        rows, columns: size in voxels.
+        position_mm: [3], the centre of the first voxel.
+        axes: [2 3], unit vectors along which the column index and the row index grow.
+        spacing_mm: distance of neighbours along these two.
+        thickness_mm: of the slice; None if it is not told.
+        slope, intercept: stored value -> true value.
+        marks: what may tell it from another slice in the same place.
+    """
+
+    path: Path
+    index: int
+    instance: str
+    number: int | None
+    rows: int
+    columns: int
+    position_mm: np.ndarray
+    axes: np.ndarray
+    spacing_mm: tuple[float, float]
+    thickness_mm: float | None
+    slope: float
+    intercept: float
+    marks: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The file's name, with the slice's number where the file holds several."""
+        return shown(self.path.name) + (f" frame {self.index}" if self.index else "")
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether a file's first bytes are DICOM: the mark behind the preamble, or, without either,
+    a first element of group 2 or 8 with an element number and length that make sense."""
+    if head[128:132] == b"DICM":
+        return True
+    group, length = head[:2], int.from_bytes(head[4:8], "little")
+    plain = head[4:6].isalpha() and head[4:6].isupper()
+    first = head[:4] in (b"\2\0\0\0", b"\2\0\1\0", b"\x08\0\0\0", b"\x08\0\1\0", b"\x08\0\5\0")
+    return group in (b"\2\0", b"\x08\0") and first and (plain or length <= 64)
+
+
+def read_header(path: Path, head: bytes) -> Header | None:
+    """The header of a DICOM file, or None if it is no image (a report, a dose, a segmentation).
+
+    Raises:
+        DataError: a header that is damaged or ends too early.
+    """
+    if _DEFLATED in head:
+        raise DataError(
+            f"{shown(path)} is a deflated DICOM file, which is not read; convert it first "
+            "(dcmconv +te)."
+        )
+    pydicom = library("pydicom")
+    with damage_named(path, "read the header"):
+        facts = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        for element in facts.iterall():  # decode all now, so that damage shows here
+            _ = element.value
+        kind = facts.get("SOPClassUID")
+        if not kind or not (facts.get("SeriesInstanceUID") or kind == _INDEX):
+            raise DataError(
+                f"{shown(path)}: the header ends too early, or names no series; copy it again."
+            )
+        image = pydicom.uid.UID(kind).name.endswith("Image Storage")
+        if str(facts.get("Modality")) in _NOT_IMAGES or not (image or facts.get("Rows")):
+            return None
+        missing = [n for n in ("Rows", "Columns") if not facts.get(n)]
+        if missing:
+            raise DataError(f"{shown(path)}: the header lacks {missing[0]}; copy it again.")
+        frames = int(facts.get("NumberOfFrames") or 1)
+        return Header(path, str(facts.SeriesInstanceUID), frames, facts)
+
+
+def object_name(path: Path) -> str:
+    """What a DICOM file is that is no image, such as "RTDOSE"."""
+    with damage_named(path, "read the header"):
+        facts = read_dataset(
+            path, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"]
+        )
+        return str(facts.get("Modality") or facts.SOPClassUID.name)
+
+
+def frames_of(header: Header) -> list[Frame]:
+    """The slices of one file, in the file's order.
+
+    Raises:
+        DataError: colour, inverted grey, no place in the patient, a damaged header.
+    """
+    with damage_named(header.path, "read the slices' places"):
+        _refuse_foreign(header)
+        several = header.facts.get("PerFrameFunctionalGroupsSequence")
+        if several is None:
+            return [_frame(header, 0, None)]
+        if len(several) != header.frames:
+            raise DataError(
+                f"{shown(header.path)}: the header describes {len(several)} of {header.frames} "
+                "frames; copy it again."
+            )
+        return [_frame(header, index, item) for index, item in enumerate(several)]
+
+
+def _refuse_foreign(header: Header) -> None:
+    name, facts = shown(header.path), header.facts
+    if int(facts.get("SamplesPerPixel") or 1) != 1:
+        raise DataError(f"{name} is a colour picture; export the scan as one grey channel.")
+    grey = header.text("PhotometricInterpretation")
+    if grey != "MONOCHROME2":
+        raise DataError(
+            f"{name} is stored as {grey or 'unknown colours'}, not as MONOCHROME2 (high is "
+            "bright); export it again."
+        )
+    if "PerFrameFunctionalGroupsSequence" not in facts and header.frames > 1:
+        raise DataError(
+            f"{name} holds {header.frames} frames without their places; export a volume (enhanced "
+            "multi-frame, or one file a slice)."
+        )
+
+
+def _frame(header: Header, index: int, item: Any) -> Frame:
+    facts, name = header.facts, shown(header.path)
+    place, turn = _part(facts, item, "PlanePosition"), _part(facts, item, "PlaneOrientation")
+    measures = _part(facts, item, "PixelMeasures")
+    values = _part(facts, item, "PixelValueTransformation")
+    if "ModalityLUTSequence" in values:
+        raise DataError(f"{name} maps its values by a table, not by a slope; export it again.")
+    position = _numbers(place, "ImagePositionPatient", 3, name)
+    axes = _numbers(turn, "ImageOrientationPatient", 6, name).reshape(2, 3)
+    between_rows, between_columns = _numbers(measures, "PixelSpacing", 2, name)
+    thickness = measures.get("SliceThickness")
+    slope, intercept = values.get("RescaleSlope"), values.get("RescaleIntercept")
+    number = facts.get("InstanceNumber")
+    return Frame(
+        path=header.path,
+        index=index,
+        instance=header.text("SOPInstanceUID"),
+        number=None if number is None else int(number),
+        rows=int(facts.Rows),
+        columns=int(facts.Columns),
+        position_mm=position,
+        axes=_unit(axes, name),
+        spacing_mm=(float(between_columns), float(between_rows)),
+        thickness_mm=float(thickness) if thickness else None,
+        slope=_finite(slope, 1.0, name) or _no_slope(name),
+        intercept=_finite(intercept, 0.0, name),
+        marks={mark: header.text(mark) for mark in _MARKS if mark in facts},
+    )
+
+
+def _part(facts: Any, item: Any, name: str) -> Any:
+    """The functional group of this frame, else the one all frames share, else the data set."""
+    if item is None:
+        return facts
+    shared = facts.get("SharedFunctionalGroupsSequence") or [{}]
+    for where in (item, shared[0]):
+        found = where.get(f"{name}Sequence")
+        if found:
+            return found[0]
+    return {}
+
+
+def _numbers(where: Any, tag: str, count: int, name: str) -> np.ndarray:
+    value = where.get(tag)
+    if value is None or isinstance(value, str) or len(value) != count:
+        raise DataError(
+            f"{name} has no {tag}, so its place in the patient is unknown; export the original "
+            "scan, not a screen shot."
+        )
+    numbers = np.array([float(one) for one in value])
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{name}: {tag} is not finite; export the scan again.")
+    return numbers
+
+
+def _finite(value: Any, default: float, name: str) -> float:
+    number = default if value is None else float(value)
+    if not np.isfinite(number):
+        raise DataError(f"{name}: the rescale slope or intercept is not finite; export it again.")
+    return number
+
+
+def _no_slope(name: str) -> float:
+    raise DataError(f"{name}: the rescale slope is 0; export the scan again.")
+
+
+def _unit(axes: np.ndarray, name: str) -> np.ndarray:
+    lengths = np.linalg.norm(axes, axis=1)
+    if np.abs(lengths - 1).max() > 1e-2 or abs(axes[0] @ axes[1]) > 1e-3:
+        raise DataError(
+            f"{name}: the directions of ImageOrientationPatient are not at right angles and of "
+            "length 1; export the scan again."
+        )
+    return axes / lengths[:, None]

@@ -1,0 +1,144 @@
+"""Stored values of DICOM files -> one array, with lengths checked before anything is allocated."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unpaired.errors import DataError, UsageError
+from unpaired.files import shown
+from unpaired.io.dicom.headers import Frame
+from unpaired.io.dicom.library import damage_named, library, read_dataset
+from unpaired.io.inflate import MAX_RATIO
+
+_SLACK = 4096
+_DECODERS = {
+    "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
+    "High-Throughput JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
+    "JPEG-LS": "pyjpegls",
+    "JPEG": "pylibjpeg pylibjpeg-libjpeg",
+}
+
+
+def read_planes(frames: Sequence[Frame], max_voxels: int, name: str) -> np.ndarray:
+    """The slices' true values [column row slice]: integers where every slope and intercept is
+    whole (int16 where they fit), else float32, each slice by its own slope.
+
+    Raises:
+        DataError: more than `max_voxels`, voxels cut short, or a damaged file.
+        UsageError: compressed in a way for which no decoder is installed.
+    """
+    rows, columns = frames[0].rows, frames[0].columns
+    if rows * columns * len(frames) > max_voxels:
+        raise DataError(
+            f"{name}: the headers promise {columns} x {rows} x {len(frames)} voxels, more than "
+            f"{max_voxels}; a header is damaged, or the image must be cropped."
+        )
+    stored: np.ndarray | None = None
+    for path, wanted in _by_file(frames).items():
+        planes = _decode(path, (rows, columns))
+        for k, index in wanted.items():
+            plane = planes[index]
+            if stored is None:
+                stored = np.empty((len(frames), rows, columns), plane.dtype)
+            if plane.dtype != stored.dtype:  # signed and unsigned slices in one series
+                stored = stored.astype(np.promote_types(stored.dtype, plane.dtype), copy=False)
+            stored[k] = plane
+    assert stored is not None
+    return _rescale(stored, frames).transpose(2, 1, 0)
+
+
+def _by_file(frames: Sequence[Frame]) -> Mapping[Path, dict[int, int]]:
+    """File -> {slice of the stack: slice of the file}."""
+    found: dict[Path, dict[int, int]] = {}
+    for k, frame in enumerate(frames):
+        found.setdefault(frame.path, {})[k] = frame.index
+    return found
+
+
+def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """All stored planes of a file [n row column]."""
+    with damage_named(path, "read the voxels"):
+        facts = read_dataset(path)
+        if "PixelData" not in facts:
+            raise DataError(f"{shown(path)} ends before its voxels, or has none; copy it again.")
+        count = int(facts.get("NumberOfFrames") or 1)
+        bits = int(facts.BitsAllocated)
+        if bits not in (8, 16, 32):
+            raise DataError(f"{shown(path)} stores {bits} bits a voxel; export it with 16.")
+        if (int(facts.Rows), int(facts.Columns)) != size:
+            raise DataError(f"{shown(path)} changed while it was read; try again.")
+        expected = count * size[0] * size[1] * bits // 8
+        _refuse_impossible(path, facts, expected)
+        return np.asarray(facts.pixel_array).reshape(count, *size)
+
+
+def _refuse_impossible(path: Path, facts: Any, expected: int) -> None:
+    """Lengths must agree before a decoder allocates what a header says."""
+    syntax = facts.file_meta.get("TransferSyntaxUID") if hasattr(facts, "file_meta") else None
+    there = len(facts.PixelData)
+    if syntax is None:
+        syntax = facts.file_meta.TransferSyntaxUID = library("pydicom").uid.ImplicitVRLittleEndian
+    if syntax.is_compressed:
+        if expected > MAX_RATIO * there:
+            raise DataError(
+                f"{shown(path)}: the header promises {expected} bytes, far more than "
+                f"{there} compressed ones can hold; copy it again."
+            )
+        _need_decoder(path, syntax)
+        return
+    if there < expected:
+        raise DataError(
+            f"{shown(path)} is cut short: the header promises {expected} bytes of voxels, there "
+            f"are {there}; copy it again."
+        )
+    if there > expected + _SLACK:
+        raise DataError(
+            f"{shown(path)}: there are {there} bytes of voxels, the header promises {expected}; "
+            "the header is damaged."
+        )
+
+
+def _need_decoder(path: Path, syntax: Any) -> None:
+    try:
+        decoder = library("pydicom.pixels").get_decoder(syntax)
+    except RuntimeError as error:  # unknown to pydicom
+        raise DataError(
+            f"{shown(path)} is compressed as {syntax.name}, which is not read; convert it first."
+        ) from error
+    if decoder.is_available:
+        return
+    package = next((p for kind, p in _DECODERS.items() if syntax.name.startswith(kind)), None)
+    mend = f"pip install {package}, or convert" if package else "convert"
+    raise UsageError(
+        f"{shown(path)} is compressed as {syntax.name}, and no decoder for it is installed; "
+        f"{mend} the series to uncompressed DICOM."
+    )
+
+
+def _rescale(stored: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
+    """[slice row column]."""
+    slopes = np.array([frame.slope for frame in frames])
+    offsets = np.array([frame.intercept for frame in frames])
+    if np.all(slopes == np.rint(slopes)) and np.all(offsets == np.rint(offsets)):
+        low = min(int(s * p.min() + o) for p, s, o in zip(stored, slopes, offsets, strict=True))
+        high = max(int(s * p.max() + o) for p, s, o in zip(stored, slopes, offsets, strict=True))
+        low, high = min(low, high), max(low, high)
+        kind = next((t for t in (np.int16, np.uint16, np.int32) if _fits(low, high, t)), None)
+        if kind is not None and (slopes > 0).all():
+            return _scaled(stored, slopes.astype(np.int64), offsets.astype(np.int64), kind)
+    return _scaled(stored, slopes, offsets, np.float32)
+
+
+def _fits(low: int, high: int, kind: Any) -> bool:
+    return bool(np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+
+
+def _scaled(stored: np.ndarray, slopes: np.ndarray, offsets: np.ndarray, kind: Any) -> np.ndarray:
+    if (slopes == 1).all() and (offsets == 0).all():
+        return stored.astype(kind, copy=False)
+    out = np.empty(stored.shape, kind)
+    for plane, into, slope, offset in zip(stored, out, slopes, offsets, strict=True):
+        into[:] = plane * slope + offset  # int64 or float64, so nothing overflows
+    return out

@@ -1,0 +1,229 @@
+"""Labels -> a DICOM segmentation on the slices they were predicted on, written with highdicom."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unpaired import __version__
+from unpaired.errors import DataError, UsageError
+from unpaired.files import atomic, shown
+from unpaired.io.dicom.codes import Code, SegmentCode, code_of
+from unpaired.io.dicom.library import Bounded, damage_named, library
+from unpaired.io.dicom.scan import DicomSource
+from unpaired.io.dicom.stack import slice_affine
+from unpaired.io.volume import Volume
+
+_SERIES_STEP = 1000
+# Tags that must be there, empty if unknown (type 2); anonymised series often lack them.
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+_LONGEST_LABEL = 64
+
+
+def write_segmentation(
+    path: Path,
+    labels: np.ndarray,
+    like: Volume,
+    classes: Sequence[str],
+    *,
+    colours: Sequence[tuple[int, int, int]] = (),
+    mark: str = "",
+    codes: Mapping[str, SegmentCode] | None = None,
+    empty_segments: bool = False,
+) -> tuple[str, ...]:
+    """Write labels [i j k] as binary segments that point at the series `like` was read from.
+
+    Patient, study and frame of reference are the series' own. Labels on a resampled grid are
+    taken back to the original slices, each voxel from the nearest label.
+
+    Args:
+        classes: names, background first.
+        colours: red, green, blue from 0 to 255 of each class.
+        mark: the content description.
+        codes: codes of class names in place of the table's.
+        empty_segments: also describe classes of which no voxel was found.
+
+    Returns:
+        notes: what a reader should know.
+
+    Raises:
+        UsageError: highdicom is not installed, or `like` is no DICOM series.
+        DataError: the series lacks what a segmentation must carry on.
+        ResourceError: the file cannot be written.
+    """
+    source = like.source
+    if not isinstance(source, DicomSource):
+        raise UsageError(
+            f"{shown(path)}: a DICOM segmentation points at the slices it was made on, and the "
+            "image is no DICOM series; write NIfTI instead."
+        )
+    planes = on_slices(labels, like, source)
+    chosen, notes = _chosen(planes, len(classes), empty_segments)
+    identity = _identity(labels, source, mark)
+    where = source.frames[0].path
+    with damage_named(where, "write the segmentation of this series", "write NIfTI instead"):
+        images = _source_images(source)
+        notes += _completed(images, identity)
+        segments = [
+            _segment(number, classes[value], colours[value] if colours else None, mark, codes)
+            for number, value in enumerate(chosen, 1)
+        ]
+        found = library("highdicom.seg").Segmentation(
+            source_images=images,
+            pixel_array=_numbered(planes[_as_stored(source)], chosen),
+            segmentation_type="BINARY",
+            segment_descriptions=segments,
+            omit_empty_frames=bool(planes.any()),
+            content_description=mark or None,
+            **_about(images[0], identity),
+        )
+    with atomic(path) as temporary:
+        found.save_as(temporary)
+    return tuple(notes)
+
+
+def _chosen(planes: np.ndarray, classes: int, empty: bool) -> tuple[list[int], list[str]]:
+    """The classes to describe: those that occur, or all; notes."""
+    every = list(range(1, classes))
+    occur = [value for value in every if (planes == value).any()]
+    if occur:
+        return every if empty else occur, []
+    return every, ["nothing was found; the DICOM segmentation holds empty segments"]
+
+
+def _about(image: Any, identity: str) -> dict[str, Any]:
+    """The object's own identity, beside what it takes over from the series."""
+    return {
+        "series_instance_uid": _uid(identity, "series"),
+        "series_number": int(image.get("SeriesNumber") or 0) + _SERIES_STEP,
+        "series_description": "Segmentation by unpaired",
+        "sop_instance_uid": _uid(identity, "instance"),
+        "instance_number": 1,
+        "manufacturer": "unpaired",
+        "manufacturer_model_name": "unpaired",
+        "software_versions": __version__,
+        "device_serial_number": "0",
+        "content_label": "SEGMENTATION",
+    }
+
+
+def _numbered(planes: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+    """Class indices -> segment numbers, which run from 1 without gaps; what is not chosen is 0."""
+    numbers = np.zeros(max(int(planes.max()), *chosen) + 1, np.uint8)
+    numbers[list(chosen)] = np.arange(1, len(chosen) + 1)
+    return numbers[planes]
+
+
+def on_slices(labels: np.ndarray, like: Volume, source: DicomSource) -> np.ndarray:
+    """[frame row column] of the source's frames, in their order."""
+    if not source.resampled:
+        return labels.transpose(2, 1, 0)
+    to_labels = np.linalg.inv(like.affine)
+    first = source.frames[0]
+    rows, columns = np.meshgrid(range(first.rows), range(first.columns), indexing="ij")
+    places = np.stack([columns, rows]).reshape(2, -1).astype(np.float64)
+    planes = np.zeros((len(source.frames), first.rows, first.columns), labels.dtype)
+    for plane, frame in zip(planes, source.frames, strict=True):
+        here = to_labels @ slice_affine(frame, np.zeros(3))
+        at = np.rint(here[:3, :2] @ places + here[:3, 3:]).astype(int)
+        inside = ((at >= 0) & (at < np.array(labels.shape)[:, None])).all(0)
+        plane.reshape(-1)[inside] = labels[tuple(at[:, inside])]
+    return planes
+
+
+def read_mark(path: Path) -> str:
+    """The content description of a DICOM file; empty if there is none.
+
+    Raises:
+        DataError: not a DICOM file.
+    """
+    with damage_named(path, "read the header"):
+        with Bounded(path) as file:
+            found = library("pydicom").dcmread(file, stop_before_pixels=True)
+        return str(found.get("ContentDescription") or "")
+
+
+def _as_stored(source: DicomSource) -> list[int]:
+    """Slices in the order of `_source_images`: along the normal, or as one file holds them."""
+    order = list(range(len(source.frames)))
+    if len({frame.path for frame in source.frames}) > 1:
+        return order
+    return sorted(order, key=lambda k: source.frames[k].index)
+
+
+def _source_images(source: DicomSource) -> list[Any]:
+    """Headers, one a slice, or the one multi-frame file."""
+    pydicom = library("pydicom")
+    paths = list(dict.fromkeys(frame.path for frame in source.frames))
+    if 1 < len(paths) < len(source.frames):
+        raise DataError(
+            "a DICOM segmentation can point at single slices or at one multi-frame file, not at "
+            f"{len(paths)} multi-frame files; write NIfTI instead."
+        )
+    return [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+
+
+def _completed(images: Sequence[Any], identity: str) -> list[str]:
+    """Fill what anonymised headers lack, in memory."""
+    without = [image for image in images if not image.get("FrameOfReferenceUID")]
+    for image in images:
+        for tag in _MAY_BE_EMPTY:
+            if tag not in image:
+                setattr(image, tag, "")
+    for image in without:
+        image.FrameOfReferenceUID = _uid(identity, "frame of reference")
+    return ["the series names no frame of reference; the segmentation has a new one"] * bool(
+        without
+    )
+
+
+def _segment(
+    number: int,
+    name: str,
+    colour: tuple[int, int, int] | None,
+    mark: str,
+    own: Mapping[str, SegmentCode] | None,
+) -> Any:
+    highdicom, code = library("highdicom"), code_of(name, own)
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="unpaired",
+        version=__version__,
+        family=_concept(Code("123109", "DCM", "Artificial Intelligence")),
+        parameters={"model": mark} if mark else None,
+    )
+    found = library("highdicom.seg").SegmentDescription(
+        segment_number=number,
+        segment_label=name[:_LONGEST_LABEL],
+        segmented_property_category=_concept(code.category),
+        segmented_property_type=_concept(code.type),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        display_color=highdicom.color.CIELabColor.from_rgb(*colour) if colour else None,
+    )
+    if code.modifier is not None:
+        item = found.SegmentedPropertyTypeCodeSequence[0]
+        item.SegmentedPropertyTypeModifierCodeSequence = [_concept(code.modifier)]
+    return found
+
+
+def _concept(code: Code) -> Any:
+    return library("highdicom.sr").CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _identity(labels: np.ndarray, source: DicomSource, mark: str) -> str:
+    """The same labels on the same slices by the same model are the same object."""
+    state = hashlib.sha256(np.ascontiguousarray(labels.T).data)
+    for text in (mark, __version__, *(frame.instance for frame in source.frames)):
+        state.update(f"\n{text}".encode())
+    return state.hexdigest()
+
+
+def _uid(identity: str, what: str) -> str:
+    """A UID out of a name-based UUID (DICOM PS3.5, B.2)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'unpaired {what} {identity}').int}"

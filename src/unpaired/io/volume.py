@@ -1,0 +1,187 @@
+"""An image with its place in the patient: affines, spacing, orientation.
+
+Affines are nibabel's: voxel index -> millimetres, axes to the patient's Right, Anterior, Superior.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+
+from unpaired.errors import DataError
+
+SAME_GRID_MM = 1e-3
+SPACING_RANGE_MM = (0.01, 100.0)
+# Further off a header's 32-bit numbers do not tell voxels apart.
+ORIGIN_MM = 1e5
+# The cosine between two voxel axes: below, rounding; above, a note; far above, a tilted gantry.
+SHEAR_NOTE, SHEAR_REFUSED = 1e-3, 0.02
+# Cosines that differ by less are one: headers hold 7 digits.
+_MIDWAY_DIGITS = 4
+# The axes of the prepared arrays: index grows to Superior, Posterior, Left.
+_WORLD_AXIS = {"S": (2, 1), "P": (1, -1), "L": (0, -1)}
+SliceAxis = Literal["S", "P", "L"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A three-dimensional image, or label, with its geometry.
+
+    Attributes:
+        array: [i j k] in the file's order (a trailing fourth axis of 1 is dropped).
+        affine: float64 [4 4], voxel index to millimetres (Right, Anterior, Superior).
+        header: the file's header, to write results back on exactly this grid.
+        notes: what was odd, yet accepted, one sentence each.
+        source: what a format other than NIfTI needs to write results back beside the image, such
+            as `unpaired.io.dicom.DicomSource`.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    header: nib.Nifti1Header | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+    source: object | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbours along each array axis, from the affine."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """A signed permutation of the file's axes into canonical order.
+
+    Attributes:
+        axes: for each canonical axis, the file axis it comes from.
+        flips: for each canonical axis, whether the file runs the other way.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: Any) -> Any:
+        """File order -> canonical order on the last three axes; numpy (a view) or torch."""
+        lead = array.ndim - 3
+        order = [*range(lead), *(lead + axis for axis in self.axes)]
+        return _flip(_permute(array, order), self.flips)
+
+    def undo(self, array: Any) -> Any:
+        """Canonical order -> file order on the last three axes; the inverse of `apply`."""
+        lead = array.ndim - 3
+        order = [*range(lead), *(lead + self.axes.index(axis) for axis in range(3))]
+        return _permute(_flip(array, self.flips), order)
+
+    def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, float, float]:
+        """The spacing of the file's axes, in canonical order."""
+        a, b, c = (float(spacing_mm[axis]) for axis in self.axes)
+        return a, b, c
+
+    def affine(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """The affine of the canonical array, given the file's affine and [i j k] shape."""
+        change = np.zeros((4, 4))
+        change[3, 3] = 1
+        for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            change[old, new] = -1 if flip else 1
+            change[old, 3] = shape[old] - 1 if flip else 0
+        return affine @ change
+
+
+def _permute(array: Any, order: list[int]) -> Any:
+    return array.transpose(order) if isinstance(array, np.ndarray) else array.permute(order)
+
+
+def _flip(array: Any, flips: tuple[bool, bool, bool]) -> Any:
+    axes = tuple(axis - 3 for axis, flip in enumerate(flips) if flip)
+    if not axes:
+        return array
+    # Torch has no negative strides, so there a flip is a copy.
+    return np.flip(array, axes) if isinstance(array, np.ndarray) else array.flip(axes)
+
+
+def canonical_orientation(affine: np.ndarray, slice_axis: SliceAxis = "S") -> Orientation:
+    """The orientation that brings a file into canonical order: `slice_axis` first, then the rest
+    of S, P, L. Oblique axes count as the patient axes that they are closest to together; which
+    these are does not depend on the order and direction in which the file stores them."""
+    letters = [slice_axis, *(letter for letter in "SPL" if letter != slice_axis)]
+    worlds, signs = zip(*(_WORLD_AXIS[letter] for letter in letters), strict=True)
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # [canonical axis, file axis]: how far the file's axis runs the canonical one's way.
+    along = unit[list(worlds)] * np.array(signs)[:, None]
+    best: tuple[tuple[float, ...], Orientation] | None = None
+    for a, b, c in permutations(range(3)):
+        cosines = along[[0, 1, 2], [a, b, c]]
+        flips = cosines < 0
+        turned = along[:, [a, b, c]] * np.where(flips, -1, 1)
+        # Where axes lie midway, what decides must not hang on the file's order: the directions.
+        key = tuple(np.round([np.abs(cosines).sum(), *turned.ravel()], _MIDWAY_DIGITS).tolist())
+        if best is None or key > best[0]:
+            found = Orientation((a, b, c), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
+            best = key, found
+    assert best is not None
+    return best[1]
+
+
+def same_grid(a: Volume, b: Volume) -> float:
+    """The largest distance in millimetres between equal corners; infinite if the shapes differ.
+
+    Up to `SAME_GRID_MM` two volumes lie on one grid.
+    """
+    if a.array.shape != b.array.shape:
+        return float("inf")
+    return corner_offset(a.affine, b.affine, a.array.shape)
+
+
+def corner_offset(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
+    """The largest distance in mm between the corner voxels' centres under two affines."""
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
+    difference = a - b
+    with np.errstate(all="ignore"):  # a damaged header may hold 1e300: infinitely far
+        moved = difference[:3, :3] @ corners + difference[:3, 3:]
+        far = float(np.linalg.norm(moved, axis=0).max())
+    return float("inf") if np.isnan(far) else far
+
+
+def check_affine(affine: np.ndarray, name: str) -> list[str]:
+    """Notes on a usable affine.
+
+    Raises:
+        DataError: not finite, singular, spacing outside `SPACING_RANGE_MM`, an origin beyond
+            `ORIGIN_MM`, or sheared axes.
+    """
+    if not np.isfinite(affine).all():
+        raise DataError(f"{name}: the affine holds NaN or infinity; write the geometry again.")
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    low, high = SPACING_RANGE_MM
+    if not ((spacing >= low) & (spacing <= high)).all():
+        raise DataError(
+            f"{name}: the spacing is {_numbers(spacing)} mm, outside {low:g} to {high:g} mm; "
+            "correct pixdim or the affine (are its units millimetres?)."
+        )
+    if np.abs(affine[:3, 3]).max() > ORIGIN_MM:
+        raise DataError(
+            f"{name}: the first voxel lies at {_numbers(affine[:3, 3])} mm, more than "
+            f"{ORIGIN_MM:g} mm away; the header is damaged, write the geometry again."
+        )
+    unit = affine[:3, :3] / spacing
+    cosine = np.abs(unit.T @ unit - np.eye(3)).max()
+    if cosine > SHEAR_REFUSED:
+        degrees = np.degrees(np.arcsin(min(cosine, 1.0)))
+        raise DataError(
+            f"{name}: the voxel axes are sheared by {degrees:.1f} degrees (a tilted gantry, or a "
+            "singular affine); resample the image to right angles first."
+        )
+    if cosine > SHEAR_NOTE:
+        return [f"the voxel axes are sheared slightly (cosine {cosine:.4f})"]
+    return []
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)

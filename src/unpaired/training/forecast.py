@@ -1,0 +1,122 @@
+"""What a training will need, said before it starts: parameters, memory, time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from unpaired.build import build_joint, build_objective, crop_rule, input_shapes, size_step
+from unpaired.config import Config
+from unpaired.config.schema import ModalityConfig
+from unpaired.data.plan import Plan, make_plan
+from unpaired.datasets.dataset import Dataset
+from unpaired.device import autocast, autocast_dtype, find_device
+from unpaired.training.start import parameter_counts
+
+STATE_BYTES = {"adamw": 16, "sgd": 12}
+"""Per parameter: weight, gradient, and the optimiser's moments, in float32."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimates, from one image per modality; a full batch is often quicker per image."""
+
+    training_parameters: int
+    test_parameters: int
+    memory_bytes: int
+    memory_available_bytes: int
+    seconds_per_step: float
+    device: str
+
+
+def forecast(config: Config, plan: Plan) -> Forecast:
+    """Build the network and take it once forward and back. Global randomness stays as it was."""
+    device = find_device(config.train.device)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        joint = build_joint(config, plan).to(device)
+        saved = _saved_bytes(config, plan, joint, device)  # also warms up
+        began = perf_counter()
+        _step(config, plan, joint, device)
+        seconds = perf_counter() - began
+    counts = parameter_counts(joint)
+    state = counts["training"] * STATE_BYTES[config.train.optimizer]
+    return Forecast(
+        counts["training"],
+        counts["test"],
+        state + saved * config.train.batch_size,
+        _available(device),
+        seconds * config.train.batch_size,
+        device.type,
+    )
+
+
+def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:
+    """Forward, objective and backward for one image per modality."""
+    shapes = input_shapes(plan)
+    images = {name: torch.randn(1, *shape, device=device) for name, shape in shapes.items()}
+    labels = {
+        name: torch.randint(len(plan.classes), (1, *shape[1:]), device=device)
+        for name, shape in shapes.items()
+    }
+    with autocast(device, autocast_dtype(config.train.precision, device)):
+        outputs = joint(images)
+    build_objective(config, plan)(outputs, labels).total.backward()
+    joint.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _saved_bytes(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> int:
+    """Bytes that one image per modality keeps for the backward pass, parameters not counted."""
+    own = {p.untyped_storage().data_ptr() for p in joint.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        _step(config, plan, joint, device)
+    return sum(kept.values())
+
+
+def _available(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+# What a training on data sets would need, before anything is prepared.
+
+
+def training_needs(
+    config: Config, datasets: Mapping[str, Dataset], bad: Mapping[str, set[str]]
+) -> tuple[Plan, Forecast]:
+    """The plan's grid and patch, and what a step on it takes.
+
+    The intensities are not read again: the plan's windows are not those of a training.
+
+    Args:
+        bad: case ids that cannot be read, by modality.
+
+    Raises:
+        DataError: no case is left, or no class is shared.
+        UsageError: the configuration does not fit the data.
+    """
+    good = {
+        modality: replace(
+            dataset,
+            cases=tuple(c for c in dataset.cases if c.label and c.id not in bad.get(modality, ())),
+        )
+        for modality, dataset in datasets.items()
+    }
+    quick = {modality: ModalityConfig(clip="percentile") for modality in good}
+    step = size_step(config, config.data.dims)
+    plan = make_plan(good, config.data, quick, step, crop=crop_rule(config))
+    return plan, forecast(config, plan)

@@ -1,0 +1,385 @@
+"""Training as a whole: resuming, stopping, starting from a run, several processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from toy import toy_config, write_toy
+from unpaired.errors import DataError, Interrupted, UsageError
+from unpaired.files import read_json
+from unpaired.run import RunFolder
+from unpaired.training import trainer as training
+from unpaired.training.checkpoint import load_checkpoint
+from unpaired.training.fit import train
+from unpaired.training.log import read_log
+from unpaired.training.setup import make_setup
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("toy")
+    return {
+        "a": write_toy(root, "a", 4, True, (1, 2)),
+        "b": write_toy(root, "b", 4, False, (7, 3)),
+    }
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path)["model"]
+
+
+def losses(run: Path) -> list[float]:
+    return [r["loss"] for r in read_log(run / "log.jsonl") if r["kind"] == "step"]
+
+
+def as_text(data: dict[str, Path]) -> str:
+    """The folders as a literal for a script."""
+    return repr({m: str(path) for m, path in data.items()})
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal arrive during the given step."""
+    plain = training.Trainer._optimise
+
+    def optimise(self: training.Trainer, batches: object) -> object:
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batches)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training.Trainer, "_optimise", optimise)
+
+
+def test_same_seed_same_run_other_seed_another(data: dict[str, Path], tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        train(toy_config(f"train.seed={seed}"), data, tmp_path / name)
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    assert losses(tmp_path / "one") != losses(tmp_path / "other")
+    one, two = (weights(tmp_path / n / "checkpoints/last.pt") for n in ("one", "two"))
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_interrupted_and_resumed_equals_unbroken(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    config = toy_config()
+    train(config, data, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(Interrupted, match=f"step {step} of 6"):
+            train(config, data, tmp_path / "broken")
+    assert not (tmp_path / "broken/model").exists()
+    train(config, data, tmp_path / "broken")
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    for name in ("last.pt", "kept.pt"):
+        broken, whole = (weights(tmp_path / n / "checkpoints" / name) for n in ("broken", "whole"))
+        assert same(broken, whole)
+    broken_state, whole_state = (
+        load_checkpoint(tmp_path / n / "checkpoints/last.pt")["optimizer"]["state"]
+        for n in ("broken", "whole")
+    )
+    assert all(
+        torch.equal(broken_state[i]["exp_avg_sq"], whole_state[i]["exp_avg_sq"])
+        for i in whole_state
+    )
+
+
+def test_killed_mid_write_goes_on_from_the_last_whole_state(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    config = toy_config()
+    train(config, data, tmp_path / "run")
+    expected = weights(tmp_path / "run/checkpoints/last.pt")
+    stray = tmp_path / "run/checkpoints/.last.abcd.pt"
+    stray.write_bytes(b"half a checkpoint")
+    train(config, data, tmp_path / "run")
+    assert same(weights(tmp_path / "run/checkpoints/last.pt"), expected)
+
+
+def test_prefetching_changes_nothing(data: dict[str, Path], tmp_path: Path) -> None:
+    for ahead in (0, 3):
+        train(toy_config(f"train.prefetch={ahead}"), data, tmp_path / str(ahead))
+    assert losses(tmp_path / "0") == losses(tmp_path / "3")
+
+
+def test_training_learns_the_toy_and_exports_it(data: dict[str, Path], tmp_path: Path) -> None:
+    options = ["train.steps=150", "train.steps_per_epoch=50", "train.batch_size=4"]
+    options += ["train.learning_rate=0.01", "augment.probability=0.2", "train.foreground=0.7"]
+    config = toy_config(*options, "model.options.embed_dim=16", "model.options.drop_path=0.0")
+    result = train(config, data, tmp_path)
+    assert result.score > 0.6
+    first, last = np.mean(losses(tmp_path)[:10]), np.mean(losses(tmp_path)[-10:])
+    assert last < 0.6 * first
+    description = read_json(tmp_path / "model/model.json")
+    counts = (
+        description["extra"]["parameters"] if "extra" in description else description["parameters"]
+    )
+    assert counts["test"] < counts["training"]
+    arrays = np.load(tmp_path / "semantics.npz")
+    assert {f"correlation/{m}/{s}" for m in "ab" for s in (1, 2)} <= set(arrays.files)
+    assert np.isfinite(arrays["correlation/a/1"]).all()
+    row = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert row[0] == "step,epoch,score,a,a/ball,a/box,b,b/ball,b/box"
+    assert len(row) == 1 + 3
+
+
+def test_early_stop_and_max_minutes(data: dict[str, Path], tmp_path: Path) -> None:
+    still = toy_config("train.learning_rate=1e-12", "train.early_stop=2", "train.steps=40")
+    result = train(still, data, tmp_path / "early")
+    assert (result.stopped, result.step) == ("early_stop", 6)
+    quick = train(toy_config("train.max_minutes=1e-9"), data, tmp_path / "quick")
+    assert (quick.stopped, quick.step) == ("max_minutes", 1)
+    more = train(toy_config(), data, tmp_path / "quick")
+    assert (more.stopped, more.step) == ("steps", 6)
+
+
+def test_another_configuration_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
+    train(toy_config("train.steps=2"), data, tmp_path)
+    with pytest.raises(UsageError, match=r"train\.learning_rate: 0\.003 -> 0\.1"):
+        train(toy_config("train.steps=2", "train.learning_rate=0.1"), data, tmp_path)
+
+
+def test_a_plan_that_changed_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
+    config = toy_config("train.steps=2")
+    train(config, data, tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["reasons"]["patch"] = "edited"
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(DataError, match=r"plan\.json changed"):
+        train(config, data, tmp_path)
+
+
+def test_other_data_under_the_same_names_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
+    config = toy_config("train.steps=2")
+    train(config, data, tmp_path / "run")
+    fewer = shutil.copytree(data["b"], tmp_path / "b")
+    (fewer / "imagesTr/b_00_0000.nii.gz").unlink()
+    (fewer / "labelsTr/b_00.nii.gz").unlink()
+    with pytest.raises((UsageError, DataError), match=r"b_00|other data"):
+        train(config, {**data, "b": fewer}, tmp_path / "run")
+    meta = json.loads((data["b"] / "dataset.json").read_text())
+    (data["b"] / "dataset.json").write_text(json.dumps({**meta, "channel_names": {"0": "CT"}}))
+    try:
+        with pytest.raises(UsageError, match="the channels of b were"):
+            train(config, data, tmp_path / "run")
+    finally:
+        (data["b"] / "dataset.json").write_text(json.dumps(meta))
+
+
+def test_settings_for_a_modality_that_is_not_there_are_refused(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"modalities\.A is .*Did you mean modalities\.a"):
+        train(toy_config("modalities.A.clip=percentile"), data, tmp_path)
+
+
+def test_settings_of_a_protocol_do_not_pass_a_modality_by(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    """A preset for ct and mr, the data are a and ct: `a` would be prepared by other rules."""
+    named = {"ct": data["a"], "a": data["b"]}
+    settings = ("modalities.ct.clip=none", "modalities.mr.clip=none")
+    with pytest.raises(UsageError, match=r"so a would have none.*--data mr=FOLDER"):
+        make_setup(toy_config(*settings), named, RunFolder(tmp_path / "no"))
+    config = toy_config(*settings, "modalities.a.clip=auto")
+    make_setup(config, named, RunFolder(tmp_path / "own"))
+    make_setup(toy_config(*settings), {"a": data["b"]}, RunFolder(tmp_path / "alone"))
+
+
+def test_without_a_checkpoint_the_run_is_planned_anew(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    """A preparation that failed must not fix the split and the grid of the next call."""
+    folder = RunFolder(tmp_path)
+    for spacing, seed in (("[3, 1, 1]", 0), ("[3, 2, 2]", 5)):
+        config = toy_config(f"data.spacing_mm={spacing}", f"data.split_seed={seed}")
+        make_setup(config, data, folder)
+        assert read_json(folder.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
+    kept = {path.name for path in folder.prepared.iterdir()}
+    assert len(kept) == 2  # each plan its own prepared cases
+
+
+def test_held_out_cases_are_for_testing_only(data: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(data["a"], tmp_path / "a")
+    for kind, name in (("images", "a_01_0000"), ("labels", "a_01")):
+        (root / f"{kind}Ts").mkdir()
+        (root / f"{kind}Tr/{name}.nii.gz").rename(root / f"{kind}Ts/{name}.nii.gz")
+    for seed in range(4):
+        folder = RunFolder(tmp_path / f"run{seed}")
+        make_setup(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
+        split = read_json(folder.splits)[0]
+        assert "a/a_01" in split["test"]
+        assert "a/a_01" not in split["train"] + split["val"]
+
+
+def test_two_runs_on_one_folder_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
+    with RunFolder(tmp_path).lock(), pytest.raises(UsageError, match="another process"):
+        train(toy_config(), data, tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_batch_saved(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = training.Trainer._optimise
+
+    def poison(self: training.Trainer, batches: dict[str, training.Batch]) -> object:
+        if self.step == 3:
+            batches["b"].image[1, 0, 5, 5] = float("nan")
+        return plain(self, batches)
+
+    monkeypatch.setattr(training.Trainer, "_optimise", poison)
+    with pytest.raises(DataError, match="not a number at step 4"):
+        train(toy_config("augment.probability=0"), data, tmp_path)
+    saved = np.load(tmp_path / "nan_batch.npz")
+    assert np.isnan(saved["b/image"][1]).any() and not np.isnan(saved["a/image"]).any()
+    assert len(saved["b/case"]) == 2
+    state = load_checkpoint(tmp_path / "checkpoints/last.pt")
+    assert state["step"] == 2 and all(torch.isfinite(v).all() for v in state["model"].values())
+
+
+def test_start_from_a_run_with_a_modality_added(data: dict[str, Path], tmp_path: Path) -> None:
+    train(toy_config(), data, tmp_path / "first")
+    extra = write_toy(tmp_path, "c", 4, True, (1, 2))
+    config = toy_config("train.steps=1", "train.learning_rate=1e-12", "train.warmup_steps=0",
+                        f"train.init_from={tmp_path / 'first'}")  # fmt: skip
+    train(config, {**data, "c": extra}, tmp_path / "second")
+    before = weights(tmp_path / "first/checkpoints/kept.pt")
+    after = weights(tmp_path / "second/checkpoints/last.pt")
+    assert before.keys() < after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-9)
+    plans = [read_json(tmp_path / n / "plan.json") for n in ("first", "second")]
+    assert plans[0]["spacing_mm"] == plans[1]["spacing_mm"]
+    assert plans[0]["modalities"]["a"] == plans[1]["modalities"]["a"]
+
+
+def test_start_from_a_run_on_one_modality(data: dict[str, Path], tmp_path: Path) -> None:
+    """It built no correlations; they begin fresh when a second modality joins."""
+    train(toy_config("train.steps=2"), {"a": data["a"]}, tmp_path / "one")
+    config = toy_config("train.steps=1", "train.learning_rate=1e-12",
+                        f"train.init_from={tmp_path / 'one'}")  # fmt: skip
+    train(config, data, tmp_path / "two")
+    before, after = (weights(tmp_path / n / "checkpoints/kept.pt") for n in ("one", "two"))
+    torch.testing.assert_close(
+        after["segmenter.backbone.decoder.classify.weight"],
+        before["segmenter.backbone.decoder.classify.weight"],
+        rtol=0, atol=1e-9,
+    )  # fmt: skip
+    assert "semantics.a.modules_per_scale.0.kernel" in after.keys() - before.keys()
+
+
+def test_a_gradient_that_is_not_a_number_stops_too(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = torch.nn.utils.clip_grad_norm_
+
+    def poison(parameters: object, limit: float) -> torch.Tensor:
+        found = list(parameters)  # type: ignore[call-overload]
+        found[0].grad[:] = float("nan")
+        return plain(found, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poison)
+    with pytest.raises(DataError, match="gradient became not a number at step 1"):
+        train(toy_config(), data, tmp_path)
+    assert not (tmp_path / "checkpoints/last.pt").exists()
+
+
+def test_weights_that_do_not_fit_name_the_layers(data: dict[str, Path], tmp_path: Path) -> None:
+    train(toy_config("train.steps=2"), data, tmp_path / "first")
+    wide = toy_config("model.options.embed_dim=16", f"train.init_from={tmp_path / 'first'}")
+    with pytest.raises(UsageError, match=r"of another shape: .*segmenter\."):
+        train(wide, data, tmp_path / "second")
+    with pytest.raises(UsageError, match=r"holds no checkpoints/kept\.pt"):
+        train(toy_config(f"train.init_from={tmp_path}"), data, tmp_path / "third")
+
+
+def test_one_modality_trains_alone(data: dict[str, Path], tmp_path: Path) -> None:
+    config = toy_config("model.variant=V2", "loss.alpha=0", "loss.beta=0", "loss.gamma=0")
+    train(config, {"a": data["a"]}, tmp_path)
+    names = weights(tmp_path / "checkpoints/last.pt").keys()
+    assert not any(name.startswith(("semantics", "scaling")) for name in names)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_path: Path) -> None:
+    common = ["train.steps=4", "model.options.drop_path=0.0", "train.gradient_clip=none"]
+    train(toy_config(*common, "train.batch_size=4"), data, tmp_path / "one")
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys; from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from toy import toy_config; from unpaired.training.fit import train\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "if __name__ == '__main__':\n"
+        f"    train(toy_config(*{common!r}, 'train.batch_size=2'),\n"
+        f"          {as_text(data)}, Path({str(tmp_path / 'two')!r}))\n"
+        "    threads = [x.read_text() for x in Path('/proc/self/task').glob('*/comm')]\n"
+        "    left = [name for name in threads if 'gloo' in name]\n"
+        "    assert not left, left  # they can abort the process at its exit\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launch += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}", str(script)]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-4)
+    one, two = (weights(tmp_path / n / "checkpoints/last.pt") for n in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-3, msg=name)
+    moved = max(float((one[n] - weights_at_start(n, data, tmp_path)).abs().max()) for n in one)
+    assert moved > 5e-3  # the comparison above is not about untouched weights
+
+
+def weights_at_start(name: str, data: dict[str, Path], tmp_path: Path) -> torch.Tensor:
+    folder = tmp_path / "start"
+    if not folder.exists():
+        tiny = ["train.steps=1", "train.learning_rate=1e-12", "model.options.drop_path=0.0"]
+        train(toy_config(*tiny), data, folder)
+    return weights(folder / "checkpoints/last.pt")[name]
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_ctrl_c_from_outside_leaves_a_resumable_run(data: dict[str, Path], tmp_path: Path) -> None:
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys; from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from toy import toy_config; from unpaired.training.fit import train\n"
+        "from unpaired.errors import Interrupted\n"
+        "try:\n"
+        f"    train(toy_config('train.steps=100000'), {as_text(data)},\n"
+        f"          Path({str(tmp_path / 'run')!r}))\n"
+        "except Interrupted:\n"
+        "    sys.exit(5)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)])
+    log = tmp_path / "run/log.jsonl"
+    for _ in range(1200):
+        if log.exists() and len(read_log(log)) > 5:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(180) == 5
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    steps = [r["step"] for r in read_log(log) if r["kind"] == "step"]
+    assert state["step"] == steps[-1]
