@@ -72,7 +72,7 @@ def command(
         raise UsageError(f"there is no experiment {which!r}; choose {', '.join(EXPERIMENTS)}.")
     experiment = EXPERIMENTS[which]
     layers = (preset, config, tuple(overrides or ()))
-    scans = {} if data == [PHANTOM] else parse_data(data)
+    scans = None if data == [PHANTOM] else parse_data(data)
     study = _study(experiment, Request(scans, out, *layers, quick, one_split, paper), jobs)
     chosen = _rows(experiment, rows)
     count = seeds or (1 if quick else experiment.seeds)

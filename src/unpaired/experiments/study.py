@@ -39,7 +39,7 @@ class Request:
     """What is asked for, as the command line takes it.
 
     Attributes:
-        data: modality -> folder; none for scans of the phantom, which are made.
+        data: modality -> folder; None for scans of the phantom, which are made.
         out: where everything goes.
         preset, file, overrides: layers of the recipe, as `load_config` takes them.
         quick: a smoke test: few scans, few steps.
@@ -47,7 +47,7 @@ class Request:
         paper: these are the paper's data, even if they were not imported as such.
     """
 
-    data: Mapping[str, Path]
+    data: Mapping[str, Path] | None
     out: Path
     preset: str | None = None
     file: Path | None = None
@@ -106,7 +106,7 @@ def new_study(
     """
     protocol: tuple[str, ...] = ()
     preset, names = None, dict[str, str]()
-    if request.data:
+    if request.data is not None:
         data = in_order(request.data)
         if request.paper or is_papers(experiment, data):
             preset, names = experiment.preset, printed_names(data)
@@ -120,7 +120,7 @@ def new_study(
         request.preset or (None if request.file else preset),
         request.file,
         (*protocol, *(QUICK_STEPS if request.quick else ()), *request.overrides),
-        redraw=bool(request.data) and not request.one_split,
+        redraw=request.data is not None and not request.one_split,
         printed=names,
         notes=(SMOKE,) if request.quick else (),
     )
