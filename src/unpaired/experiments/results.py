@@ -188,9 +188,9 @@ def _of_mean(
 
 def case_values(scores: Iterable[Score], key: Column, metric: str) -> dict[str, float]:
     """Case -> value in the unit of print, of the cases whose truth holds the class."""
-    m, cls = key
+    (m, cls), factor = key, printed(metric).factor
     return {
-        one.case: printed(metric).factor * value_of(one, metric)
+        one.case: factor * value_of(one, metric)
         for one in scores
         if one.modality == m and one.cls == cls and one.truth_voxels
     }
