@@ -15,7 +15,7 @@ from pathlib import Path
 from _report import record
 from unpaired.cli.app import run as unpaired
 from unpaired.files import read_json
-from unpaired.training.log import read_log
+from unpaired.run.log import read_log
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 ENOUGH = 0.8

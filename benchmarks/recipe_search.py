@@ -21,8 +21,8 @@ from joblib import Parallel, delayed
 
 from unpaired.config import load_config
 from unpaired.files import read_json, write_json, write_text
+from unpaired.run.log import read_log
 from unpaired.training.fit import train
-from unpaired.training.log import read_log
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 STORED = DOCS / "recipe_search.json"

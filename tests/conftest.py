@@ -1,5 +1,7 @@
 """Shared fixtures: where real data and reference numbers lie, when they are there at all."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,14 @@ import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the system cannot do."""
+    if item.get_closest_marker("unix") and os.name == "nt":
+        pytest.skip("signals, special files or rights that Windows does not have")
+    if item.get_closest_marker("linux") and not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,11 +16,9 @@ from toy import toy_config, write_toy
 from unpaired.config import to_toml
 from unpaired.device import autocast_dtype
 from unpaired.errors import ResourceError, UsageError
-from unpaired.files import read_json
 from unpaired.run import RunFolder
 
 RULES = Path(__file__).parent / "like_windows"
-LINUX = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it imitates on Linux")
 CALLS = """
 import json, sys
 from unpaired.cli import main
@@ -50,7 +48,7 @@ def like_windows(program: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@LINUX
+@pytest.mark.linux
 @pytest.mark.parametrize(
     ("deed", "error"),
     [
@@ -79,7 +77,7 @@ def test_the_imitation_refuses(
     assert error in ended.stderr.splitlines()[-1]
 
 
-@LINUX
+@pytest.mark.linux
 @pytest.mark.slow
 def test_every_module_and_verb(tmp_path: Path) -> None:
     data = write_toy(tmp_path / "data", "aa", 4, True, (1, 2))
@@ -101,7 +99,7 @@ def test_every_module_and_verb(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "predict" in ended.stdout
     assert "\\u814e\\u81d3" in ended.stdout
-    assert read_json(RunFolder(run).environment)["cpu"]
+    assert RunFolder(run).environment["cpu"]
     labels = np.asarray(nib.load(said).dataobj)
     assert set(np.unique(labels)) <= {0, 1, 2}
     assert labels.shape == nib.load(image).shape

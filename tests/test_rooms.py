@@ -1,5 +1,6 @@
 """docs/architecture.md is what docs/rooms.py draws, and that reads imports rightly."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_every_room_says_its_purpose(rooms: ModuleType) -> None:
     doors = [m for m in rooms.read_modules(rooms.SOURCE).values() if m.name.count(".") == 1]
     assert len(doors) > 9
     assert [m.room for m in doors if not m.purpose] == []
+
+
+def test_contributors_find_a_room_that_exists(rooms: ModuleType) -> None:
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| (.*) \|$", text, re.M)[1:]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    there = {m.room for m in rooms.read_modules(rooms.SOURCE).values()} | {"presets"}
+    assert len(rows) > 9
+    assert named <= there
 
 
 def test_a_map_of_a_small_house(rooms: ModuleType, house: Path) -> None:

@@ -1,8 +1,9 @@
 """Where and in which precision to compute."""
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -55,5 +56,15 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
+    able = cpu_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What torch knows of the processor: its instruction sets, and its name as "cpu_name"."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found: Mapping[str, Any] = torch.cpu.get_capabilities()
+        return found
+    # Older torch can be asked one thing at a time, under a name it does not promise to keep.
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return {"avx512_bf16": ask()}

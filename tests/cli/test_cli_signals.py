@@ -1,6 +1,5 @@
 """SIGTERM, and calls that several processes would make at once."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -22,7 +21,7 @@ def test_sigterm_is_an_interruption(
         assert signal.getsignal(signal.SIGTERM) is not before  # else the signal ends the tests
         with atomic(tmp_path / "report.html") as draft:
             draft.write_text("half")
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             raise AssertionError("the signal was lost")
 
     monkeypatch.setattr("unpaired.report.write_report", stopped)

@@ -9,18 +9,17 @@ import pytest
 
 from unpaired import metrics
 from unpaired.errors import DataError
-from unpaired.evaluation.tables import (
+from unpaired.evaluation.scores import evaluate_folder, evaluate_pairs
+from unpaired.io.nifti import write_volume
+from unpaired.io.volume import Volume
+from unpaired.run.scores import (
     Evaluation,
     Score,
-    evaluate_folder,
-    evaluate_pairs,
     markdown,
     read_evaluation,
     summarise,
     write_evaluation,
 )
-from unpaired.io.nifti import write_volume
-from unpaired.io.volume import Volume
 
 CLASSES = ("background", "liver", "spleen")
 TABLE = {0: 0, 500: 1, 205: 2, 7: 0}

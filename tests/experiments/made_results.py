@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
-from unpaired.evaluation.tables import Score
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.record import Record
 from unpaired.experiments.results import Result, Results
 from unpaired.experiments.rows import EXPERIMENTS, Row
+from unpaired.run.scores import Score
 
 CLASSES = ("liver", "spleen", "right kidney", "left kidney")
 SETTINGS = {

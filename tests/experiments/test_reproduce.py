@@ -14,8 +14,7 @@ from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import evaluate_run
-from unpaired.evaluation.tables import read_evaluation
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.experiments.execute import execute
 from unpaired.experiments.jobs import DEFAULT, Job, plan_runs
 from unpaired.experiments.pictures import median_case, predictions_of
@@ -25,6 +24,7 @@ from unpaired.experiments.store import collect
 from unpaired.experiments.study import Study
 from unpaired.experiments.tables import markdown
 from unpaired.run import RunFolder
+from unpaired.run.scores import read_evaluation
 
 STEPS = ("train.steps=20", "train.steps_per_epoch=2")
 TABLE = EXPERIMENTS["scaling"]
@@ -49,7 +49,7 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
     _, job = whole
     record = read_record(job.record(DEFAULT))
     kept = read_evaluation(job.folder / "evaluation").scores
-    evaluate_run(job.folder, device="cpu")
+    evaluate(job.folder, device="cpu")
     scores = read_evaluation(job.folder / "evaluation").scores
     assert repr(kept) == repr(scores)  # so that report and compare find it there
     wanted = {(s.modality, s.case, s.cls): s for s in scores}
@@ -62,17 +62,13 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
 
 def test_the_prepared_scores_are_by_counting(whole: tuple[Study, Job]) -> None:
     """The scans lie on the grid already, so the cached label is the file's, turned."""
-    from unpaired.data.cache import open_prepared
-    from unpaired.evaluation.run import read_recorded
-
     _, job = whole
     record = read_record(job.record(DEFAULT))
-    recorded = read_recorded(job.folder)
-    cases = {(m, c.id): c for m, cs in open_prepared(recorded.prepared).cases.items() for c in cs}
+    run = RunFolder(job.folder)
     for one in record.scores["prepared"]:
-        label = cases[one.modality, one.case].label()
+        label = run.prepared[one.modality][one.case].label()
         assert label is not None
-        index = recorded.classes.index(one.cls)
+        index = run.data.classes.index(one.cls)
         assert one.truth_voxels == int(np.count_nonzero(np.asarray(label) == index))
         if not np.isnan(one.asd_mm):
             assert one.extra["asd_voxels"] == pytest.approx(one.asd_mm, rel=1)
@@ -161,6 +157,7 @@ def test_a_training_cut_by_its_time_limit_has_no_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unix
 def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: Path) -> None:
     """SIGKILL of the command in the middle of a training: its run saves itself and leaves; the
     same command ends it."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_results import CLASSES, made_results
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.notes import notes
 from unpaired.experiments.paper import ALL, MEAN, cell, printed_class
 from unpaired.experiments.pictures import figures, points

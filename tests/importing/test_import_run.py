@@ -303,6 +303,7 @@ def test_an_interruption_leaves_no_half_case(tmp_path, monkeypatch):
     assert not list((tmp_path / "out/ct").glob(".*"))
 
 
+@pytest.mark.unix
 def test_killed_at_any_moment(tmp_path):
     """The process is killed in the middle; what lies in the folders is whole."""
     archive = mini.write_btcv(tmp_path / "in", tuple(range(1, 11)))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_model import (
-    pointwise_member,
+    pointwise_model,
     pointwise_predictor,
     smooth_image,
     tiny_plan,
@@ -119,7 +119,7 @@ def test_what_is_done_is_kept_until_model_options_or_image_change(tmp_path: Path
     options = {"largest_component": ["liver"]}
     assert set(predictor.predict_folder(images, out, "mr", **options).written) == set("abcd")
     assert set(predictor.predict_folder(images, out, "mr", **options).kept) == set("abcd")
-    other = Predictor([pointwise_member(tiny_plan(), 1)], torch.device("cpu"))
+    other = Predictor([pointwise_model(tiny_plan(), 1)], torch.device("cpu"))
     assert set(other.predict_folder(images, out, "mr", **options).written) == set("abcd")
     again = other.predict_folder(images, out, "mr", overwrite=True, **options)
     assert set(again.written) == set("abcd")
@@ -188,6 +188,7 @@ pointwise_predictor(tiny_plan()).predict_folder(Path(sys.argv[1]), Path(sys.argv
 """
 
 
+@pytest.mark.linux
 def test_killed_while_writing_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     images, out = tmp_path / "in", tmp_path / "out"
     write_cases(images, "a.nii.gz")

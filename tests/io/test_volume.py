@@ -252,6 +252,7 @@ def test_wrong_offset(tmp_path, offset):
     refused(patch(save(tmp_path / "a.nii", noise()), "vox_offset", offset), "damaged")
 
 
+@pytest.mark.unix
 def test_paths_that_cannot_be_read(tmp_path):
     refused(tmp_path / "none.nii", "does not exist")
     refused(tmp_path, "is a folder")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.config import load_config, to_toml
-from unpaired.evaluation.tables import Evaluation, Score, write_evaluation
 from unpaired.files import write_json, write_text
+from unpaired.run.scores import Evaluation, Score, write_evaluation
 
 NAN = math.nan
 Dice = Mapping[tuple[str, str, str], float]

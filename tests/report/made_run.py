@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.evaluation.tables import Evaluation, evaluate_pairs, write_evaluation
+from unpaired.evaluation.scores import evaluate_pairs
 from unpaired.files import write_json, write_text
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
+from unpaired.run.scores import Evaluation, write_evaluation
 
 CLASSES = ("background", "spleen", "right kidney", "left kidney", "liver")
 VALUES = {0: 0, 6: 4, 2: 2, 3: 3, 1: 1}

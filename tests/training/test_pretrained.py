@@ -10,15 +10,15 @@ from test_train import losses, same, stop_after, weights
 from small_joint import shake, small_backbone, small_joint
 from swin_files import State, swin_classifier
 from toy import toy_config, write_toy
-from unpaired.build import build_joint
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
+from unpaired.methods import method_of
 from unpaired.models import fold, gains_form
 from unpaired.run import RunFolder
-from unpaired.training import start
 from unpaired.training.fit import train
 from unpaired.training.pretrained import HEAD, fill, preview, read_pretrained
+from unpaired.training.trainer import fix_numbers
 
 WIDTH = {"width": 8, "heads": (1, 2, 2, 4), "window": 2, "patch": 2}
 
@@ -175,8 +175,9 @@ def test_a_training_starts_from_the_file(data: dict[str, Path], tmp_path: Path, 
     found = preview(config, plan, read_pretrained(config) or {})
     assert record == json.loads(json.dumps(found.record()))
     assert record["file"] == str(file) and "Swin-T" in record["layout"]
-    start.fix_numbers(config.train)
-    fresh = build_joint(config, plan).state_dict()  # what is not filled is drawn as ever
+    fix_numbers(config.train)
+    # What is not filled is drawn as ever.
+    fresh = method_of(config).joint(config, plan).state_dict()
     for name in record["random"]:
         torch.testing.assert_close(
             after[f"segmenter.backbone.{name}"], fresh[f"segmenter.backbone.{name}"],
@@ -205,9 +206,9 @@ def test_a_run_begun_anew_without_a_file_forgets_the_last_one(
 ) -> None:
     config, folder = toy_config("train.steps=1"), RunFolder(tmp_path / "run")
     folder.root.mkdir()
-    folder.pretrained.write_text("{}")
+    folder.files.pretrained.write_text("{}")
     train(config, data, folder.root)
-    assert not folder.pretrained.exists()
+    assert not folder.files.pretrained.exists()
 
 
 def test_two_sources_are_refused(data: dict[str, Path], tmp_path: Path, file: Path) -> None:

@@ -9,21 +9,22 @@ import torch
 
 from datasets.abdomen import MIDDLE, ORGANS
 from datasets.miniatures import HEART, write_mmwhs
-from unpaired.artifact.safetensors import load_model
+from unpaired.artifact.model import Model
 from unpaired.config import load_config
+from unpaired.config.schema import PredictConfig
+from unpaired.data.cache import Intensities
 from unpaired.datasets.mmwhs_btcv import MMWHS_LABELS as LABELS
-from unpaired.evaluation.run import evaluate_run, score_both
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.files import read_json
 from unpaired.importing.run import import_source
-from unpaired.inference.inferer import segment_labels
+from unpaired.inference.inferer import Inferer
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation
 from unpaired.metrics import dice
 from unpaired.phantom import write_phantom
 from unpaired.run import RunFolder
 from unpaired.training.fit import train
-from unpaired.training.setup import load_setup, make_setup
-from unpaired.training.validate import Intensities
+from unpaired.training.prepare import prepare_run
 
 PARTS = ("train", "val", "test")
 # The heart's miniature wears the abdomen's shapes under the heart's values.
@@ -67,8 +68,8 @@ def heart(tmp_path_factory):
     data = {m: root / "data" / m for m in ("ct", "mr")}
     config = load_config("cardiac-2d", None, ["data.workers=0"])
     folder = RunFolder(root / "run")
-    make_setup(config, data, folder)
-    return folder, load_setup(folder)
+    prepare_run(config, data, folder)
+    return folder, folder
 
 
 def test_cardiac_preset_on_a_miniature_of_mmwhs(heart):
@@ -88,8 +89,8 @@ def test_cardiac_preset_on_a_miniature_of_mmwhs(heart):
 
 def test_the_heart_lies_in_the_crop_as_in_the_patient(heart):
     _, setup = heart
-    data = read_json(heart[0].data)["modalities"]
-    for m, cases in setup.cases.items():
+    data = read_json(heart[0].files.data)["modalities"]
+    for m, cases in setup.prepared.items():
         for case in cases.values():
             about = data[m]["cases"][case.id]
             label = read_label_image(Path(about["label"]))
@@ -120,7 +121,7 @@ def test_the_heart_lies_in_the_crop_as_in_the_patient(heart):
 
 def test_intensities_of_the_heart_are_those_of_the_crop(heart):
     _, setup = heart
-    for cases in setup.cases.values():
+    for cases in setup.prepared.values():
         for case in cases.values():
             image = case.intensities(np.asarray(case.image()[0]), 0)
             span = tuple(
@@ -145,13 +146,13 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
     run = tmp_path / "run"
     train(config, data, run, prepared=tmp_path / "prepared")
     folder = RunFolder(run)
-    setup = load_setup(folder)
+    setup = folder
     plan = setup.plan
     assert "comes from the labels" in plan.reasons["frame.ct"]
     assert "frame.mr" not in plan.reasons
     assert "4 of 5 cases drawn" in plan.reasons["split.mr"]
     assert "Few-shot: 1 of the 2" in plan.reasons["split.ct"]
-    for m, cases in setup.cases.items():
+    for m, cases in setup.prepared.items():
         for case in cases.values():
             label = np.asarray(case.label())
             assert case.shape[1:] == (256, 256)
@@ -161,12 +162,12 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
                 assert held[0] and held[-1] and case.shape[0] < case.grid[0]
             else:
                 assert case.shape[0] == case.grid[0]
-    assert [len(setup.part(p)["mr"]) for p in PARTS] == [2, 1, 1]
-    assert [len(setup.part(p)["ct"]) for p in PARTS] == [1, 1, 1]
+    assert [len(setup.prepared_cases(p)["mr"]) for p in PARTS] == [2, 1, 1]
+    assert [len(setup.prepared_cases(p)["ct"]) for p in PARTS] == [1, 1, 1]
     # Native scores: the whole scan is predicted, without its label, on the file's own grid.
-    evaluate_run(run)
+    evaluate(run)
     for m in ("ct", "mr"):
-        (case,) = setup.part("test")[m]
+        (case,) = setup.prepared_cases("test")[m]
         found = read_label_image(run / "predictions" / m / f"{case.id}.nii.gz")
         image = read_image(data[m] / "imagesTr" / f"{case.id}_0000.nii.gz")
         assert found.array.shape == image.array.shape
@@ -177,17 +178,15 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
 
 def assert_scored_on_the_crop(run, setup):
     """On the prepared grid the network sees the crop, as in the literature; natively the scan."""
-    scores = score_both(run, device="cpu")
-    segmenter, plan, _ = load_model(RunFolder(run).model)
+    found = evaluate(run, grids=("prepared", "native"), device="cpu")
+    scores = {grid: one.scores for grid, one in found.items()}
+    model = Model.load(RunFolder(run).files.model)
+    segmenter, plan = model.segmenter, model.plan
     for m in ("ct", "mr"):
-        (case,) = setup.part("test")[m]
-        labels = segment_labels(
-            lambda x, m=m: segmenter(x, m).logits.softmax(1),
-            Intensities(case),
-            context=plan.context,
-            patch=plan.patch,
-            device=torch.device("cpu"),
-        )
+        (case,) = setup.prepared_cases("test")[m]
+        network = lambda x, m=m: segmenter(x, m).logits.softmax(1)  # noqa: E731
+        inferer = Inferer(network, plan, PredictConfig(), torch.device("cpu"))
+        labels = inferer.labels(Intensities(case))
         for one in scores["prepared"]:
             if one.modality == m:
                 z = plan.classes.index(one.cls)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import unpaired
-from unpaired.artifact.model import RECORD, Member, Subject, read_record
+from unpaired.artifact.model import RECORD, Model, read_record
 from unpaired.artifact.safetensors import DESCRIPTION
+from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError
-from unpaired.evaluation.run import read_recorded
-from unpaired.evaluation.tables import read_evaluation, summarise
 from unpaired.files import read_json
 from unpaired.run import RunFolder
+from unpaired.run.scores import Evaluation, summarise
 from unpaired.tables import Table, printed
 
 _LEAD = """Segments {classes} in {modalities} scans. Trained with `unpaired` {version}: one network,
@@ -30,7 +30,7 @@ licences of the training scans and labels may limit the choice."""
 
 
 def model_card(
-    subjects: Sequence[Subject],
+    models: Sequence[Model],
     facts: Mapping[str, Any],
     name: str,
     files: Sequence[str],
@@ -43,18 +43,18 @@ def model_card(
         files: one line each, what lies in this folder.
         parity: the numbers of the check, if this folder holds a network.
     """
-    first = subjects[0]
+    first = models[0]
     plan = first.plan
-    modalities = [m for subject in subjects for m in subject.modalities]
+    modalities = [m for model in models for m in model.modalities]
     channels = {
-        m: part.channel_names for subject in subjects for m, part in subject.plan.modalities.items()
+        m: part.channel_names for model in models for m, part in model.plan.modalities.items()
     }
     lead = _LEAD.format(
         classes=", ".join(plan.classes[1:]),
         modalities=" and ".join(modalities),
         version=unpaired.__version__,
     )
-    parameters = sum(p.numel() for p in first.network.parameters())
+    parameters = sum(p.numel() for p in first.segmenter.parameters())
     spacing = " x ".join(f"{mm:g}" for mm in plan.spacing_mm)
     rows = [
         ("form", _FORMS[first.form]),
@@ -153,7 +153,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # What is known of a model besides its weights: for the model card and the export's record.
 
 
-def facts_of(source: Member) -> dict[str, Any]:
+def facts_of(source: Model) -> dict[str, Any]:
     """Facts as JSON values; what is not known is left out.
 
     Returns:
@@ -171,8 +171,8 @@ def facts_of(source: Member) -> dict[str, Any]:
     }
     if isinstance(step := extra.get("step"), int):
         facts["steps"] = step
-    run = source.folder.parent
-    if RunFolder(run).model == source.folder:
+    run = RunFolder(source.folder.parent)
+    if run.files.model == source.folder:
         facts.update(_of_run(run))
     return facts
 
@@ -188,23 +188,22 @@ def _extra(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_run(run: Path) -> dict[str, Any]:
+def _of_run(run: RunFolder) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
-        record = read_recorded(run)
-        parts = {name: record.part(name) for name in ("train", "val", "test")}
-        found["cases"] = {m: {n: len(p[m]) for n, p in parts.items()} for m in record.cases}
+        parts = {name: run.cases(name) for name in PARTS}
+        found["cases"] = {m: {n: len(p[m]) for n, p in parts.items()} for m in run.data.cases}
     except DataError:  # moved away from its records
         pass
-    if (run / "evaluation" / "evaluation.json").is_file():
-        found["scores"] = _facts_scores(run / "evaluation")
+    if (run.files.evaluation() / "evaluation.json").is_file():
+        found["scores"] = _facts_scores(run.scores)
     return found
 
 
-def _facts_scores(folder: Path) -> dict[str, Any]:
+def _facts_scores(evaluation: Evaluation) -> dict[str, Any]:
     """Mean, deviation and count of Dice and ASD, per modality and class."""
     kept: dict[str, Any] = {}
-    for m, part in summarise(read_evaluation(folder).scores).items():
+    for m, part in summarise(evaluation.scores).items():
         classes = {
             cls: {
                 metric: {k: _rounded(stats[metric][k]) for k in ("mean", "std", "n")}

@@ -56,13 +56,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
 
     counts = {"ct": cases, "mr": cases}
     with Progress("scans") as bar:
-        done: list[str] = []
-
-        def one_more(name: str) -> None:
-            done.append(name)
-            bar(len(done), sum(counts.values()), name)
-
-        return write_phantom(folder, counts, seed=seed, progress=one_more)
+        return write_phantom(folder, counts, seed=seed, progress=bar)
 
 
 def _check(roots: Mapping[str, Path]) -> None:
@@ -79,12 +73,11 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
-    from unpaired.evaluation.run import evaluate_run
-    from unpaired.evaluation.tables import markdown, read_evaluation, summarise
+    from unpaired.evaluation.evaluate import NATIVE, evaluate
+    from unpaired.run.scores import markdown, summarise
 
     with Progress("evaluate") as bar:
-        evaluate_run(run, bar)
-    found = read_evaluation(run / "evaluation")
+        found = evaluate(run, progress=bar)[NATIVE]
     say(markdown(found))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")
     return summarise(found.scores)
@@ -101,7 +94,7 @@ def _floor(run: Path) -> str:
 
 def _fold(run: Path) -> None:
     from unpaired.config import config_from_toml
-    from unpaired.evaluation.run import folded_differences
+    from unpaired.evaluation.evaluate import folded_differences
     from unpaired.files import read_json
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]

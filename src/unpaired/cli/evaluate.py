@@ -10,7 +10,7 @@ from unpaired.cli.output import Progress, note, say, say_json
 from unpaired.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from unpaired.evaluation.tables import Evaluation
+    from unpaired.run.scores import Evaluation
 
 NAME = "evaluate"
 
@@ -56,11 +56,9 @@ def _of_run(run: Path, progress: Progress) -> "Evaluation":
     if not run.is_dir():
         raise UsageError(f"{run} is not a run folder.")
 
-    from unpaired.evaluation.run import evaluate_run
-    from unpaired.evaluation.tables import read_evaluation
+    from unpaired.evaluation.evaluate import NATIVE, evaluate
 
-    evaluate_run(run, progress)
-    return read_evaluation(run / "evaluation")
+    return evaluate(run, progress=progress)[NATIVE]
 
 
 def _of_folders(
@@ -71,7 +69,8 @@ def _of_folders(
     tolerance_mm: float,
     progress: Progress,
 ) -> "Evaluation":
-    from unpaired.evaluation.tables import evaluate_folder, write_evaluation
+    from unpaired.evaluation.scores import evaluate_folder
+    from unpaired.run.scores import write_evaluation
 
     found = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
     write_evaluation(found, out)
@@ -79,7 +78,7 @@ def _of_folders(
 
 
 def _say(found: "Evaluation", folder: Path, as_json: bool) -> None:
-    from unpaired.evaluation.tables import markdown, summarise
+    from unpaired.run.scores import markdown, summarise
 
     if as_json:
         parts = {"failures": found.failures, "missing": found.missing, "folder": folder}

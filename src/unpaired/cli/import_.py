@@ -154,15 +154,9 @@ def _phantom(
     from unpaired.phantom import write_phantom
 
     counts = _counts(cases or "ct=12,mr=12")
-    done: list[str] = []
     with Progress("import") as progress:
-
-        def one_more(name: str) -> None:
-            done.append(name)
-            progress(len(done), sum(counts.values()), name)
-
         folders = write_phantom(
-            out, counts, level=level, seed=seed, workers=workers, progress=one_more
+            out, counts, level=level, seed=seed, workers=workers, progress=progress
         )
     if as_json:
         say_json({"folders": folders, "cases": counts})

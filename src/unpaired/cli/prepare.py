@@ -31,14 +31,13 @@ def command(
 
     from unpaired.datasets.split_file import PARTS
     from unpaired.run import RunFolder
-    from unpaired.training.setup import load_setup, make_setup
+    from unpaired.training.prepare import prepare_run
 
     folder = RunFolder(out)
     with folder.lock(), Progress("prepare") as progress:
-        make_setup(settings, roots, folder, prepared=out, progress=progress)
-    setup = load_setup(folder)
-    plan = setup.plan
-    parts = [setup.part(name) for name in PARTS]
+        prepare_run(settings, roots, folder, prepared=out, progress=progress)
+    plan = folder.plan
+    parts = [folder.prepared_cases(name) for name in PARTS]
     cases = {m: sum(len(part[m]) for part in parts) for m in plan.modalities}
     if as_json:
         say_json({"folder": out, "cases": cases, "plan": plan.model_dump(mode="json")})

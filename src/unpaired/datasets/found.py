@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
 
+from unpaired.datasets.split_file import Part
 from unpaired.errors import DataError
 from unpaired.files import shown
 from unpaired.io.nifti import MAX_VOXELS, read_label
 from unpaired.io.read import files_of, format_of, read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, check_affine, same_grid
-
-Part = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from unpaired import files
 from unpaired.errors import DataError
 from unpaired.names import did_you_mean
 
-PARTS = ("train", "val", "test")
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Ids = dict[str, tuple[str, ...]]
 

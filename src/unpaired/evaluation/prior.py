@@ -7,6 +7,7 @@ from jaxtyping import Float64, Integer, UInt8
 
 from unpaired.errors import DataError
 from unpaired.metrics import dice
+from unpaired.run import RunFolder
 
 THRESHOLD = 0.35  # a class is named where it was found in more than this share of training cases
 
@@ -95,3 +96,20 @@ def location_floor(
             for name, known in zip(classes[1:], means, strict=True)
         }
     return floor
+
+
+def run_floor(run: RunFolder) -> dict[str, dict[str, float]]:
+    """`location_floor` of a run's test cases.
+
+    Raises:
+        DataError: the prepared cases are gone.
+    """
+    labels = []
+    for part in ("train", "test"):
+        ids = run.split.part(part)
+        maps = {
+            m: [case.label() for case in known.values() if case.id in ids.get(m, ())]
+            for m, known in run.prepared.items()
+        }
+        labels.append({m: [one for one in found if one is not None] for m, found in maps.items()})
+    return location_floor(labels[0], labels[1], run.data.classes)

@@ -1,7 +1,6 @@
 """Scores of predictions against the truth, on the native grid."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,26 +15,8 @@ from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
 from unpaired.names import canonical_name, did_you_mean
-
-Tolerance = float | int | Mapping[str, float]
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Score:
-    """One class of one case; nan is undefined. All four are nan where the truth lacks the class,
-    distances also where the prediction does (then Dice and NSD are 0)."""
-
-    modality: str
-    case: str
-    cls: str
-    dice: float
-    asd_mm: float
-    hd95_mm: float
-    nsd: float
-    truth_voxels: int
-    prediction_voxels: int
-    extra: Mapping[str, float] = field(default_factory=dict)
+from unpaired.progress import Progress
+from unpaired.run.scores import Evaluation, Score, Tolerance
 
 
 class Pair(NamedTuple):
@@ -45,21 +26,6 @@ class Pair(NamedTuple):
     case: str
     prediction: Path
     truth: Path
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores, and what could not be scored.
-
-    Attributes:
-        failures: "modality/case" -> what was wrong with its files.
-        missing: cases with a truth and no prediction.
-    """
-
-    scores: tuple[Score, ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    tolerance_mm: Tolerance = 2.0
 
 
 def evaluate_pairs(

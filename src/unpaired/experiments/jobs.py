@@ -6,7 +6,6 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
 from unpaired.datasets.make_split import make_split
 from unpaired.datasets.split import Split, few_shot, read_splits, write_splits
@@ -22,6 +21,7 @@ from unpaired.experiments.record import (
 )
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.experiments.study import Study
+from unpaired.methods import Consistency, method_of
 
 DEFAULT = "as_trained"
 CASE_SEED = 1000
@@ -153,8 +153,8 @@ def _job(study: Study, row: Row, group: Sequence[str], split: Split, seed: int) 
     """The training of a row and a seed on the modalities of `group`."""
     seeds = (*_shots(study, row, split, seed), f"train.seed={seed}")
     config = study.recipe(*row.overrides, *seeds, row=row)
-    size_step(config, config.data.dims)  # refuses what is not registered
-    crop_rule(config)  # and a network of volumes on slices
+    method_of(config).size_step(config)  # refuses what is not registered
+    method_of(config).plan_rule(config)  # and a network of volumes on slices
     train, val, test = (
         {m: part.get(m, ()) for m in group} for part in (split.train, split.val, split.test)
     )
@@ -173,8 +173,8 @@ def _job(study: Study, row: Row, group: Sequence[str], split: Split, seed: int) 
 
 
 def _label(config: Config) -> str:
-    name = str(getattr(config.model, "name", ""))
-    return name if name in ("ummkd", "payer", "valindria") else config.model.variant
+    model = config.model
+    return model.variant if model.name == Consistency.name else model.name
 
 
 def _shots(study: Study, row: Row, split: Split, seed: int) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.paper import published
 from unpaired.experiments.record import Record, in_use
 from unpaired.experiments.results import Result, Results

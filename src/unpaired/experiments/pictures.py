@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.evaluation.run import PREPARED, read_recorded
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.jobs import Runs
 from unpaired.experiments.paper import MEAN
 from unpaired.experiments.results import DICE, Result, Results, case_means, seed_mean
 from unpaired.experiments.tables import Curve, curves
 from unpaired.files import atomic
-from unpaired.inference.folder import predict_cases
 from unpaired.inference.predictor import Predictor
+from unpaired.run import RunFolder
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
@@ -164,12 +164,9 @@ def predictions_of(
             continue
         own = [job for job in runs.of(result.row.name, seed) if modality in job.data]
         for job in own[:1]:
-            images = read_recorded(job.folder).cases[modality][case].images
-            predict_cases(
-                Predictor.from_folder(job.folder, device=job.config.train.device),
-                {case: images},
-                job.folder / "predictions" / modality,
-                modality,
-            ).raise_failures()
+            images = RunFolder(job.folder).data.cases[modality][case].images
+            predictor = Predictor.from_folder(job.folder, device=job.config.train.device)
+            target = job.folder / "predictions" / modality
+            predictor.predict_cases({case: images}, target, modality).raise_failures()
             folders[result.row.name] = job.folder
     return folders

@@ -10,10 +10,10 @@ from typing import Any
 
 from unpaired.config import Config
 from unpaired.errors import DataError
-from unpaired.evaluation.run import VOXELS
-from unpaired.evaluation.tables import Score
+from unpaired.evaluation.evaluate import VOXELS
 from unpaired.files import read_json, write_text
-from unpaired.training.setup import MAY_CHANGE
+from unpaired.run.scores import Score
+from unpaired.training.prepare import MAY_CHANGE
 
 FREE = MAY_CHANGE - {"train.early_stop"} | {"data.splits", "data.fold"}
 """Settings that are not part of a run's identity; the split itself is, and so is early stopping,

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
-from unpaired.evaluation.tables import Score, value_of
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.paper import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.metrics.statistics import spread
+from unpaired.run.scores import Score, value_of
 from unpaired.tables import printed
 
 DICE, ASD = "dice", "asd_mm"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from unpaired.experiments.record import changes, settings_of
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.files import read_json, write_json, write_text
 from unpaired.phantom import write_phantom
+from unpaired.progress import Progress
 
 GRID = ("classes", "spacing_mm", "slice_axis", "patch")
 """Settings of `data` that are the same for all rows."""
@@ -94,11 +95,7 @@ class Study:
         return load_config(own, self.file, [*self.overrides, *classes, *more])
 
 
-def new_study(
-    experiment: Experiment,
-    request: Request,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Study:
+def new_study(experiment: Experiment, request: Request, progress: Progress | None = None) -> Study:
     """The study of a request, not yet opened; missing scans of the phantom are made.
 
     Args:
@@ -126,21 +123,12 @@ def new_study(
     )
 
 
-def _phantom(
-    modalities: int, request: Request, progress: Callable[[int, int, str], None] | None
-) -> dict[str, Path]:
+def _phantom(modalities: int, request: Request, progress: Progress | None) -> dict[str, Path]:
     """Modality -> its folder, with the scans that were missing."""
     cases = QUICK_CASES if request.quick else CASES
     counts = dict.fromkeys(PHANTOM_MODALITIES[:modalities], cases)
-    made: list[str] = []
-
-    def one_more(name: str) -> None:
-        made.append(name)
-        if progress is not None:
-            progress(len(made), sum(counts.values()), name)
-
     folder = request.out / ("data_quick" if request.quick else "data")
-    return write_phantom(folder, counts, level=PHANTOM_LEVEL, seed=0, progress=one_more)
+    return write_phantom(folder, counts, level=PHANTOM_LEVEL, seed=0, progress=progress)
 
 
 def open_study(study: Study, threads: int = 1) -> Study:

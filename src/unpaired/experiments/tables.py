@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED
+from unpaired.evaluation.evaluate import NATIVE, PREPARED
 from unpaired.experiments.notes import notes
 from unpaired.experiments.paper import ALL, MEAN
 from unpaired.experiments.results import (

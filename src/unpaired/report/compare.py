@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from unpaired.errors import DataError, UsageError
-from unpaired.evaluation.tables import METRICS, value_of
 from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.report.compare_fair import differing, unit_of, warnings_of
 from unpaired.report.compare_sides import Pair, Side, check_alike, mean_of, pair_runs, scores_of
 from unpaired.report.run import Run
+from unpaired.run.scores import METRICS, value_of
 
 MEAN = ""
 """Stands for the mean over the classes, case by case."""

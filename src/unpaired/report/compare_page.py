@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unpaired.evaluation.tables import METRICS
 from unpaired.files import atomic, write_json, write_text
 from unpaired.metrics.effect import Effect
 from unpaired.report.compare import Comparison
@@ -20,6 +19,7 @@ from unpaired.report.compare_words import (
     sentence,
 )
 from unpaired.report.html import Card, render
+from unpaired.run.scores import METRICS
 from unpaired.tables import Table, printed
 
 COVERS = {

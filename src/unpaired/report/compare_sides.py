@@ -7,8 +7,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from unpaired.errors import DataError
-from unpaired.evaluation.tables import Score, read_evaluation
 from unpaired.report.run import Run, open_run
+from unpaired.run.scores import Score, read_evaluation
 
 Tests = frozenset[tuple[str, str]]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.evaluation.tables import summarise
 from unpaired.files import atomic, write_text
 from unpaired.report import tables
 from unpaired.report.curves import (
@@ -18,6 +17,7 @@ from unpaired.report.figures import Picture, class_colours
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import overlays
 from unpaired.report.run import Run, open_run
+from unpaired.run.scores import summarise
 from unpaired.tables import printed
 
 Content = Mapping[str, Any] | Sequence[Any] | None

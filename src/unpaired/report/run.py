@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.evaluation.tables import Evaluation, read_evaluation
 from unpaired.files import read_json
-from unpaired.training.log import read_log
+from unpaired.run.log import read_log
+from unpaired.run.scores import Evaluation, read_evaluation
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unpaired.evaluation.tables import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.report.figures import class_colours
 from unpaired.report.run import Run
+from unpaired.run.scores import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.tables import UNDEFINED, Table, printed
 
 DICE = printed("dice")

@@ -1,0 +1,85 @@
+"""The run's log: JSON lines while it goes, a CSV of the validations."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from unpaired.files import write_text
+
+SCHEDULE = "schedule"
+"""Kind of the record of a run that goes on beyond its planned end."""
+
+
+class RunLog:
+    """Appends to `log.jsonl`; on resuming, what came after the checkpoint is cut off."""
+
+    def __init__(self, path: Path, resume_at: int) -> None:
+        self.path = path
+        before = read_log(path) if resume_at else []
+        kept = [r for r in before if r["step"] <= resume_at or r["kind"] == SCHEDULE]
+        write_text(path, "".join(map(_line, kept)))
+
+    def write(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Append one record, and return it as it stands there."""
+        return _append(self.path, record)
+
+
+def _append(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    written: dict[str, Any] = _strict(record)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(written))
+    return written
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_strict(record), allow_nan=False) + "\n"
+
+
+def note_schedule(path: Path, before: int, steps: int) -> None:
+    """Say in the log that a run which was to end at step `before` goes on to `steps`."""
+    last = max((record["step"] for record in read_log(path)), default=0)
+    _append(path, {"kind": SCHEDULE, "step": last, "before": before, "steps": steps})
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole records; a line cut short by a crash is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
+    """One row per validation: step, epoch, score, then per modality the mean and every class."""
+    rows = [_flat(record) for record in records if record["kind"] == "validation"]
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    row = {name: record[name] for name in ("step", "epoch", "score")}
+    for m, classes in record["dice"].items():
+        row[m] = record["mean"][m]
+        row.update({f"{m}/{name}": value for name, value in classes.items()})
+    return row
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,259 @@
+"""From scans to a prepared run: its split, plan and prepared cases, all recorded in its folder."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from unpaired.config import Config, to_toml
+from unpaired.data.augment import mirror_axes
+from unpaired.data.plan import Plan
+from unpaired.data.prepare import prepare
+from unpaired.datasets.dataset import Case, Dataset, class_names
+from unpaired.datasets.make_split import (
+    check_modalities,
+    check_names,
+    make_split,
+)
+from unpaired.datasets.sources import open_dataset
+from unpaired.datasets.split import Split, read_splits, write_splits
+from unpaired.datasets.split_file import PARTS
+from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import Method, method_of
+from unpaired.progress import Progress
+from unpaired.run import RunFolder
+from unpaired.run.data import check_same_data, data_record
+from unpaired.run.log import note_schedule
+
+MAY_CHANGE = {
+    "train.device",
+    "train.threads",
+    "train.prefetch",
+    "train.log_every",
+    "train.max_minutes",
+    "train.early_stop",
+    "data.workers",
+}
+"""What may differ when a run goes on: it does not change what the steps compute."""
+
+
+def prepare_run(
+    config: Config,
+    data: Mapping[str, Path | str | Dataset],
+    folder: RunFolder,
+    prepared: Path | None = None,
+    progress: Progress | None = None,
+    method: Method | None = None,
+) -> None:
+    """Decide and prepare everything, writing it into the run folder. Repeatable.
+
+    Args:
+        data: modality -> its data set, or the folder of it.
+        prepared: a cache to share between runs; the run folder's own by default.
+        method: as of `train`.
+
+    Raises:
+        DataError: the data are at fault. UsageError: the folder belongs to another run.
+    """
+    method, source = method_of(config, method), source_plan(config)
+    if not data:
+        raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
+    check_modalities(config.modalities, data)
+    check_names(config.data, data)
+    if folder.begun:
+        check_same_config(folder.config, config, folder)
+        check_same_terms(method, folder)
+    datasets = opened(data)
+    labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
+    for m, cases in labelled.items():
+        if not cases:
+            raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
+    _begin(config, method, folder)
+    split = _split(config, labelled, folder)
+    plan = _plan(config, method, datasets, split, folder, source)
+    cache = (prepared or folder.files.prepared) / cache_key(plan)
+    kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
+    record = data_record(kept, plan, cache)
+    if folder.begun:
+        check_same_data(read_json(folder.files.data), record, folder.root)
+    with _alone(cache):
+        prepare(_used(kept, split), plan, cache, config.data.workers, progress)
+    write_json(folder.files.data, record)
+    folder.write_environment()
+
+
+def opened(data: Mapping[str, Path | str | Dataset]) -> dict[str, Dataset]:
+    """The data sets, those of folders read."""
+    return {
+        m: one if isinstance(one, Dataset) else open_dataset(m, Path(one))
+        for m, one in data.items()
+    }
+
+
+def source_plan(config: Config) -> Plan | None:
+    """The plan of the run to start from: its grid and classes are kept.
+
+    Raises:
+        UsageError: it has no weights to start from.
+    """
+    if config.train.init_from is None:
+        return None
+    source = RunFolder(config.train.init_from)
+    if not source.files.kept.is_file():
+        raise UsageError(
+            f"train.init_from={config.train.init_from} holds no checkpoints/kept.pt; give the "
+            "folder of a run that has validated at least once."
+        )
+    return source.plan
+
+
+def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
+    """The data sets without the cases that are in no part of the split."""
+    ids = {m: {i for part in PARTS for i in split.part(part).get(m, ())} for m in datasets}
+    return {
+        m: replace(d, cases=tuple(c for c in d.cases if c.id in ids[m]))
+        for m, d in datasets.items()
+    }
+
+
+def cache_key(plan: Plan) -> str:
+    """Runs that share a folder of prepared cases share those, and only those, of the same plan."""
+    parts = "".join(f"{m}:{plan.fingerprint(m)};" for m in sorted(plan.modalities))
+    return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Wait until no other process prepares into the same cache."""
+    lock = FileLock(cache / ".lock")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire()
+    except OSError as error:
+        raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
+    with held:
+        yield
+
+
+def _begin(config: Config, method: Method, folder: RunFolder) -> None:
+    """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
+    if not folder.begun:
+        files = folder.files
+        for path in (files.splits, files.plan, files.pretrained, files.method):
+            path.unlink(missing_ok=True)
+        if (record := method.record()) is not None:
+            write_json(files.method, record)
+    elif config.train.steps > (before := folder.config.train.steps):
+        note_schedule(folder.files.log, before, config.train.steps)
+    write_text(folder.files.config, to_toml(config))
+
+
+def check_same_terms(method: Method, folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on with another loss."""
+    path = folder.files.method
+    try:
+        before = read_json(path)["terms"] if path.is_file() else {}
+        was = [f"{name} ({float(term['weight']):g})" for name, term in before.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is not what training writes ({error!r}). Restore it, or choose another --out."
+        ) from error
+    now = [f"{name} ({term.weight:g})" for name, term in method.added.items()]
+    if was != now:
+        raise UsageError(
+            f"{folder.root} was trained with the added loss terms {', '.join(was) or 'none'}, this "
+            f"call gives {', '.join(now) or 'none'}. Give the same method to go on, as in "
+            "train(..., method=...), or choose another --out."
+        )
+
+
+def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on under another configuration.
+
+    More steps are no other configuration: the schedule then ends later.
+    """
+    free = {"train.steps"} if new.train.steps > old.train.steps else set()
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    changed = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and key not in MAY_CHANGE | free
+        and key.split(".")[0] not in {"predict", "evaluate"}
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder.root} holds a run with another configuration ({'; '.join(changed)}). "
+            "Give the same values to go on. To begin anew, give another --out, or delete "
+            f"{folder.root}."
+        )
+
+
+def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -> Split:
+    """The run's own split once it has one; else as configured."""
+    if folder.files.splits.exists():
+        return read_splits(folder.files.splits, cases)[0]
+    split = make_split(config.data, cases)
+    write_splits(folder.files.splits, [split])
+    return split
+
+
+def _plan(
+    config: Config,
+    method: Method,
+    datasets: Mapping[str, Dataset],
+    split: Split,
+    folder: RunFolder,
+    source: Plan | None,
+) -> Plan:
+    if folder.files.plan.exists():
+        plan = folder.plan
+        if plan.classes != class_names(datasets, config.data.classes) or set(
+            plan.modalities
+        ) != set(datasets):
+            raise UsageError(
+                f"{folder.root} was planned for other classes or modalities "
+                f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
+            )
+        return plan
+    plan = method.plan(config, datasets, split.train)
+    if source is not None:
+        plan = _like_source(plan, source)
+    why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
+    parts = {f"split.{m}": text for m, text in split.reasons.items()}
+    plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
+    plan.write(folder.files.plan)
+    return plan
+
+
+def _like_source(plan: Plan, source: Plan) -> Plan:
+    """Keep the grid of the run to start from, and the intensities of the modalities it knows."""
+    if plan.classes != source.classes:
+        raise UsageError(
+            f"train.init_from was trained on the classes {', '.join(source.classes)}, the data "
+            f"hold {', '.join(plan.classes)}. Give both the same class names."
+        )
+    known = {m: source.modalities.get(m, part) for m, part in plan.modalities.items()}
+    why = dict.fromkeys(("spacing_mm", "patch"), "as in the run that training starts from")
+    kept = {
+        n: getattr(source, n)
+        for n in ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
+    }
+    if plan.coarse is not None and source.coarse is not None:
+        kept["coarse"] = source.coarse
+    return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found.update(_flat(item, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = item
+    return found
