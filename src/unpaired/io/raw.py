@@ -36,6 +36,21 @@ class FileSource:
     mark: str = ""
 
 
+@dataclass(frozen=True)
+class Names:
+    """What the values of a label map mean.
+
+    Attributes:
+        classes: names, background first.
+        colours: red, green, blue from 0 to 255, one a class; empty: none.
+        mark: what the result depends on besides the image, kept in the file.
+    """
+
+    classes: Sequence[str] = ()
+    colours: Sequence[tuple[int, int, int]] = ()
+    mark: str = ""
+
+
 def own_geometry(like: Volume, form: str) -> Mapping[str, Any] | None:
     """The header's own words on the grid, if `like` was read from this format and still lies where
     the file said."""
@@ -149,17 +164,17 @@ def native(buffer: np.ndarray, shape: Sequence[int], dtype: np.dtype) -> np.ndar
 def numbers(text: str, count: int, key: str, name: str) -> np.ndarray:
     """`count` finite numbers, separated by blanks."""
     try:
-        found = np.array([float(one) for one in text.split()])
+        values = np.array([float(one) for one in text.split()])
     except ValueError:
-        found = np.empty(0)
-    if len(found) != count or not np.isfinite(found).all():
+        values = np.empty(0)
+    if len(values) != count or not np.isfinite(values).all():
         raise DataError(
             f"{name}: the header is damaged ({key} is {shown(text[:60])!r}, not {count} numbers)."
         )
-    return found
+    return values
 
 
-def whole(text: str, count: int, key: str, name: str) -> tuple[int, ...]:
+def whole_numbers(text: str, count: int, key: str, name: str) -> tuple[int, ...]:
     """`count` whole numbers from 0 on."""
     parts = text.split()
     if len(parts) != count or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
