@@ -8,7 +8,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from bad_inputs import Bad, Made
-from unpaired.checks.check import Examined, Finding, examine_path, examine_roots
+from unpaired.checks.check import Examined, examine_path, examine_roots
+from unpaired.checks.finding import Finding
 from unpaired.files import shown
 
 

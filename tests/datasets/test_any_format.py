@@ -80,7 +80,7 @@ def test_the_layout_in_every_format(tmp_path, ending, label_ending):
     for case in opened.cases:
         stands_right(case)
     done = examine_roots({"ct": root})
-    assert [f.case for f in done.facts if f.shape and f.voxels] == list(CASES)
+    assert [f.case for f in done.scans if f.shape and f.voxels] == list(CASES)
     assert not [f for f in done.findings if f.severity == "error"], done.findings
     plain = {"ct": open_dataset("ct", folder(tmp_path / "plain", ".nii.gz"))}
     if ending:

@@ -20,6 +20,25 @@ _UNIT = "mm|voxels?|%|bytes|degrees|slices?|cases?|patients?|axes"
 _QUANTITY = re.compile(rf"({_NUMBER}(?: (?:x|of) {_NUMBER})*) ({_UNIT})")
 # Faults of a file as a whole, whose measure is its size.
 _WHOLE_FILE = re.compile("compressed data|is empty|web page|LFS pointer|not a NIfTI|no DICOM")
+_FIX = "`unpaired check --fix-headers OUT` writes a mended copy"
+_QFORM_WARNING_MM = 1.0
+# What the readers note, and what it means for the user; the first that fits counts.
+_NOTES: tuple[tuple[str, str, Severity, str], ...] = (
+    (
+        "no orientation is stored", "orientation", "warning",
+        "write the orientation with the program that made the file",
+    ),
+    ("qform and sform differ", "two-geometries", "note", _FIX),
+    ("the qform cannot be used", "two-geometries", "note", _FIX),
+    ("is negative, taken", "pixdim", "warning", "write the geometry with the program that made it"),
+    ("pixdim .* disagrees", "pixdim", "note", _FIX),
+    ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
+    ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
+    ("trailing ones of size 1", "axes", "note", f"nothing, or {_FIX}"),
+    ("float labels", "float-label", "note", "nothing; save labels as integers"),
+    ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
+    ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,15 +90,6 @@ class Remark:
         )
 
 
-def quantity(what: str) -> str:
-    """The first quantity a sentence names: "lies up to 3 mm off" -> "3 mm"."""
-    match = _QUANTITY.search(what)
-    if match is None:
-        return ""
-    unit = match[2][:-1] if match[1] == "1" and match[2].endswith("s") else match[2]
-    return f"{match[1]} {unit}"
-
-
 def from_error(
     error: UnpairedError, modality: str, case: str, path: Path | None, kind: str = "file"
 ) -> Finding:
@@ -98,16 +108,51 @@ def from_error(
     return Remark(kind, "error", what, mend, amount).about(modality, case, path)
 
 
-def _size(path: Path) -> str:
+def read(
+    case: Case, path: Path, reader: Callable[[Path], Volume], findings: list[Finding]
+) -> Volume | None:
+    """The volume of one file, or None; notes and faults are added to `findings`.
+
+    Whatever goes wrong becomes a finding, never an exception.
+    """
     try:
-        return f"{path.stat().st_size} bytes" if path.is_file() else ""
-    except OSError:
+        volume = reader(path)
+    except UnpairedError as error:
+        findings.append(from_error(error, case.modality, case.id, path))
+        return None
+    except MemoryError:
+        findings.append(_out_of_memory(path).of(case, path))
+        return None
+    except Exception as error:  # a fault of the program must not hide the other cases
+        what = f"the reader failed on it ({type(error).__name__}: {error})"
+        mend = "export it again; please report this as a fault of the program"
+        findings.append(Remark("fault", "error", what, mend).of(case, path))
+        return None
+    findings += [remark_of(note).of(case, path) for note in volume.notes]
+    return volume
+
+
+def remark_of(note: str) -> Remark:
+    """A reader's note with its severity and what to do."""
+    for pattern, kind, severity, mend in _NOTES:
+        if re.search(pattern, note):
+            remark = Remark(kind, severity, note, mend)
+            return _by_distance(remark) if kind == "two-geometries" else remark
+    return Remark("read", "note", note, "nothing; it is handled")
+
+
+def quantity(what: str) -> str:
+    """The first quantity a sentence names: "lies up to 3 mm off" -> "3 mm"."""
+    match = _QUANTITY.search(what)
+    if match is None:
         return ""
+    unit = match[2][:-1] if match[1] == "1" and match[2].endswith("s") else match[2]
+    return f"{match[1]} {unit}"
 
 
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """Errors, then warnings, then notes; each by modality and case."""
-    return sorted(found, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
+    return sorted(findings, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
@@ -121,61 +166,14 @@ def plural(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-# Reading one file for the check: whatever goes wrong becomes a finding, never an exception.
-
-
-_FIX = "`unpaired check --fix-headers OUT` writes a mended copy"
-_QFORM_WARNING_MM = 1.0
-# What the readers note, and what it means for the user; the first that fits counts.
-_NOTES: tuple[tuple[str, str, Severity, str], ...] = (
-    (
-        "no orientation is stored", "orientation", "warning",
-        "write the orientation with the program that made the file",
-    ),
-    ("qform and sform differ", "two-geometries", "note", _FIX),
-    ("the qform cannot be used", "two-geometries", "note", _FIX),
-    ("is negative, taken", "pixdim", "warning", "write the geometry with the program that made it"),
-    ("pixdim .* disagrees", "pixdim", "note", _FIX),
-    ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
-    ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
-    ("trailing ones of size 1", "axes", "note", f"nothing, or {_FIX}"),
-    ("float labels", "float-label", "note", "nothing; save labels as integers"),
-    ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
-    ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
-)  # fmt: skip
-
-
-def read(
-    case: Case, path: Path, reader: Callable[[Path], Volume], found: list[Finding]
-) -> Volume | None:
-    """The volume, or None; notes and faults are added to `found`."""
+def _size(path: Path) -> str:
     try:
-        volume = reader(path)
-    except UnpairedError as error:
-        found.append(from_error(error, case.modality, case.id, path))
-        return None
-    except MemoryError:
-        found.append(_out_of_memory(path).of(case, path))
-        return None
-    except Exception as error:  # a fault of the program must not hide the other cases
-        what = f"the reader failed on it ({type(error).__name__}: {error})"
-        mend = "export it again; please report this as a fault of the program"
-        found.append(Remark("fault", "error", what, mend).of(case, path))
-        return None
-    found += [remark_of(note).of(case, path) for note in volume.notes]
-    return volume
+        return f"{path.stat().st_size} bytes" if path.is_file() else ""
+    except OSError:
+        return ""
 
 
-def remark_of(note: str) -> Remark:
-    """A reader's note with its severity and what to do."""
-    for pattern, kind, severity, mend in _NOTES:
-        if re.search(pattern, note):
-            remark = Remark(kind, severity, note, mend)
-            return _weighed(remark) if kind == "two-geometries" else remark
-    return Remark("read", "note", note, "nothing; it is handled")
-
-
-def _weighed(remark: Remark) -> Remark:
+def _by_distance(remark: Remark) -> Remark:
     """Two geometries in one file: other programs take the other one, which matters from 1 mm on."""
     match = re.search(r"up to ([\d.e+-]+) mm", remark.what)
     if match is None or float(match[1]) <= _QFORM_WARNING_MM:

@@ -23,21 +23,66 @@ from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
 from unpaired.files import shown
 
-# A manifest line by line: what is wrong with a line is listed, the other lines are cases.
+_TRAIN, _TEST = "Tr", "Ts"
+Parts = dict[str, dict[int, Path]]
 
 
-def salvage(modality: str, path: Path, found: list[Finding]) -> Dataset:
-    """The scans of one modality that a manifest names rightly; faults are added to `found`.
+def open_leniently(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
+    """The data set as far as it can be opened, and everything wrong with its layout.
+
+    Raises:
+        DataError: there is nothing at `root`.
+    """
+    try:
+        nnunet.need_folder(root) if not root.is_file() else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot open {shown(root)}: {error}.") from error
+    try:
+        return open_dataset(modality, root), list(passed_over(modality, root))
+    except UnpairedError as error:
+        first = from_error(error, modality, "", root, "layout")
+    findings: list[Finding] = []
+    try:
+        if manifest.looks_like(root):
+            dataset = salvage(modality, root, findings)
+        elif (root / "imagesTr").is_dir():
+            dataset = _Salvage(modality, root, findings).dataset()
+        else:
+            return None, [first]
+    except (DataError, OSError):
+        return None, [first]
+    kept = dataset if dataset.cases else None
+    return kept, [*(findings or [first]), *passed_over(modality, root)]
+
+
+def passed_over(modality: str, root: Path) -> Iterator[Finding]:
+    """Files of the operating system between the images, such as ._a.nii.gz and .DS_Store."""
+    hidden: list[str] = []
+    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        try:
+            hidden += [child.name for child in (root / folder).iterdir() if child.name[0] == "."]
+        except OSError:
+            continue
+    if hidden:
+        what = f"{len(hidden)} hidden files are passed over ({some(sorted(hidden), 3)})"
+        mend = "nothing; delete them if you like"
+        yield Remark("hidden", "note", what, mend, f"{len(hidden)} files").about(
+            modality, file=root
+        )
+
+
+def salvage(modality: str, path: Path, findings: list[Finding]) -> Dataset:
+    """The scans of one modality that a manifest names rightly; faults are added to `findings`.
 
     Raises:
         DataError: it cannot be read as a table.
     """
     rows = [row for row in read_rows(path) if row["modality"] == modality]
-    channels, labels = _about(modality, path, found)
+    channels, labels = _about(modality, path, findings)
     cases: dict[str, Case] = {}
     for row in rows:
         faults = _faults(row, path, len(channels), cases)
-        found += [fault.about(modality, row["case"], path) for fault in faults]
+        findings += [fault.about(modality, row["case"], path) for fault in faults]
         if not faults:
             truth = path.parent / row["label"] if row["label"] else None
             images = tuple(_images(row, path))
@@ -49,7 +94,7 @@ def salvage(modality: str, path: Path, found: list[Finding]) -> Dataset:
 
 
 def _about(
-    modality: str, path: Path, found: list[Finding]
+    modality: str, path: Path, findings: list[Finding]
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Channels and labels; where the JSON file is at fault, one channel without a name."""
     file = path.with_suffix(".json")
@@ -59,7 +104,7 @@ def _about(
         own = {"channel_names": {"0": modality}, **(own if isinstance(own, dict) else {})}
         return channels_of(own, file), labels_of(own, file)
     except DataError as error:
-        found.append(from_error(error, modality, "", file, "dataset-json"))
+        findings.append(from_error(error, modality, "", file, "dataset-json"))
         return ("",), {}
 
 
@@ -95,61 +140,13 @@ def _images(row: Row, path: Path) -> list[Path]:
     return [place(path, cell) for cell in row["image"].split("|")]
 
 
-_TRAIN, _TEST = "Tr", "Ts"
-Parts = dict[str, dict[int, Path]]
-
-
-def opened(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
-    """The data set as far as it can be opened, and everything wrong with its layout.
-
-    Raises:
-        DataError: there is nothing at `root`.
-    """
-    try:
-        nnunet.need_folder(root) if not root.is_file() else None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot open {shown(root)}: {error}.") from error
-    try:
-        return open_dataset(modality, root), list(passed_over(modality, root))
-    except UnpairedError as error:
-        first = from_error(error, modality, "", root, "layout")
-    found: list[Finding] = []
-    try:
-        if manifest.looks_like(root):
-            dataset = salvage(modality, root, found)
-        elif (root / "imagesTr").is_dir():
-            dataset = _Salvage(modality, root, found).dataset()
-        else:
-            return None, [first]
-    except (DataError, OSError):
-        return None, [first]
-    kept = dataset if dataset.cases else None
-    return kept, [*(found or [first]), *passed_over(modality, root)]
-
-
-def passed_over(modality: str, root: Path) -> Iterator[Finding]:
-    """Files of the operating system between the images, such as ._a.nii.gz and .DS_Store."""
-    hidden: list[str] = []
-    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        try:
-            hidden += [child.name for child in (root / folder).iterdir() if child.name[0] == "."]
-        except OSError:
-            continue
-    if hidden:
-        what = f"{len(hidden)} hidden files are passed over ({some(sorted(hidden), 3)})"
-        mend = "nothing; delete them if you like"
-        yield Remark("hidden", "note", what, mend, f"{len(hidden)} files").about(
-            modality, file=root
-        )
-
-
 @dataclass
 class _Salvage:
-    """One nnU-Net folder, case by case; faults are added to `found`."""
+    """One nnU-Net folder, case by case; faults are added to `findings`."""
 
     modality: str
     root: Path
-    found: list[Finding]
+    findings: list[Finding]
 
     def dataset(self) -> Dataset:
         channels, labels, patients = self._about()
@@ -163,9 +160,9 @@ class _Salvage:
         cases = [
             Case(i, self.modality, tuple(images[n] for n in sorted(images)), known.get(i),
                  patients.get(i, i), held_out)
-            for found, known, held_out in ((train, truth, False), (test, more, True))
-            for i, images in sorted(found.items())
-            if self._whole(i, images, count)
+            for parts, known, held_out in ((train, truth, False), (test, more, True))
+            for i, images in sorted(parts.items())
+            if self._has_all_channels(i, images, count)
         ]  # fmt: skip
         names = channels or ("",) * count
         return Dataset(self.modality, self.root, names, labels, tuple(cases))
@@ -203,19 +200,19 @@ class _Salvage:
     def _files(self, kind: str, part: str) -> dict[str, Path]:
         """Name without ending -> file; of twins (a.nii beside a.nii.gz) the compressed one."""
         folder = self.root / f"{kind}{part}"
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         if not folder.is_dir():
-            return found
+            return files
         for child in sorted(folder.iterdir()):
             stem = nnunet.stem_of(child)
             if stem is None:
                 continue
-            if stem in found:
-                what = f"{shown(found[stem].name)} lies beside {shown(child.name)}"
+            if stem in files:
+                what = f"{shown(files[stem].name)} lies beside {shown(child.name)}"
                 case = re.sub(r"_\d{4}$", "", stem)
                 self._say("twins", case, what, "remove one of them", "2 files", child)
-            found[stem] = child
-        return found
+            files[stem] = child
+        return files
 
     def _images(self, part: str) -> Parts:
         parts: Parts = defaultdict(dict)
@@ -229,7 +226,7 @@ class _Salvage:
                 parts[match[1]][int(match[2])] = file
         return parts
 
-    def _whole(self, case: str, images: Mapping[int, Path], count: int) -> bool:
+    def _has_all_channels(self, case: str, images: Mapping[int, Path], count: int) -> bool:
         if sorted(images) == list(range(count)):
             return True
         have = ", ".join(f"{n:04d}" for n in sorted(images))
@@ -266,7 +263,7 @@ class _Salvage:
         self, kind: str, case: str, what: str, mend: str, amount: str, file: Path | None = None
     ) -> None:
         remark = Remark(kind, "error", what, mend, amount)
-        self.found.append(remark.about(self.modality, case, file or self.root))
+        self.findings.append(remark.about(self.modality, case, file or self.root))
 
     def _error(self, error: DataError, file: Path) -> None:
-        self.found.append(from_error(error, self.modality, "", file, "dataset-json"))
+        self.findings.append(from_error(error, self.modality, "", file, "dataset-json"))

@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.checks.check import Examined, Facts, Finding
+from unpaired.checks.check import Examined
+from unpaired.checks.cohort import ScanSummary
+from unpaired.checks.finding import Finding
 from unpaired.checks.intensity import looks_hounsfield, sample
 from unpaired.checks.labels import table as coverage_table
 from unpaired.datasets.dataset import Case, Dataset, canonical_name
@@ -109,7 +111,7 @@ def _coverage(done: Examined) -> dict[str, Table]:
     """Modality -> how many labels hold each class, in all cases and in each part of each fold."""
     tables = {}
     for modality, dataset in done.datasets.items():
-        cases = [fact for fact in done.facts if fact.modality == dataset.modality]
+        cases = [scan for scan in done.scans if scan.modality == dataset.modality]
         split = _coverage_by_part(modality, dataset, cases, done.folds)
         rows = [
             [name, f"{count} of {of}", _millilitres(size), *split.get(name, ())]
@@ -124,7 +126,7 @@ def _coverage(done: Examined) -> dict[str, Table]:
 def _coverage_by_part(
     modality: str,
     dataset: Dataset,
-    cases: Sequence[Facts],
+    cases: Sequence[ScanSummary],
     folds: Sequence[Mapping[tuple[str, str], str]],
 ) -> dict[str, list[str]]:
     """Class -> its cells, one a part of each fold; "" -> the heads of these columns."""
