@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unpaired.config import Config
-from unpaired.datasets.split import Split
+from unpaired.datasets.split_file import Split
 from unpaired.errors import Interrupted
 from unpaired.experiments.jobs import DEFAULT, Job
 from unpaired.experiments.pool import Ended, run_jobs

@@ -54,7 +54,7 @@ class Label(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class ArchiveCase:
     """A case of the archive.
 
     Attributes:
@@ -73,7 +73,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class FoundSet:
+class ArchiveSet:
     """The cases of one modality.
 
     Attributes:
@@ -86,7 +86,7 @@ class FoundSet:
     key: str
     channel_names: tuple[str, ...]
     labels: Mapping[str, int]
-    cases: tuple[Found, ...]
+    cases: tuple[ArchiveCase, ...]
     merged: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -122,14 +122,11 @@ class Source:
     wanted: str
     reference: str
     looks_like: Callable[[Path], bool]
-    find: Callable[[Path, Options], list[FoundSet]]
+    find: Callable[[Path, Options], list[ArchiveSet]]
     literature: Mapping[str, frozenset[str]] = field(default_factory=dict)
     says_parts: bool = False
     takes_classes: bool = False
     one_set: bool = False
-
-
-# Images and labels as archives hold them: files, a channel of a 4D file, one mask an organ.
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from unpaired.datasets.archive import ArchiveSet, Options, Source
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.decathlon import set_key
-from unpaired.datasets.found import FoundSet, Options, Source
 from unpaired.datasets.locate import first, listed, need, without_ending
-from unpaired.datasets.manifest import as_found
+from unpaired.datasets.manifest import to_archive_set
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown
@@ -110,8 +110,8 @@ def _pairs(root: Path) -> dict[str, list[tuple[_File, _File]]]:
         elif file.suffix not in _NO_IMAGE:
             images[file.suffix].setdefault(file.source, []).append(file)
     pairs: dict[str, list[tuple[_File, _File]]] = {}
-    for suffix, found in images.items():
-        for source, files in found.items():
+    for suffix, by_source in images.items():
+        for source, files in by_source.items():
             if source not in labels:
                 continue
             image = _one(files, labels[source])
@@ -137,7 +137,7 @@ def _one(images: list[_File], labels: list[_File]) -> _File:
 
 def _files(root: Path) -> list[_File]:
     """The NIfTI files named as BIDS names them, of all subjects below `root`."""
-    found = []
+    files = []
     try:
         paths = sorted(root.rglob("sub-*.nii*"))
     except OSError as error:
@@ -150,8 +150,8 @@ def _files(root: Path) -> list[_File]:
         matches = [_ENTITY.fullmatch(part) for part in parts]
         if parts and all(matches) and suffix.isalnum():
             entities = tuple((m[1], m[2]) for m in matches if m is not None)
-            found.append(_File(path, entities, suffix))
-    return found
+            files.append(_File(path, entities, suffix))
+    return files
 
 
 def _labels(label: Path, root: Path) -> dict[str, int]:
@@ -179,9 +179,9 @@ def _labels(label: Path, root: Path) -> dict[str, int]:
 
 def _children(root: Path) -> list[Path]:
     """The folders of a data set and of its derivatives."""
-    found = listed(root) if root.is_dir() else []
+    children = listed(root) if root.is_dir() else []
     derived = root / "derivatives"
-    return found + ([c for p in listed(derived) for c in _sub(p)] if derived.is_dir() else [])
+    return children + ([c for p in listed(derived) for c in _sub(p)] if derived.is_dir() else [])
 
 
 def _sub(folder: Path) -> list[Path]:
@@ -192,7 +192,7 @@ def _looks_like(root: Path) -> bool:
     return first(root, looks_like, 1) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set an image suffix, which BIDS has in place of a modality."""
     base = need(root, looks_like, _WANTED)
     pairs = _pairs(base)
@@ -202,7 +202,7 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             "becomes a folder; leave --modality out."
         )
     return [
-        as_found(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})
+        to_archive_set(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})
         for s in sorted(pairs)
     ]
 

@@ -28,12 +28,14 @@ def read_about(file: Path) -> dict[str, Any]:
 
 def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
     """Channel names by number, from `channel_names` or the older `modality`."""
-    found = about.get("channel_names", about.get("modality"))
-    if not isinstance(found, dict) or not found:
+    channels = about.get("channel_names", about.get("modality"))
+    if not isinstance(channels, dict) or not channels:
         raise DataError(f'{shown(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).')
-    if sorted(found) != sorted(str(i) for i in range(len(found))):
-        raise DataError(f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(found)}.")
-    names = tuple(found[str(i)] for i in range(len(found)))
+    if sorted(channels) != sorted(str(i) for i in range(len(channels))):
+        raise DataError(
+            f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(channels)}."
+        )
+    names = tuple(channels[str(i)] for i in range(len(channels)))
     if not all(isinstance(name, str) for name in names):
         raise DataError(f"{shown(file)}: channel names must be texts, got {list(names)}.")
     return names
@@ -41,18 +43,18 @@ def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
 
 def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
     """Name -> value; the older value -> name is turned round."""
-    found = about.get("labels")
-    if not isinstance(found, dict) or not found:
+    entries = about.get("labels")
+    if not isinstance(entries, dict) or not entries:
         raise DataError(f'{shown(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
-    if all(isinstance(v, str) and not v.isdigit() for v in found.values()) and all(
-        key.isdigit() for key in found
+    if all(isinstance(v, str) and not v.isdigit() for v in entries.values()) and all(
+        key.isdigit() for key in entries
     ):
-        items = [(name, value) for value, name in found.items()]
+        items = [(name, value) for value, name in entries.items()]
     else:
-        items = list(found.items())
+        items = list(entries.items())
     labels: dict[str, int] = {}
-    for name, found_value in items:
-        value = found_value[0] if _single(found_value) else found_value
+    for name, stored in items:
+        value = stored[0] if _single(stored) else stored
         _refuse_label(name, value, file)
         _refuse_same(name, labels, file)
         labels[name] = int(value)
@@ -113,10 +115,12 @@ def patients_of(about: dict[str, Any], file: Path) -> dict[str, str]:
     Raises:
         DataError: not a mapping of texts.
     """
-    found = about.get("patients", {})
-    if not isinstance(found, dict) or not all(isinstance(p, str) and p for p in found.values()):
+    patients = about.get("patients", {})
+    if not isinstance(patients, dict) or not all(
+        isinstance(p, str) and p for p in patients.values()
+    ):
         raise DataError(f'{shown(file)}: "patients" must map cases to patients, as texts.')
-    return found
+    return patients
 
 
 def _single(value: Any) -> bool:
@@ -135,8 +139,8 @@ def _refuse_label(name: str, value: Any, file: Path) -> None:
             f"{shown(file)}: the 'ignore' label is not supported: unmarked voxels would count as "
             "background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
         )
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not (is_integer or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
         raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
     if not 0 <= int(value) <= LABEL_LIMIT:
         raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")

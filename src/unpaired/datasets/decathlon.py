@@ -8,17 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     ImageFile,
     LabelFile,
     NiftiChannel,
     Options,
     Source,
 )
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
@@ -72,25 +72,25 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
 def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | None]]:
     """(case, image, label) of the training scans, then (case, image, None) of the test scans."""
     file = shown(root / "dataset.json")
-    found: list[tuple[str, Path, Path | None]] = []
+    rows: list[tuple[str, Path, Path | None]] = []
     for entry in _entries(about, "training", file):
         pair = entry if isinstance(entry, dict) else {}
         image, label = pair.get("image"), pair.get("label")
         if not isinstance(image, str) or not isinstance(label, str):
             raise DataError(f'{file}: each entry of "training" needs an image and a label.')
-        found.append((_name(image, file), _there(root, image), _there(root, label)))
+        rows.append((_name(image, file), _there(root, image), _there(root, label)))
     for entry in _entries(about, "test", file):
         image = entry.get("image") if isinstance(entry, dict) else entry
         if not isinstance(image, str):
             raise DataError(f'{file}: "test" must list images.')
         if is_file(root / image):  # the Decathlon keeps some test scans to itself
-            found.append((_name(image, file), _there(root, image), None))
-    check_ids([name for name, _, _ in found], root)
-    names = [name for name, _, _ in found]
+            rows.append((_name(image, file), _there(root, image), None))
+    check_ids([name for name, _, _ in rows], root)
+    names = [name for name, _, _ in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{file} lists the case {twice[0]!r} twice; remove one entry.")
-    return sorted(found, key=lambda one: (one[2] is None, one[0]))
+    return sorted(rows, key=lambda one: (one[2] is None, one[0]))
 
 
 def _entries(about: dict[str, Any], key: str, file: str) -> list[Any]:
@@ -122,7 +122,7 @@ def _looks_like(root: Path) -> bool:
     return first(root, looks_like, 2) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set; the channels of 4D images become one file each."""
     base = need(root, looks_like, _WANTED)
     about, file = read_about(base / "dataset.json"), base / "dataset.json"
@@ -133,9 +133,9 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
         if len(channels) > 1:
             images = tuple(NiftiChannel(image, number) for number in range(len(channels)))
         truth = None if label is None else LabelFile(label)
-        cases.append(Found(name, name, images, truth, held_out=label is None))
+        cases.append(ArchiveCase(name, name, images, truth, held_out=label is None))
     key = options.modality or set_key(channels[0])
-    return [FoundSet(key, channels, labels, tuple(cases))]
+    return [ArchiveSet(key, channels, labels, tuple(cases))]
 
 
 def set_key(channel: str) -> str:

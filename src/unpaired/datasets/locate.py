@@ -1,4 +1,4 @@
-"""Finding a layout inside a folder: archives wrap it in one or two folders, or do not."""
+"""Finding a layout inside a folder, which archives wrap or do not; plain names of organs."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +11,15 @@ from unpaired.names import canonical_name
 DEPTH = 4
 LIMIT = 20_000  # folders looked into; official archives have far fewer above the layout's root
 _ENDINGS = (".nii.gz", ".nii")
+# As the archives spell them -> as everybody else does.
+_SAME = {
+    "arota": "aorta",
+    "bladder": "urinary bladder",
+    "gall bladder": "gallbladder",
+    "oesophagus": "esophagus",
+    "postcava": "inferior vena cava",
+}
+_SIDES = ("left", "right")
 
 
 def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -51,10 +60,10 @@ def need(root: Path, test: Callable[[Path], bool], wanted: str) -> Path:
     Raises:
         DataError: there is none; the message says what was looked for and what is there.
     """
-    found = first(root, test)
-    if found is None:
+    folder = first(root, test)
+    if folder is None:
         raise DataError(f"{shown(root)} does not hold {wanted}; there is {holds(root)}.")
-    return found
+    return folder
 
 
 def holds(root: Path) -> str:
@@ -72,18 +81,18 @@ def matching(folder: Path, pattern: str) -> dict[str, Path]:
     Raises:
         DataError: two files give the same group.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     if not folder.is_dir():
-        return found
+        return files
     for child in listed(folder):
         stem = without_ending(child)
         match = re.fullmatch(pattern, stem) if stem is not None else None
         if match is None:
             continue
-        if match[1] in found:
-            raise DataError(f"{shown(found[match[1]])} lies beside {shown(child)}; remove one.")
-        found[match[1]] = child
-    return found
+        if match[1] in files:
+            raise DataError(f"{shown(files[match[1]])} lies beside {shown(child)}; remove one.")
+        files[match[1]] = child
+    return files
 
 
 def without_ending(path: Path) -> str | None:
@@ -96,20 +105,6 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     """A key that sorts 2 before 10, as viewers and MATLAB's natsort do."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
-
-
-# One name for one organ, so that sets of different origin share classes.
-
-
-# As the archives spell them -> as everybody else does.
-_SAME = {
-    "arota": "aorta",
-    "bladder": "urinary bladder",
-    "gall bladder": "gallbladder",
-    "oesophagus": "esophagus",
-    "postcava": "inferior vena cava",
-}
-_SIDES = ("left", "right")
 
 
 def plain_name(name: str) -> str:

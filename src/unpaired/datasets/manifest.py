@@ -9,17 +9,17 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     ImageFile,
     LabelFile,
     Options,
     Part,
     Source,
 )
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
 from unpaired.datasets.locate import listed
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
@@ -183,17 +183,17 @@ def is_image(path: Path) -> bool:
 
 
 def _manifests(root: Path) -> list[Path]:
-    found = [root] if looks_like(root) else []
+    paths = [root] if looks_like(root) else []
     if root.is_dir():
-        found += [child for child in listed(root) if looks_like(child)]
-    return [path for path in found if path.with_suffix(".json").is_file()]
+        paths += [child for child in listed(root) if looks_like(child)]
+    return [path for path in paths if path.with_suffix(".json").is_file()]
 
 
 def _looks_like(root: Path) -> bool:
     return len(_manifests(root)) == 1
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set a modality, with the parts that the column split gives."""
     (path,) = _manifests(root)
     rows = read_rows(path)
@@ -202,14 +202,14 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
         own = [row for row in rows if row["modality"] == modality]
         opened = _dataset(modality, path, own)
         parts = {row["case"]: _PARTS[row["split"]] for row in own}
-        sets.append(as_found(opened, parts))
+        sets.append(to_archive_set(opened, parts))
     return sets
 
 
-def as_found(opened: Dataset, parts: dict[str, Part | None]) -> FoundSet:
+def to_archive_set(opened: Dataset, parts: dict[str, Part | None]) -> ArchiveSet:
     """A data set that can be opened as it is, to be copied into the nnU-Net layout."""
     cases = tuple(
-        Found(
+        ArchiveCase(
             case.id,
             case.patient,
             tuple(ImageFile(path) for path in case.images),
@@ -219,7 +219,7 @@ def as_found(opened: Dataset, parts: dict[str, Part | None]) -> FoundSet:
         )
         for case in opened.cases
     )
-    return FoundSet(opened.modality, opened.channel_names, opened.labels, cases)
+    return ArchiveSet(opened.modality, opened.channel_names, opened.labels, cases)
 
 
 SOURCE = Source(

@@ -87,7 +87,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Name without ending -> file, for the images of `folder`; hidden files are skipped."""
     if not folder.is_dir():
         return {}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
@@ -96,13 +96,13 @@ def _files(folder: Path) -> dict[str, Path]:
         stem = stem_of(child)
         if stem is None:
             continue
-        if stem in found:
+        if stem in files:
             raise DataError(
-                f"{shown(found[stem])} lies beside {shown(child)}; one case, two files: "
+                f"{shown(files[stem])} lies beside {shown(child)}; one case, two files: "
                 "remove one of them."
             )
-        found[stem] = child
-    return found
+        files[stem] = child
+    return files
 
 
 def stem_of(child: Path) -> str | None:
@@ -165,10 +165,10 @@ def _with_labels(
             f"{shown(root)}: no label in labelsTr for {_some(bare)}; add <case>.nii.gz, or move "
             "the images to imagesTs."
         )
-    lonely = [case for case in sorted(labels) if case not in images]
-    if lonely:
+    orphans = [case for case in sorted(labels) if case not in images]
+    if orphans:
         raise DataError(
-            f"{shown(root)}: labelsTr has {_some(lonely)} without an image in imagesTr."
+            f"{shown(root)}: labelsTr has {_some(orphans)} without an image in imagesTr."
         )
     return [Case(case, modality, images[case], labels[case], case) for case in sorted(images)]
 

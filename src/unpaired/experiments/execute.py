@@ -10,7 +10,7 @@ from unpaired.artifact.safetensors import save_model
 from unpaired.build import build_joint
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
-from unpaired.datasets.split import Split
+from unpaired.datasets.split_file import Split
 from unpaired.errors import UsageError
 from unpaired.evaluation.prior import run_floor
 from unpaired.evaluation.run import NATIVE, score_both

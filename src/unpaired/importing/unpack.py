@@ -31,7 +31,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def opened(
+def unpacked(
     archive: Path, scratch: Path, limit: int = MAX_BYTES, progress: Progress | None = None
 ) -> Iterator[Path]:
     """Yield the archive as a folder; what had to be unpacked lies in `scratch` and stays there.
@@ -97,7 +97,7 @@ def _unzip(archive: Path, folder: Path, limit: int, progress: Progress | None) -
             targets[member.filename] = _target(archive, folder, member.filename, targets)
         for done, member in enumerate(members, 1):
             target = targets[member.filename]
-            if target is not None and not _whole(target, member.file_size):
+            if target is not None and not _is_complete(target, member.file_size):
                 with packed.open(member) as stream:
                     _write(target, stream, member.file_size, shown(archive))
             if progress is not None:
@@ -118,7 +118,7 @@ def _untar(archive: Path, folder: Path, limit: int, progress: Progress | None) -
             _refuse_many(archive, len(targets))
             total += member.size
             _refuse_large(archive, total, limit)
-            if target is not None and not _whole(target, member.size):
+            if target is not None and not _is_complete(target, member.size):
                 _refuse_full(folder, member.size)
                 stream = packed.extractfile(member)
                 assert stream is not None  # a regular member
@@ -149,7 +149,7 @@ def _target(archive: Path, folder: Path, name: str, taken: dict[str, Path | None
     return folder.joinpath(*path.parts)
 
 
-def _whole(target: Path, size: int) -> bool:
+def _is_complete(target: Path, size: int) -> bool:
     return target.is_file() and target.stat().st_size == size
 
 

@@ -1,4 +1,4 @@
-"""One found case -> its files in the nnU-Net raw layout, checked, and a record of them."""
+"""One case of an archive -> its files in the nnU-Net raw layout, checked, and a record of them."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.datasets.found import Found
+from unpaired.datasets.archive import ArchiveCase
 from unpaired.datasets.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
 from unpaired.files import shown
@@ -25,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def stage_case(
-    case: Found,
+    case: ArchiveCase,
     labels: Mapping[str, int],
     root: Path,
     stage: Path,
@@ -76,7 +76,7 @@ def stage_case(
 
 
 def _label(
-    case: Found, labels: Mapping[str, int], image: Volume, allow_swapped: bool
+    case: ArchiveCase, labels: Mapping[str, int], image: Volume, allow_swapped: bool
 ) -> tuple[Volume, Path | None, list[str]]:
     """The label on the image's grid, the file to copy if nothing changed, and notes."""
     assert case.label is not None
@@ -96,12 +96,14 @@ def _label(
         notes.append(f"the label's header was {off:.2g} mm off and now is the image's")
         label, verbatim = Volume(label.array, image.affine, image.header), None
     wrong = wrong_sides(label, labels, image)
-    if wrong and not allow_swapped:
+    if wrong is not None and not allow_swapped:
         raise DataError(
-            f"{case.id}: {wrong[0]}. Mend the label, leave the case out, or import it as it is "
-            "with --allow-swapped."
+            f"{case.id}: {wrong.sentence}. Mend the label, leave the case out, or import it as it "
+            "is with --allow-swapped."
         )
-    return label, None if read.changed else verbatim, [*notes, *wrong]
+    if wrong is not None:
+        notes.append(wrong.sentence)
+    return label, None if read.changed else verbatim, notes
 
 
 def named(path: Path, root: Path) -> str:
