@@ -17,9 +17,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from _report import interleave, record
-from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.methods import input_channels, method_of
 from unpaired.models import fold, gains_form
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
@@ -57,7 +57,8 @@ def plan_of(size: tuple[int, ...]) -> Plan:
 def step_of(config: Config, plan: Plan) -> tuple[nn.Module, Callable[[], None]]:
     """A network and one of its training steps."""
     torch.manual_seed(0)
-    joint, objective = build_joint(config, plan), build_objective(config, plan)
+    method = method_of(config)
+    joint, objective = method.joint(config, plan), method.objective(config, plan)
     channels = input_channels(plan)
     images = {m: torch.randn(1, n, *plan.patch) for m, n in channels.items()}
     labels = {m: torch.randint(len(CLASSES), (1, *plan.patch)) for m in channels}

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from unpaired.backbones import BACKBONES
-from unpaired.build import build_joint, build_objective, input_channels
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.datasets import sources
 from unpaired.datasets.dataset import class_names
+from unpaired.losses import Terms
+from unpaired.methods import METHODS, Method, input_channels, method_of
 from unpaired.metrics import EXTRA, score
+from unpaired.models import Joint
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -38,25 +40,44 @@ def test_a_backbone_of_ones_own_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     run("class Plain")
     settings = ["model.backbone=plain", "model.options.width=16", "model.variant=V2"]
     config = load_config(None, None, settings)
-    part = ModalityPlan(
-        channel_names=("x",),
-        clip=(Clip(kind="percentile", low=0.5, high=99.5),),
-        zscore="volume",
-    )
+    joint, _ = one_step(method_of(config), config)
+    assert all(p.grad is not None for p in joint.parameters())
+
+
+def one_step(method: Method, config: Config) -> tuple[Joint, Terms]:
+    """Forward, objective and backward on pictures of noise."""
+    part = ModalityPlan(channel_names=("x",), clip=(Clip(kind="percentile", low=0.5, high=99.5),))
+    size = (32, 64)
     plan = Plan(
-        classes=("background", "liver"),
-        modalities={"a": part, "b": part},
-        spacing_mm=(1.0, 1.0, 1.0),
-        slice_axis="S",
-        patch=(12, 20),
-        context=3,
-        order=3,
-        reasons={},
-    )
-    joint = build_joint(config, plan)
-    images = {m: torch.randn(2, k, 12, 20) for m, k in input_channels(plan).items()}
-    labels = {m: torch.randint(2, (2, 12, 20)) for m in images}
-    build_objective(config, plan)(joint(images), labels).total.backward()
+        classes=("background", "liver"), modalities={"a": part, "b": part},
+        spacing_mm=(1.0, 1.0, 1.0), slice_axis="S", patch=size,
+    )  # fmt: skip
+    joint = method.joint(config, plan)
+    images = {m: torch.randn(2, k, *size) for m, k in input_channels(plan).items()}
+    labels = {m: torch.randint(2, (2, *size)) for m in images}
+    terms = method.objective(config, plan)(joint(images), labels)
+    terms.total.backward()
+    return joint, terms
+
+
+SMALL = ["model.options.embed_dim=8", "model.options.heads=[1, 2, 2, 4]", "model.heads=4"]
+
+
+def test_a_term_of_ones_own_is_weighed_and_named() -> None:
+    mine = run("with_term")["mine"]
+    _, terms = one_step(mine, load_config(None, None, SMALL))
+    assert list(terms.terms)[-1] == "entropy"
+    assert float(terms.terms["entropy"].detach()) > 0
+    assert float(terms.weighted["entropy"]) == pytest.approx(0.01 * float(terms.terms["entropy"]))
+    assert float(terms.total) == pytest.approx(sum(map(float, terms.weighted.values())))
+
+
+def test_a_method_of_ones_own_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "shared", METHODS["consistency"])  # undone afterwards
+    run("class Shared")
+    config = load_config(None, None, [*SMALL, "model.name=shared"])
+    joint, terms = one_step(method_of(config), config)
+    assert not joint.semantics and list(terms.terms) == ["seg/a", "seg/b"]
     assert all(p.grad is not None for p in joint.parameters())
 
 
@@ -118,4 +139,4 @@ def test_attaching_takes_ten_lines() -> None:
 
 
 def test_every_block_of_python_is_run() -> None:
-    assert len(blocks("python")) == 6  # one of them in tests/experiments/test_study.py
+    assert len(blocks("python")) == 8  # one of them in tests/experiments/test_study.py

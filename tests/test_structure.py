@@ -24,7 +24,6 @@ LEVELS = {
     "checks": 8,
     "phantom": 8,
     "importing": 8,
-    "build": 7,
     "methods": 6,
     "models": 5,
     "data": 5,
@@ -38,6 +37,7 @@ LEVELS = {
     "device": 1,
     "files": 1,
     "tables": 1,
+    "progress": 0,
     "names": 0,
     "errors": 0,
 }
@@ -160,8 +160,16 @@ def test_what_is_kept_never_imports_what_is_dropped() -> None:
     assert "unpaired.nn.block" in found  # the walk does walk
 
 
+def test_a_comparator_lies_in_its_own_folder() -> None:
+    """No other room knows how Payer et al. plan, draw or look: the method is asked."""
+    for name, path in modules():
+        if not name.startswith("unpaired.methods") and name != "unpaired.evaluation.localisation":
+            assert not {t for t in imported(path) if ".payer" in t}, name
+
+
 @pytest.mark.parametrize(
-    "where", ["nn", "losses", "models", "training", "inference", "evaluation", "artifact"]
+    "where",
+    ["nn", "losses", "models", "methods", "training", "inference", "evaluation", "artifact"],
 )
 def test_no_modality_is_named(where: str) -> None:
     """A modality is a dictionary key; the words occur neither in code nor in comments."""

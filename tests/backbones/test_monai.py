@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from foreign_toy import hooks
 from small_joint import shake
 from unpaired.backbones import BACKBONES, Foreign
-from unpaired.build import build_joint, build_objective
 from unpaired.config import load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import UsageError
 from unpaired.losses import Objective
+from unpaired.methods import method_of
 from unpaired.models import Joint, Scaling, Segmenter, Semantics, attach, detach, gains_form
 
 nets = pytest.importorskip("monai.networks.nets", reason="MONAI is an extra")
@@ -262,13 +262,14 @@ def test_the_ordinary_command_line_builds_and_trains_it() -> None:
         patch=(16, 24),
         context=3,
     )
-    joint, objective = build_joint(config, plan), build_objective(config, plan)
+    method = method_of(config)
+    joint, objective = method.joint(config, plan), method.objective(config, plan)
     images = {m: torch.randn(2, 3, 16, 24) for m in MODALITIES}
     labels = {m: torch.randint(2, (2, 16, 24)) for m in MODALITIES}
     objective(joint(images), labels).total.backward()
     assert all(p.grad is not None for p in joint.parameters())
     with pytest.raises(UsageError, match=r"feature_siz is unknown\. Did you mean 'feature_size'"):
-        build_joint(
+        method_of(config).joint(
             load_config(None, None, ["model.backbone=monai_unetr", "model.options.feature_siz=4"]),
             plan,
         )

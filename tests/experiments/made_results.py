@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import EXPERIMENTS, Row

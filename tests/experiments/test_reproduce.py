@@ -14,7 +14,7 @@ from toy_study import toy_study
 
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import evaluate_run
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.experiments.collect import collect, read_checked
 from unpaired.experiments.execute import execute, read_job, write_job
 from unpaired.experiments.jobs import DEFAULT, Job, plan_jobs
@@ -50,7 +50,7 @@ def test_the_native_scores_are_those_of_evaluate(whole: tuple[Study, Job]) -> No
     _, job = whole
     record = read_record(job.record(DEFAULT))
     kept = read_evaluation(job.folder / "evaluation").scores
-    evaluate_run(job.folder, device="cpu")
+    evaluate(job.folder, device="cpu")
     scores = read_evaluation(job.folder / "evaluation").scores
     assert repr(kept) == repr(scores)  # so that report and compare find it there
     wanted = {(s.modality, s.case, s.cls): s for s in scores}

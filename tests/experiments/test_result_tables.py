@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_results import CLASSES, made_results
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.cells import ASD, DICE, Result, Results, numbers, seed_mean
 from unpaired.experiments.curves import gained, validation_tables
 from unpaired.experiments.effects import Effect, effects

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from toy import toy_config
-from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import LossConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.experiments import EXPERIMENTS, published
 from unpaired.experiments.rows import OURS, PAYER, Row
 from unpaired.experiments.study import Study
+from unpaired.methods import method_of
 from unpaired.models import Joint
 
 TABLES = {e.table: e for e in EXPERIMENTS.values() if e.table}
@@ -36,7 +36,8 @@ def config_of(row: Row, tmp_path: Path) -> Config:
 
 def joint_of(row: Row, tmp_path: Path) -> Joint:
     names = ("a", "b") if row.who == "all" else ("a",)
-    return build_joint(config_of(row, tmp_path), plan(*names))
+    config = config_of(row, tmp_path)
+    return method_of(config).joint(config, plan(*names))
 
 
 def test_every_printed_row_has_its_row_and_the_other_way_round() -> None:
@@ -110,7 +111,8 @@ def test_terms_of_the_objective(tmp_path: Path) -> None:
         modalities = joint.segmenter.modalities
         images = {m: torch.randn(1, 1, 32, 32) for m in modalities}
         labels = {m: torch.randint(3, (1, 32, 32)) for m in modalities}
-        objective = build_objective(config_of(row, tmp_path), plan(*modalities))
+        config = config_of(row, tmp_path)
+        objective = method_of(config).objective(config, plan(*modalities))
         found = set(objective(joint(images), labels).weighted)
         wanted = {f"seg/{m}" for m in modalities}
         if name != "Backbone":

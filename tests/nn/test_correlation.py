@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import oracles
 from unpaired.losses import icr
 from unpaired.models import Semantics
-from unpaired.nn import external_attention
+from unpaired.nn import correlation
 
 
 @settings(max_examples=12, deadline=None)
@@ -28,7 +28,7 @@ def test_equals_the_naive_form(
         return (scale * torch.randn(shape, generator=generator).double()).requires_grad_()
 
     kernels, maps = draw(images, classes, heads), draw(images, classes, heads, *space)
-    ours = external_attention(kernels, maps)
+    ours = correlation(kernels, maps)
     loops = torch.stack(
         [oracles.correlation(k, a.flatten(2)) for k, a in zip(kernels, maps, strict=True)]
     )
@@ -47,7 +47,7 @@ def test_a_gate_that_underflows_is_no_division_by_zero() -> None:
     maps = torch.zeros(1, 2, 1, 4)
     maps[0, 0, 0] = torch.tensor([1000.0, 1001.0, 1002.0, 1003.0])
     kernels = torch.ones(1, 2, 1, requires_grad=True)
-    found = external_attention(kernels, maps)
+    found = correlation(kernels, maps)
     assert torch.isfinite(found).all()
     found.sum().backward()
     assert torch.isfinite(kernels.grad).all()
@@ -58,7 +58,7 @@ def test_a_class_whose_map_is_constant_correlates_by_its_sum() -> None:
     torch.manual_seed(0)
     maps = torch.randn(1, 3, 2, 6).double()
     maps[0, 1] = torch.tensor([[0.3], [-1.2]])
-    found = external_attention(torch.randn(1, 3, 2).double(), maps)
+    found = correlation(torch.randn(1, 3, 2).double(), maps)
     torch.testing.assert_close(found[0, :, 1], torch.full((3,), -0.9).double())
 
 
@@ -69,7 +69,7 @@ def test_maps_after_the_softmax_would_make_the_consistency_loss_vanish() -> None
     kernels = {m: 0.4 * torch.randn(2, 5, 8).double() for m in raw}
     after = {m: a.flatten(3).softmax(-1).unflatten(-1, (14, 14)) for m, a in raw.items()}
     loss = {
-        name: icr({m: external_attention(kernels[m], a) for m, a in maps.items()})
+        name: icr({m: correlation(kernels[m], a) for m, a in maps.items()})
         for name, maps in (("raw", raw), ("after", after))
     }
     assert loss["raw"] > 1e-2

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from unpaired.artifact.graph import trace
-from unpaired.artifact.model import Member, Subject
-from unpaired.artifact.safetensors import load_model, save_model
+from unpaired.artifact.model import Model
 from unpaired.backbones import BACKBONES, Foreign
-from unpaired.build import build_joint, build_objective, build_segmenter, size_step
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.methods import Consistency
 from unpaired.models import Joint, fold, gains_form
 
 SMALL: dict[str, dict[int, list[str]]] = {
@@ -78,7 +77,7 @@ def plan_of(chosen: tuple[str, int]) -> Plan:
 
 def joint_of(chosen: tuple[str, int], variant: str = "V3", shaken: bool = True) -> Joint:
     torch.manual_seed(0)
-    joint = build_joint(config_of(chosen, f"model.variant={variant}"), plan_of(chosen))
+    joint = Consistency().joint(config_of(chosen, f"model.variant={variant}"), plan_of(chosen))
     if shaken:  # so that no zero or one of the start hides an error
         with torch.no_grad():
             for p in (*joint.segmenter.stems.parameters(), *joint.semantics.parameters()):
@@ -104,7 +103,7 @@ def labels_of(images: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_levels_and_legal_sizes_are_as_declared(chosen: tuple[str, int]) -> None:
     joint = joint_of(chosen).eval()
     backbone = joint.segmenter.backbone
-    step = size_step(config_of(chosen), chosen[1])
+    step = Consistency().size_step(config_of(chosen))
     patch = plan_of(chosen).patch
     for n, wide, fine in zip(patch, step, backbone.multiple, strict=True):
         assert n % wide == 0 and n % fine == 0
@@ -127,7 +126,7 @@ def test_ten_steps_lower_the_loss_and_every_parameter_learns(
     chosen: tuple[str, int], variant: str
 ) -> None:
     joint = joint_of(chosen, variant, shaken=False).train()
-    objective = build_objective(config_of(chosen), plan_of(chosen))
+    objective = Consistency().objective(config_of(chosen), plan_of(chosen))
     optimizer = torch.optim.AdamW(joint.parameters(), 3e-3)
     images = images_of(chosen)
     labels, losses = labels_of(images), []
@@ -148,7 +147,7 @@ def test_the_modules_are_dropped_and_the_variant_starts_as_the_plain_network(
 ) -> None:
     """V3 at its start is V2, and what is kept gives what the whole network gave."""
     joint = joint_of(chosen, "V3", shaken=False).eval()
-    plain = build_segmenter(config_of(chosen, "model.variant=V2"), plan_of(chosen)).eval()
+    plain = Consistency().segmenter(config_of(chosen, "model.variant=V2"), plan_of(chosen)).eval()
     kept = gains_form(joint).eval()
     plain.load_state_dict({k: v for k, v in kept.state_dict().items() if "gains." not in k})
     with torch.no_grad():
@@ -179,11 +178,11 @@ def test_folded_is_live(chosen: tuple[str, int], variant: str) -> None:
 
 def test_what_is_saved_is_what_was(chosen: tuple[str, int], tmp_path: Path) -> None:
     joint = joint_of(chosen).eval()
-    other = build_joint(config_of(chosen), plan_of(chosen)).eval()
+    other = Consistency().joint(config_of(chosen), plan_of(chosen)).eval()
     other.load_state_dict(joint.state_dict())
     kept = gains_form(joint).eval()
-    save_model(kept, config_of(chosen), plan_of(chosen), tmp_path, {})
-    read, _, _ = load_model(tmp_path)
+    Model(kept, plan_of(chosen), config_of(chosen)).save(tmp_path, {})
+    read = Model.load(tmp_path).segmenter
     with torch.no_grad():
         for m, image in images_of(chosen).items():
             expected = kept(image, m).logits
@@ -194,9 +193,7 @@ def test_what_is_saved_is_what_was(chosen: tuple[str, int], tmp_path: Path) -> N
 def test_a_traced_graph_answers_alike(chosen: tuple[str, int]) -> None:
     kept = gains_form(joint_of(chosen)).eval()
     config, plan = config_of(chosen), plan_of(chosen)
-    source = Member(Path(), kept, plan, config, "0")
-    subject = Subject("gains", kept, kept, plan, config, source, fixed_size=True)
-    program, _ = trace(subject)
+    program, _ = trace(Model(kept, plan, config), fixed_size=True)
     graph = program.module()
     widest = max(CHANNELS.values())
     with torch.no_grad():

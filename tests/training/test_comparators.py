@@ -15,16 +15,15 @@ from torch import Tensor
 
 from toy import toy_config, write_toy
 from unpaired.artifact.export import export
-from unpaired.artifact.model import Member
-from unpaired.artifact.safetensors import load_model, save_model
-from unpaired.build import build_joint, build_objective, build_segmenter, size_step
+from unpaired.artifact.model import Model
 from unpaired.cli.app import run as program
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import Interrupted, UsageError
 from unpaired.inference.predictor import Predictor
-from unpaired.metrics.overlap import dice
+from unpaired.methods import method_of
+from unpaired.metrics import dice
 from unpaired.models import Joint, gains_form
 from unpaired.run.log import read_log
 from unpaired.training import trainer as training
@@ -90,7 +89,8 @@ def test_three_modalities_of_other_channels_learn_together(
     """Every parameter that may learn gets a gradient (several processes need that)."""
     plan, config = plan_of(dims, {"a": 1, "b": 2, "c": 1}), config_of(name, sharing, dims)
     torch.manual_seed(0)
-    joint, objective = build_joint(config, plan).train(), build_objective(config, plan)
+    method = method_of(config)
+    joint, objective = method.joint(config, plan).train(), method.objective(config, plan)
     assert not any(p.requires_grad for p in joint.segmenter.stems.parameters())
     assert bool(joint.segmenter.encoders) == (sharing != "all")
     learnt = [p for p in joint.parameters() if p.requires_grad]
@@ -107,7 +107,7 @@ def test_three_modalities_of_other_channels_learn_together(
         optimizer.step()
         losses.append(float(terms.total.detach()))
     assert losses[-1] < 0.95 * losses[0], losses
-    step = size_step(config, dims)
+    step = method_of(config).size_step(config)
     assert all(s % m == 0 for s, m in zip(step, joint.segmenter.backbone.multiple, strict=True))
 
 
@@ -116,7 +116,8 @@ def test_overfits_two_slices_of_each_modality(name: str, sharing: str) -> None:
     """With the defaults of the network but for its width; scored as it predicts."""
     plan, config, began = plan_of(), config_of(name, sharing), process_time()
     torch.manual_seed(0)
-    joint, objective = build_joint(config, plan).train(), build_objective(config, plan)
+    method = method_of(config)
+    joint, objective = method.joint(config, plan).train(), method.objective(config, plan)
     optimizer = torch.optim.AdamW([p for p in joint.parameters() if p.requires_grad], 3e-3)
     images, labels = scenes(plan)
     for _ in range(100):
@@ -136,8 +137,8 @@ def test_overfits_two_slices_of_each_modality(name: str, sharing: str) -> None:
 @pytest.mark.parametrize(("name", "sharing", "dims"), EVERY)
 def test_what_is_saved_is_what_was(name: str, sharing: str, dims: int, tmp_path: Path) -> None:
     joint, config, plan = stepped(name, sharing, dims)
-    save_model(gains_form(joint), config, plan, tmp_path, {})
-    read, _, _ = load_model(tmp_path)
+    Model(gains_form(joint), plan, config).save(tmp_path, {})
+    read = Model.load(tmp_path).segmenter
     with torch.no_grad():
         for m, image in scenes(plan, 3)[0].items():
             assert torch.equal(read(image, m).logits, joint({m: image})[m].logits)
@@ -147,7 +148,7 @@ def stepped(name: str, sharing: str, dims: int) -> tuple[Joint, Config, Plan]:
     """A network that has seen something: statistics and weights are not those of the start."""
     plan, config = plan_of(dims, {"a": 1, "b": 2}), config_of(name, sharing, dims)
     torch.manual_seed(0)
-    joint = build_joint(config, plan).train()
+    joint = method_of(config).joint(config, plan).train()
     for _ in range(3):
         joint(scenes(plan)[0])
     with torch.no_grad():
@@ -242,11 +243,9 @@ def test_a_folder_predicts_what_the_live_network_does(
     """Labels of `unpaired predict` against the training network itself, on whole scans."""
     config, folder = finished
     plan = Plan.read(folder / "plan.json")
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     joint.load_state_dict(state(folder))
-    live = Predictor(
-        [Member(folder, joint.eval().segmenter, plan, config, "0")], torch.device("cpu")
-    )
+    live = Predictor([Model(joint.eval().segmenter, plan, config)], torch.device("cpu"))
     stored = Predictor.from_folder(folder, "cpu")
     for m, root in data.items():
         scan = sorted((root / "imagesTr").glob("*.nii.gz"))[0]
@@ -325,7 +324,7 @@ def test_a_modality_is_added_to_a_run(
 def test_a_weights_file_is_refused() -> None:
     config = config_of("ummkd", "", 2, "model.pretrained=some.pth")
     with pytest.raises(UsageError, match=r"model\.name=ummkd has a network of its own"):
-        build_segmenter(config, plan_of())
+        method_of(config).segmenter(config, plan_of())
 
 
 @pytest.mark.slow

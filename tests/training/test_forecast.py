@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from toy import toy_config, write_toy
-from unpaired.build import build_joint
 from unpaired.config import Config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
+from unpaired.methods import method_of
 from unpaired.training import forecast as module
 from unpaired.training.folds import fold_configs
 from unpaired.training.forecast import forecast
@@ -37,7 +37,7 @@ def plan(patch: tuple[int, int]) -> Plan:
 def test_parameters_are_counted_and_the_batch_scales_the_rest() -> None:
     config = toy_config()
     one, two = (forecast(toy_config(f"train.batch_size={b}"), plan((32, 32))) for b in (1, 2))
-    joint = build_joint(config, plan((32, 32)))
+    joint = method_of(config).joint(config, plan((32, 32)))
     assert one.training_parameters == sum(p.numel() for p in joint.parameters())
     assert one.test_parameters == sum(p.numel() for p in joint.segmenter.parameters())
     state = 16 * one.training_parameters

@@ -9,21 +9,20 @@ import torch
 
 from toy import toy_config, write_toy
 from unpaired.artifact.export import export
-from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import evaluate_run, folded_differences
+from unpaired.evaluation.evaluate import evaluate, folded_differences
+from unpaired.evaluation.localisation import localisation_errors_mm
 from unpaired.files import read_json
-from unpaired.inference.localisation import localisation_errors_mm
 from unpaired.inference.predictor import Predictor
+from unpaired.methods import method_of
 from unpaired.metrics import dice
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
 from unpaired.training.forecast import forecast
 from unpaired.training.prepare import prepare_run
-from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate
 
 COARSE_MM = 3.0
@@ -93,10 +92,12 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     """The validation scores in the log are those of the exported model."""
     setup = RunFolder(learnt)
     config = config_of()
-    joint = build_joint(config, setup.plan)
+    joint = method_of(config).joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
-    live = validate(joint, setup.prepared_cases("val"), setup.plan, torch.device("cpu"), None)
-    evaluate_run(learnt, part="val", device="cpu")
+    live = validate(
+        joint, setup.prepared_cases("val"), setup.plan, method_of(config), torch.device("cpu"), None
+    )
+    evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
     for row in scored:
@@ -136,12 +137,14 @@ def test_what_is_far_from_the_crop_is_background(learnt: Path, data: dict[str, P
 
 def test_nothing_is_shared_between_the_modalities(learnt: Path) -> None:
     config, plan = config_of(), Plan.read(learnt / "plan.json")
-    joint = build_joint(config, plan)
-    objective = build_objective(config, plan)
+    joint = method_of(config).joint(config, plan)
+    objective = method_of(config).objective(config, plan)
     setup = RunFolder(learnt)
     batches = {
         name: stream.sampler.batch(0)
-        for name, stream in streams_of(config, plan, setup.prepared_cases("train")).items()
+        for name, stream in method_of(config)
+        .streams(config, plan, setup.prepared_cases("train"))
+        .items()
     }
     assert set(batches) == {"a", "b", "a/whole", "b/whole"}
     for m, other in (("a", "b"), ("b", "a")):

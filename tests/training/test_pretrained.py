@@ -10,10 +10,10 @@ from test_train import losses, same, stop_after, weights
 from small_joint import shake, small_backbone, small_joint
 from swin_files import State, swin_classifier
 from toy import toy_config, write_toy
-from unpaired.build import build_joint
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
+from unpaired.methods import method_of
 from unpaired.models import fold, gains_form
 from unpaired.run import RunFolder
 from unpaired.training.fit import train
@@ -176,7 +176,8 @@ def test_a_training_starts_from_the_file(data: dict[str, Path], tmp_path: Path, 
     assert record == json.loads(json.dumps(found.record()))
     assert record["file"] == str(file) and "Swin-T" in record["layout"]
     fix_numbers(config.train)
-    fresh = build_joint(config, plan).state_dict()  # what is not filled is drawn as ever
+    # What is not filled is drawn as ever.
+    fresh = method_of(config).joint(config, plan).state_dict()
     for name in record["random"]:
         torch.testing.assert_close(
             after[f"segmenter.backbone.{name}"], fresh[f"segmenter.backbone.{name}"],

@@ -1,5 +1,6 @@
 """The contract between a backbone and the rest: what it declares, and what it returns."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.nn.block import Gains, ScaledBlock
+
+DECIDED = {"self", "image_size", "in_channels", "classes"}
+"""Constructor arguments that the plan decides, not the configuration."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Backbone(nn.Module):
     `decoder(encoder(image, gains), gains)`, and calls `name_branches()` at the end of `__init__`.
     One that is not cut in two so, or where another part than the encoder may be private to a
     modality, overrides `take_private`, `put_private` and `forward` (`backbones/foreign`,
-    `models/ummkd.py`).
+    `methods/ummkd.py`).
     """
 
     dims: int
@@ -61,6 +65,11 @@ class Backbone(nn.Module):
     def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
         """Per axis, the step of the image sizes that can be built with these options."""
         raise AssertionError(f"{cls.__name__} must declare its sizes")
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """What its constructor takes beside what the plan decides."""
+        return set(inspect.signature(cls).parameters) - DECIDED
 
     def name_branches(self) -> None:
         """Tell every block its module path, which names its gains."""

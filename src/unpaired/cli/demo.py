@@ -73,12 +73,11 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
-    from unpaired.evaluation.run import evaluate_run
-    from unpaired.run.scores import markdown, read_evaluation, summarise
+    from unpaired.evaluation.evaluate import NATIVE, evaluate
+    from unpaired.run.scores import markdown, summarise
 
     with Progress("evaluate") as bar:
-        evaluate_run(run, bar)
-    found = read_evaluation(run / "evaluation")
+        found = evaluate(run, progress=bar)[NATIVE]
     say(markdown(found))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")
     return summarise(found.scores)
@@ -95,7 +94,7 @@ def _floor(run: Path) -> str:
 
 def _fold(run: Path) -> None:
     from unpaired.config import config_from_toml
-    from unpaired.evaluation.run import folded_differences
+    from unpaired.evaluation.evaluate import folded_differences
     from unpaired.files import read_json
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]

@@ -56,11 +56,9 @@ def _of_run(run: Path, progress: Progress) -> "Evaluation":
     if not run.is_dir():
         raise UsageError(f"{run} is not a run folder.")
 
-    from unpaired.evaluation.run import evaluate_run
-    from unpaired.run.scores import read_evaluation
+    from unpaired.evaluation.evaluate import NATIVE, evaluate
 
-    evaluate_run(run, progress)
-    return read_evaluation(run / "evaluation")
+    return evaluate(run, progress=progress)[NATIVE]
 
 
 def _of_folders(

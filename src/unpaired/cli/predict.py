@@ -112,7 +112,7 @@ def _segment(
             )
     found = predictor.predict_file(images, out, modality, **options)
     notes = {out.name: found.notes} if found.notes else {}
-    return Outcome({out.name: found.files[0]}, {}, {}, notes)
+    return Outcome({out.name: found.files[0]}, notes=notes)
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:

@@ -1,13 +1,13 @@
 """The plan: how every image is brought to one grid and scale, each choice with its reason."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from unpaired.config import DataConfig, ModalityConfig
-from unpaired.data import plan_crop, plan_facts, plan_rules
-from unpaired.data.plan_crop import CropRule
+from unpaired.data import plan_facts, plan_rules
 from unpaired.data.plan_rules import with_frames
 from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
@@ -17,14 +17,43 @@ from unpaired.io.volume import SliceAxis
 __all__ = [
     "Clip",
     "CoarseView",
-    "CropRule",
+    "Grid",
     "ModalityPlan",
     "Plan",
+    "PlanRule",
     "make_plan",
 ]
 
 PERCENTILES = (0.5, 99.5)
 _NEARLY_EQUAL = 1.05
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is decided when a method's own rule is asked.
+
+    Attributes:
+        train: case ids per modality that may be learnt from; None: all.
+        geometries: of every case, in patient axes.
+        order: index in a geometry's axes of the array axes (slice, row, column).
+        spacing_mm: target spacing (slice axis, row, column).
+        multiple: what the backbone takes, one number per axis of the patch.
+        patch: the configured one.
+    """
+
+    datasets: Mapping[str, Dataset]
+    classes: tuple[str, ...]
+    train: Mapping[str, Sequence[str]] | None
+    geometries: Sequence[plan_facts.Geometry]
+    axis: SliceAxis
+    order: Sequence[int]
+    spacing_mm: tuple[float, float, float]
+    multiple: tuple[int, ...]
+    patch: tuple[int, ...] | None
+
+
+PlanRule = Callable[[Grid], tuple[dict[str, Any], dict[str, str]]]
+"""A method's own choices: fields of the plan, such as the patch, and the reasons."""
 
 
 def make_plan(
@@ -35,7 +64,7 @@ def make_plan(
     *,
     train: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
-    crop: CropRule | None = None,
+    rule: PlanRule | None = None,
 ) -> Plan:
     """Choose the grid and the intensity scale for these data sets.
 
@@ -43,7 +72,7 @@ def make_plan(
         multiple: the backbone takes patches that are multiples of this: (rows, columns), or
             (slices, rows, columns) for a network of volumes.
         train: case ids per modality from which intensities (and boxes) are learnt; default: all.
-        crop: for a model that finds the structures first: the patch is the crop around them.
+        rule: of a method that chooses more, or otherwise than by the sizes of the images.
 
     Raises:
         DataError: no shared class, no case, or damaged files.
@@ -59,15 +88,15 @@ def make_plan(
     axis, reasons["slice_axis"] = _slice_axis(found, data.slice_axis)
     order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
     spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
-    view = None
-    if crop is not None:
-        view, reasons["coarse"] = plan_crop.coarse_view(found, order, spacing, crop)
-    if crop is not None and data.patch is None:
-        boxes = plan_crop.boxes_mm(datasets, classes, train, axis)
-        chosen = plan_crop.crop_patch(boxes, spacing, multiple, crop.margin_mm)
-    else:
-        chosen = plan_rules.choose(found, order, spacing, data.patch, multiple, data.plane)
-    patch, reasons["patch"] = chosen
+    fields: dict[str, Any] = {}
+    if rule is not None:
+        grid = Grid(datasets, classes, train, found, axis, order, spacing, multiple, data.patch)
+        fields, said = rule(grid)
+        reasons |= said
+    if "patch" not in fields:
+        fields["patch"], reasons["patch"] = plan_rules.choose(
+            found, order, spacing, data.patch, multiple, data.plane
+        )
     plans = {}
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
@@ -79,11 +108,10 @@ def make_plan(
         modalities=plans,
         spacing_mm=spacing,
         slice_axis=axis,
-        patch=patch,
-        context=data.context if len(patch) == 2 else 1,
+        context=data.context if len(fields["patch"]) == 2 else 1,
         order=data.interpolation,
-        coarse=view,
         reasons=reasons,
+        **fields,
     )
     return with_frames(plan, data.plane, modalities)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED, VOXELS
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.published import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
 from unpaired.experiments.rows import Experiment, Row

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unpaired.errors import UsageError
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.facts import in_use, named_facts
 from unpaired.experiments.figure import write_figures

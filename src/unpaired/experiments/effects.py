@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.metrics.bootstrap import bootstrap_interval
 from unpaired.metrics.effect import paired

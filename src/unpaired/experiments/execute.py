@@ -6,23 +6,23 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from unpaired.artifact.safetensors import save_model
-from unpaired.build import build_joint
+from unpaired.artifact.model import Model
 from unpaired.config import Config, config_from_toml, to_toml
 from unpaired.config.load import parse_override
 from unpaired.datasets.split_file import Split
 from unpaired.errors import UsageError
+from unpaired.evaluation.evaluate import NATIVE, PREPARED, evaluate
 from unpaired.evaluation.prior import run_floor
-from unpaired.evaluation.run import NATIVE, score_both
 from unpaired.experiments.facts import named_facts
 from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
 from unpaired.experiments.record import Record, write_record
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import method_of
 from unpaired.models import gains_form
 from unpaired.progress import Progress
 from unpaired.run import RunFolder, describe_environment
 from unpaired.run.log import read_log
-from unpaired.run.scores import Evaluation, write_evaluation
+from unpaired.run.scores import write_evaluation
 from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.fit import train
 from unpaired.training.forecast import parameter_counts
@@ -52,14 +52,15 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
     for test in missing:
         began = monotonic()
         model = _export(job, folder, test)
-        scores = score_both(job.folder, device=job.config.train.device, model=model)
+        found = evaluate(
+            job.folder, grids=(PREPARED, NATIVE), device=job.config.train.device, model=model
+        )
         took = monotonic() - began
         floor = run_floor(folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
-            tolerance = job.config.evaluate.tolerance_mm
-            native = Evaluation(tuple(scores[NATIVE]), tolerance_mm=tolerance)
-            write_evaluation(native, job.folder / "evaluation")
+            write_evaluation(found[NATIVE], job.folder / "evaluation")
             write_json(job.folder / "floor.json", floor)
+        scores = {grid: list(one.scores) for grid, one in found.items()}
         record = _record(job, folder, test, scores, took)
         write_record(job.record(test), replace(record, floor=floor))
 
@@ -90,10 +91,11 @@ def _export(job: Job, folder: RunFolder, test: str) -> Path | None:
         return None
     config = _changed(job.config, job.tests[test])
     plan, path = folder.plan, folder.files.weights
-    joint = build_joint(config, plan)
+    joint = method_of(config).joint(config, plan)
     load_matching(joint, load_checkpoint(path)["model"], path)
     target = folder.root / f"model_{test}"
-    save_model(gains_form(joint.eval(), config.model.scaling_at_test), config, plan, target, {})
+    kept = gains_form(joint.eval(), config.model.scaling_at_test)
+    Model(kept, plan, config).save(target, {})
     return target
 
 
@@ -134,7 +136,7 @@ def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
     extra = read_json(folder.files.model / "model.json").get("extra", {})
     found = extra.get("parameters")
-    return found or parameter_counts(build_joint(config, folder.plan))
+    return found or parameter_counts(method_of(config).joint(config, folder.plan))
 
 
 def write_job(job: Job, prepared: Path) -> Path:

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, paper, seed_mean
 from unpaired.experiments.curves import curve_figure, finish
 from unpaired.experiments.published import MEAN

@@ -8,7 +8,6 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-from unpaired.build import crop_rule, size_step
 from unpaired.config import Config
 from unpaired.datasets.make_split import make_split
 from unpaired.datasets.split import few_shot
@@ -17,6 +16,7 @@ from unpaired.errors import UnpairedError
 from unpaired.experiments.facts import chosen_facts
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.experiments.study import Study, modalities_of
+from unpaired.methods import Consistency, method_of
 
 DEFAULT = "as_trained"
 CASE_SEED = 1000
@@ -89,8 +89,8 @@ def _job(
 ) -> Job:
     seeds = (*_shots(row, names, split, seed), f"train.seed={seed}")
     config = study.recipe(*row.overrides, *seeds, row=row)
-    size_step(config, config.data.dims)  # refuses what is not registered
-    crop_rule(config)  # and a network of volumes on slices
+    method_of(config).size_step(config)  # refuses what is not registered
+    method_of(config).plan_rule(config)  # and a network of volumes on slices
     train, val, test = ({m: part.get(m, ()) for m in group} for part in _parts(split))
     own = Split(train, val, test)
     identity = _identity(config, own)
@@ -107,8 +107,8 @@ def _job(
 
 
 def _label(config: Config) -> str:
-    name = str(getattr(config.model, "name", ""))
-    return name if name in ("ummkd", "payer", "valindria") else config.model.variant
+    model = config.model
+    return model.variant if model.name == Consistency.name else model.name
 
 
 def _shots(row: Row, names: Sequence[str], split: Split, seed: int) -> list[str]:

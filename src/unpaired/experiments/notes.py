@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import Results
 from unpaired.experiments.effects import effects
 from unpaired.experiments.facts import in_use

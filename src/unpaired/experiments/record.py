@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import DataError
-from unpaired.evaluation.run import VOXELS
+from unpaired.evaluation.evaluate import VOXELS
 from unpaired.files import read_json, write_text
 from unpaired.run.scores import Score
 

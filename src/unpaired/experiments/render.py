@@ -4,7 +4,7 @@ import csv
 import io
 import math
 
-from unpaired.evaluation.run import NATIVE
+from unpaired.evaluation.evaluate import NATIVE
 from unpaired.experiments.cells import VIEWS, Number, Result, Results, numbers, paper
 from unpaired.experiments.notes import notes
 from unpaired.experiments.table import latex_table, markdown_table, tex

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.evaluation.run import PREPARED
+from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.cells import DICE, Result, Results, case_values
 from unpaired.experiments.jobs import Job
-from unpaired.inference.folder import predict_cases
 from unpaired.inference.predictor import Predictor
 from unpaired.run import RunFolder
 
@@ -45,12 +44,8 @@ def predictions_of(
         for job in own[:1]:
             images = RunFolder(job.folder).data.cases[modality][case].images
             target = job.folder / "predictions" / modality
-            outcome = predict_cases(
-                Predictor.from_folder(job.folder, device=job.config.train.device),
-                {case: images},
-                target,
-                modality,
-            )
+            predictor = Predictor.from_folder(job.folder, device=job.config.train.device)
+            outcome = predictor.predict_cases({case: images}, target, modality)
             outcome.raise_failures()
             found[result.row.name] = job.folder
     return found

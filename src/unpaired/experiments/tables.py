@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unpaired.evaluation.run import NATIVE, PREPARED
+from unpaired.evaluation.evaluate import NATIVE, PREPARED
 from unpaired.experiments.cells import (
     DECIMALS,
     DICE,

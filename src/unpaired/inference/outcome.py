@@ -1,14 +1,68 @@
-"""What became of a list of cases."""
+"""What is asked of a prediction, and what comes of one image or of many."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unpaired.errors import DataError
+import numpy as np
+
+from unpaired.errors import DataError, UsageError
+from unpaired.inference.ensemble import OutOfMemoryError
+from unpaired.io.read import Reading
+from unpaired.io.volume import Volume
+from unpaired.io.write import Writing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a prediction.
+
+    Attributes:
+        probabilities: those of all classes too, kept (4 bytes per class and voxel), or written
+            beside a label file.
+        largest_component: class names of which only the largest connected piece is kept; the
+            model's configuration by default. The probabilities are left as they are.
+        reading: which DICOM series, and whether its slices may be resampled.
+        writing: the formats of label files.
+        label_files: write what the numbers mean beside each label file.
+    """
+
+    probabilities: bool = False
+    largest_component: Sequence[str] | None = None
+    reading: Reading | None = None
+    writing: Writing | None = None
+    label_files: bool = True
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        labels: uint8 [i j k], class indices in the file's axis order, on the image's grid.
+        volume: that grid (its array is empty of content); `write_volume(path, labels, volume)`.
+        classes: class names, background first.
+        probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
+        notes: what was odd, yet accepted, and how memory ran short.
+        files: the label files written.
+    """
+
+    labels: np.ndarray
+    volume: Volume
+    classes: tuple[str, ...]
+    modality: str
+    probabilities: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the cases; every case is in one of the three.
+    """What became of a list of cases; every case is in one of the first three.
 
     Attributes:
         written, kept: case -> label file; kept were whole and of the same model already.
@@ -16,10 +70,19 @@ class Outcome:
         notes: case -> what was odd, yet accepted.
     """
 
-    written: dict[str, Path]
-    kept: dict[str, Path]
-    failures: dict[str, str]
-    notes: dict[str, tuple[str, ...]]
+    written: dict[str, Path] = field(default_factory=dict)
+    kept: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @contextmanager
+    def attempt(self, case: str) -> Iterator[None]:
+        """Note the failure of a case; the others go on."""
+        try:
+            yield
+        except (DataError, UsageError, OutOfMemoryError) as error:
+            self.failures[case] = str(error)
+            log.warning("%s: %s", case, error)
 
     def raise_failures(self) -> None:
         """Raise DataError if a case failed, with the list."""

@@ -1,6 +1,7 @@
 """Structured semantic consistency: L_mcr and L_icr (paper, Eq. 10-11), at linear cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +28,28 @@ def mcr(embeddings: Mapping[str, Float[Tensor, "Z C"]]) -> Float[Tensor, ""]:
     return (1 - cosines / (m * (m - 1) / 2)).sum()
 
 
+class Sums(NamedTuple):
+    """What Eq. 11 needs of a set of images, per class i: with p = softmax_j(E^i / tau).
+
+    Attributes:
+        p: sum over the images of p, per j.
+        log_p: of log p, per j.
+        entropy: of sum_j p log p.
+        counting: number of images that hold the class.
+        images: number of images.
+    """
+
+    p: Float[Tensor, "*m Z Z"]
+    log_p: Float[Tensor, "*m Z Z"]
+    entropy: Float[Tensor, "*m Z"]
+    counting: Float[Tensor, "*m Z"]
+    images: Float[Tensor, "*m Z"]
+
+    def pairs(self) -> Float[Tensor, "*m Z"]:
+        """Sum of KL(p|q) over ordered pairs of the images, per class."""
+        return self.counting * self.entropy - (self.p * self.log_p).sum(-1)
+
+
 def icr(
     correlations: Mapping[str, Float[Tensor, "_ Z Z"]],
     tau: float = 4.0,
@@ -46,39 +69,34 @@ def icr(
             where both images hold it. None counts every class (the paper).
     """
     sums = [_sums(e, tau, None if present is None else present[m]) for m, e in correlations.items()]
-    within = sync(torch.stack(sums))
-    everything = within.sum(0)
-    across = _ordered_pairs(everything) - _ordered_pairs(within).sum(0)
-    images = within[:, 0, -1]
+    within = _synced(sums, sync)
+    everything = Sums(*(part.sum(0) for part in within))
+    across = everything.pairs() - within.pairs().sum(0)
+    images = within.images[:, 0]
     pairs = (images.sum().square() - images.square().sum()) / 2
+    like = next(iter(correlations.values()))
     if not pairs:
-        return next(iter(correlations.values())).new_zeros(())
-    return (across.sum() / pairs).to(
-        torch.promote_types(next(iter(correlations.values())).dtype, torch.float32)
-    )
+        return like.new_zeros(())
+    return (across.sum() / pairs).to(torch.promote_types(like.dtype, torch.float32))
 
 
-def _sums(
-    e: Float[Tensor, "B Z Z"], tau: float, present: Bool[Tensor, "B Z"] | None
-) -> Float[Tensor, "Z F"]:
-    """Per class i: sum p (Z values), sum log p (Z), sum p log p, images that count, images."""
+def _sums(e: Float[Tensor, "B Z Z"], tau: float, present: Bool[Tensor, "B Z"] | None) -> Sums:
     log_p = (e.double() / tau).log_softmax(-1)
     p = log_p.exp()
     weight = torch.ones_like(log_p[..., 0]) if present is None else present.double()
-    images = torch.full_like(weight[0], len(e))
-    parts = [
-        (p * weight[..., None]).sum(0),
-        (log_p * weight[..., None]).sum(0),
-        ((p * log_p).sum(-1) * weight).sum(0)[:, None],
-        weight.sum(0)[:, None],
-        images[:, None],
-    ]
-    return torch.cat(parts, dim=1)
+    return Sums(
+        p=(p * weight[..., None]).sum(0),
+        log_p=(log_p * weight[..., None]).sum(0),
+        entropy=((p * log_p).sum(-1) * weight).sum(0),
+        counting=weight.sum(0),
+        images=torch.full_like(weight[0], len(e)),
+    )
 
 
-def _ordered_pairs(sums: Float[Tensor, "*m Z F"]) -> Float[Tensor, "*m Z"]:
-    """Sum of KL(p|q) over ordered pairs of the images behind `sums`, per class."""
-    z = (sums.shape[-1] - 3) // 2
-    p, log_p = sums[..., :z], sums[..., z : 2 * z]
-    entropy, count = sums[..., 2 * z], sums[..., 2 * z + 1]
-    return count * entropy - (p * log_p).sum(-1)
+def _synced(sums: Sequence[Sums], sync: Sync) -> Sums:
+    """Stacked over the modalities, and summed over the processes in one call."""
+    columns = [torch.cat([one.p, one.log_p, torch.stack(one[2:], -1)], -1) for one in sums]
+    packed = sync(torch.stack(columns))
+    z = sums[0].p.shape[-1]
+    p, log_p, *rest = packed.split([z, z, 1, 1, 1], dim=-1)
+    return Sums(p, log_p, *(part.squeeze(-1) for part in rest))

@@ -1,6 +1,6 @@
-"""The objective (paper, Eq. 12): named terms and their weights."""
+"""A loss is a dictionary of named, weighted terms; the paper's objective (Eq. 12) is one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from unpaired.losses.consistency import icr, mcr
 from unpaired.losses.segmentation import (
+    SegmentationLoss,
     Sync,
     auxiliary_loss,
     deep_weights,
     identity,
     label_at,
-    segmentation_loss,
 )
 
 
@@ -52,6 +52,36 @@ class Terms(NamedTuple):
     weighted: dict[str, Tensor]
 
 
+Outputs = Mapping[str, Prediction]
+"""What the network gives, by modality."""
+Labels = Mapping[str, Int64[Tensor, "B *space"]]
+"""Class indices, by modality."""
+Value = Callable[[Outputs, Labels], Tensor | Mapping[str, Tensor]]
+"""One number of a step; or one per modality (key), of which a step may have none."""
+
+
+class Term(NamedTuple):
+    """One addend of a loss: `weight` times `value(outputs, labels)`."""
+
+    weight: float
+    value: Value
+
+
+def weigh(terms: Mapping[str, Term], outputs: Outputs, labels: Labels) -> Terms:
+    """The weighted sum of named terms; the parts of a term are named `term/key`."""
+    values: dict[str, Tensor] = {}
+    weighted: dict[str, Tensor] = {}
+    for name, (weight, value) in terms.items():
+        found = value(outputs, labels)
+        if isinstance(found, Tensor):
+            parts = {name: found}
+        else:
+            parts = {f"{name}/{key}": part for key, part in found.items()}
+        values |= parts
+        weighted |= {key: weight * part for key, part in parts.items()}
+    return Terms(torch.stack(list(weighted.values())).sum(), values, weighted)
+
+
 @dataclass(frozen=True)
 class Objective:
     """L = sum_m L_seg + alpha sum_m L_aux + beta L_mcr + gamma L_icr (Eq. 12).
@@ -74,62 +104,41 @@ class Objective:
     mask_absent: bool = True
     sync: Sync = identity
 
-    def __call__(
-        self, outputs: Mapping[str, Prediction], labels: Mapping[str, Int64[Tensor, "B *space"]]
-    ) -> Terms:
-        """Every term of the step. Terms of weight 0 are left out."""
-        terms: dict[str, Tensor] = {}
-        weights: dict[str, float] = {}
+    def __call__(self, outputs: Outputs, labels: Labels) -> Terms:
+        """Every term of the step."""
+        return weigh(self.terms(), outputs, labels)
 
-        def add(name: str, weight: float, value: Tensor) -> None:
-            terms[name], weights[name] = value, weight
+    def terms(self) -> dict[str, Term]:
+        """Eq. 12, addend by addend. Terms of weight 0 are left out."""
+        addends = {
+            "seg": Term(1.0, self._segment),
+            "aux": Term(self.alpha, self._auxiliary),
+            "mcr": Term(self.beta, self._mcr),
+            "icr": Term(self.gamma, self._icr),
+        }
+        return {name: term for name, term in addends.items() if term.weight}
 
-        for m, output in outputs.items():
-            add(f"seg/{m}", 1.0, self._segment(output, labels[m]))
-        if self.alpha:
-            for m, output in outputs.items():
-                add(f"aux/{m}", self.alpha, self._auxiliary(output.auxiliary, labels[m]))
-        if self.beta and len(outputs) > 1:
-            found = {m: o.embeddings for m, o in outputs.items() if o.embeddings is not None}
-            add("mcr", self.beta, mcr(found))
-        if self.gamma and len(outputs) > 1:
-            add("icr", self.gamma, self._icr(outputs, labels))
-        weighted = {name: weights[name] * value for name, value in terms.items()}
-        return Terms(torch.stack(list(weighted.values())).sum(), terms, weighted)
+    def _segment(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
+        """L_seg per modality; with deep supervision its weighted mean over the scales."""
+        return {m: self._deep(output, labels[m]) for m, output in outputs.items()}
 
-    def _weights(self, like: Tensor) -> Tensor | None:
-        if self.class_weights is None:
-            return None
-        exact = torch.promote_types(like.dtype, torch.float32)
-        return torch.tensor(self.class_weights, dtype=exact, device=like.device)
+    def _auxiliary(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
+        """L_aux per modality (Eq. 9)."""
+        return {
+            m: auxiliary_loss(output.auxiliary, labels[m], self.aux_target, self._one_map)
+            for m, output in outputs.items()
+        }
 
-    def _segment(self, output: Prediction, label: Tensor) -> Tensor:
-        """L_seg; with deep supervision its weighted mean over the scales."""
-        weights = self._weights(output.logits)
-        scales = [output.logits, *output.deep]
-        losses = [
-            share
-            * segmentation_loss(
-                logits,
-                label_at(label, logits.shape[2:]),
-                self.ce,
-                self.dice,
-                weights,
-                self.background,
-                self.sync,
-            )
-            for share, logits in zip(deep_weights(len(scales)), scales, strict=True)
-        ]
-        return torch.stack(losses).sum()
+    def _mcr(self, outputs: Outputs, labels: Labels) -> Tensor | dict[str, Tensor]:
+        """L_mcr (Eq. 10); one modality has none."""
+        if len(outputs) < 2:
+            return {}
+        return mcr({m: o.embeddings for m, o in outputs.items() if o.embeddings is not None})
 
-    def _auxiliary(self, logits: Sequence[Tensor], label: Tensor) -> Tensor:
-        weights = self._weights(logits[0])
-        return auxiliary_loss(
-            logits, label, self.aux_target, self.ce, self.dice, weights, self.background, self.sync
-        )
-
-    def _icr(self, outputs: Mapping[str, Prediction], labels: Mapping[str, Tensor]) -> Tensor:
-        """L_icr, summed over the scales."""
+    def _icr(self, outputs: Outputs, labels: Labels) -> Tensor | dict[str, Tensor]:
+        """L_icr (Eq. 11), summed over the scales; one modality has none."""
+        if len(outputs) < 2:
+            return {}
         present = None
         if self.mask_absent:
             present = {m: _present(labels[m], o.logits.shape[1]) for m, o in outputs.items()}
@@ -139,6 +148,18 @@ class Objective:
             for scale in scales
         ]
         return torch.stack(losses).sum()
+
+    def _deep(self, output: Prediction, label: Tensor) -> Tensor:
+        scales = [output.logits, *output.deep]
+        losses = [
+            share * self._one_map(logits, label_at(label, logits.shape[2:]))
+            for share, logits in zip(deep_weights(len(scales)), scales, strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+    @property
+    def _one_map(self) -> SegmentationLoss:
+        return SegmentationLoss(self.ce, self.dice, self.class_weights, self.background, self.sync)
 
 
 def _present(label: Int64[Tensor, "B *space"], classes: int) -> Bool[Tensor, "B Z"]:

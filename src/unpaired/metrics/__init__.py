@@ -1,8 +1,7 @@
 """Metrics on label maps: NumPy and SciPy only, millimetres, nan where undefined."""
 
 from unpaired.metrics.components import keep_largest, largest_component
-from unpaired.metrics.overlap import dice
-from unpaired.metrics.score import EXTRA, ClassScore, score
+from unpaired.metrics.score import EXTRA, ClassScore, dice, score
 from unpaired.metrics.surface import SurfaceDistances, asd, hd95, nsd, surface_distances
 
 __all__ = [

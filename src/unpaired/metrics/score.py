@@ -1,13 +1,12 @@
-"""Every metric of every class of one case in one pass."""
+"""Dice, and every metric of every class of one case in one pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 from scipy.ndimage import find_objects
 
-from unpaired.metrics.overlap import dice_from_counts
 from unpaired.metrics.surface import checked_spacing, surface_distances, union_box
 
 # A metric of your own: name -> f(prediction, truth, spacing_mm) -> float on boolean masks cropped
@@ -28,6 +27,29 @@ class ClassScore:
     truth_voxels: int
     prediction_voxels: int
     extra: Mapping[str, float] = field(default_factory=dict)
+
+
+def dice(prediction: Bool[np.ndarray, "*space"], truth: Bool[np.ndarray, "*space"]) -> float:
+    """Dice coefficient 2|P n T| / (|P| + |T|), in [0, 1].
+
+    Args:
+        prediction: boolean mask, any number of axes.
+        truth: boolean mask of the same shape.
+
+    Returns:
+        nan where the truth is empty (the class is absent from the case, which is then excluded);
+        0 where only the prediction is empty.
+    """
+    return _dice_from_counts(
+        int(np.count_nonzero(prediction & truth)),
+        int(np.count_nonzero(prediction)),
+        int(np.count_nonzero(truth)),
+    )
+
+
+def _dice_from_counts(both: int, prediction: int, truth: int) -> float:
+    """Dice from voxel counts; nan where the truth has none."""
+    return 2 * both / (prediction + truth) if truth else float("nan")
 
 
 def score(
@@ -89,7 +111,7 @@ def _one(
     distances = surface_distances(prediction, truth, spacing_mm)
     return ClassScore(
         cls=cls,
-        dice=dice_from_counts(int(np.count_nonzero(prediction & truth)), n_prediction, n_truth),
+        dice=_dice_from_counts(int(np.count_nonzero(prediction & truth)), n_prediction, n_truth),
         asd_mm=distances.asd(),
         hd95_mm=distances.hd95(),
         nsd=distances.nsd(tolerance_mm),

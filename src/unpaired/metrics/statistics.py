@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import norm, rankdata
+import scipy.stats
 
 Key = TypeVar("Key", bound=Hashable)
 Seed = TypeVar("Seed", bound=Hashable)
@@ -56,9 +56,10 @@ def wilcoxon(differences: Values, level: float = 0.95) -> float:
     values = values[values != 0]
     if len(values) < smallest_n(level):
         return math.nan
-    ranks = rankdata(np.abs(values))
-    total = float(ranks[values > 0].sum())
-    return _exact(ranks, total) if len(values) <= EXACT_UP_TO else _normal(ranks, total)
+    if len(values) > EXACT_UP_TO:
+        return float(scipy.stats.wilcoxon(values, method="approx").pvalue)
+    ranks = scipy.stats.rankdata(np.abs(values))
+    return _exact(ranks, float(ranks[values > 0].sum()))
 
 
 def smallest_n(level: float = 0.95) -> int:
@@ -87,7 +88,11 @@ def why_no_test(differences: Values, level: float = 0.95) -> str:
 
 
 def _exact(ranks: np.ndarray, total: float) -> float:
-    """Two-sided p-value over all signings of the ranks."""
+    """Two-sided p-value over all signings of the ranks.
+
+    SciPy's `exact` takes the ranks 1 to n also where there are ties (off by up to 0.16), and its
+    `PermutationMethod` goes through the 2^n signings one by one (0.6 s for 12, 200 s for 20).
+    """
     doubled = np.rint(2 * ranks).astype(int)  # shared ranks are whole or half numbers
     share = np.zeros(doubled.sum() + 1)
     share[0] = 1.0
@@ -97,12 +102,6 @@ def _exact(ranks: np.ndarray, total: float) -> float:
         share = 0.5 * (share + moved)
     sums, middle = np.arange(len(share)), (len(share) - 1) / 2
     return float(min(1.0, share[np.abs(sums - middle) >= abs(2 * total - middle)].sum()))
-
-
-def _normal(ranks: np.ndarray, total: float) -> float:
-    """Two-sided p-value by the normal approximation, without a correction for continuity."""
-    deviation = math.sqrt(float((ranks**2).sum()) / 4)
-    return float(2 * norm.sf(abs(total - float(ranks.sum()) / 2) / deviation))
 
 
 def holm(p_values: Values) -> list[float]:

@@ -44,11 +44,6 @@ class Folded(nn.Module):
         found: Decoded = self.networks[modality](image)
         return found
 
-    def locate(self, view: Float[Tensor, "B K *space"], modality: str) -> Tensor:
-        """Heat maps of coarse views, of networks that localise first (`models/payer.py`)."""
-        found: Tensor = self.networks[modality].locate(view)  # type: ignore[operator]
-        return found
-
 
 def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
     """One network with a small table of gains per modality; the semantics are gone.

@@ -1,4 +1,14 @@
-"""The External Attention Module of one modality at one decoder scale (paper, Fig. 3, App. E.1)."""
+"""The External Attention Module of one modality at one decoder scale (paper, Fig. 3, App. E.1).
+
+Class embeddings Q [Z C] ask, the positions of the decoder's map F [S C] answer:
+
+    Eq. 1-3   A = q k',  Q~ = W_O softmax_x(A / sqrt(d)) v      classes attend to positions
+    Eq. 4-5   Q <- Q~ + Q,  Q <- MLP(Norm(Q)) + Q               embeddings of this image
+    Eq. 6-8   S = K A,  w = softmax_j(S),  E = E_x~w[A]         correlations between classes
+
+with q = Norm(Q) W_Q, k = Norm(F) W_K, v = Norm(F) W_V split into N heads of width d, and
+K^i = Q^i W^i. Below they stand in this order.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -9,38 +19,22 @@ from torch import Tensor, einsum, nn
 
 from unpaired.nn.block import FeedForward
 
-# Semantic correlations between classes (paper, Eq. 6-8).
 
+class Interaction(NamedTuple):
+    """What one module yields for a batch of B images."""
 
-def correlation(
-    kernels: Float[Tensor, "B Z N"], maps: Float[Tensor, "B Z N *space"]
-) -> Float[Tensor, "B Z Z"]:
-    """Class-by-class correlation matrix E of each image.
-
-    Args:
-        kernels: K^i = Q^i W^i, one row per class.
-        maps: the semantic-aware maps A.
-
-    Returns:
-        E with E[i, j] = sum_{n,x} A^j_n(x) w^ij(x) / sum_x w^ij(x), where the gate
-        w^ij = softmax_j(S^ij) and S^ij(x) = sum_n K^i_n A^j_n(x). Its rows are i.
-
-    The gate does not depend on n, so the sum over n moves inside, and the quotient is an
-    expectation under softmax_x(log w): no Z x Z x N x S tensor, and never 0 / 0.
-    """
-    maps = maps.flatten(3)
-    similarity = kernels[:, None] @ maps  # Eq. 6, as [B j i S]: the maps stay where they are
-    log_gate = similarity.log_softmax(1)  # Eq. 7, over the classes j
-    activation = maps.sum(2)  # a^j(x) = sum_n A^j_n(x)
-    found = log_gate.softmax(-1) @ activation[..., None]  # Eq. 8, as [B j i 1]
-    return found.squeeze(-1).transpose(1, 2)
-
-
-# Classes attend to positions (paper, Eq. 1-3); the maps A come out before the softmax.
+    maps: Float[Tensor, "B Z N *space"]
+    """The semantic-aware maps A, before the softmax."""
+    logits: Float[Tensor, "B Z *space"] | None
+    """The auxiliary prediction (Eq. 9), if the module predicts."""
+    correlation: Float[Tensor, "B Z Z"] | None
+    """The semantic correlations E (Eq. 8), if the module correlates."""
+    embeddings: Float[Tensor, "B Z D"] | None
+    """The image-specific embeddings for the next scale, if there is one."""
 
 
 class ClassAttention(nn.Module):
-    """Multi-head cross attention from Z class embeddings to S positions.
+    """Multi-head cross attention from Z class embeddings to S positions (Eq. 1-3).
 
     Args:
         channels: width C of embeddings and features.
@@ -68,7 +62,7 @@ class ClassAttention(nn.Module):
                 "choose a number of heads that divides the width of every decoder scale"
             )
         self.heads, self.maps = heads, maps
-        self.scale = (channels // heads) ** -0.5
+        self.scale = (channels // heads) ** -0.5  # 1 / sqrt(d)
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(channels, channels, bias=False)
         self.value = nn.Linear(channels, channels, bias=False) if update else None
@@ -80,7 +74,7 @@ class ClassAttention(nn.Module):
         """Return the maps A and the attended embeddings (None without `update`)."""
         absorb = q.shape[1] * self.heads <= q.shape[2] + q.shape[1]
         query = rearrange(self.query(q), "b z (n d) -> b z n d", n=self.heads)
-        maps = self._maps(query, features, absorb)  # A = q k'
+        maps = self._maps(query, features, absorb)  # Eq. 1: A = q k'
         attended = None
         if self.value is not None and self.out is not None:
             exact = torch.promote_types(maps.dtype, torch.float32)
@@ -104,19 +98,6 @@ class ClassAttention(nn.Module):
             return einsum("bznc,ndc->bznd", pooled, weight).flatten(2)
         value = rearrange(self.value(features), "b s (n d) -> b s n d", n=self.heads)
         return einsum("bzns,bsnd->bznd", weights, value).flatten(2)
-
-
-class Interaction(NamedTuple):
-    """What one module yields for a batch of B images."""
-
-    maps: Float[Tensor, "B Z N *space"]
-    """The semantic-aware maps A."""
-    logits: Float[Tensor, "B Z *space"] | None
-    """The auxiliary prediction (Eq. 9), if the module predicts."""
-    correlation: Float[Tensor, "B Z Z"] | None
-    """The semantic correlations E (Eq. 8), if the module correlates."""
-    embeddings: Float[Tensor, "B Z D"] | None
-    """The image-specific embeddings for the next scale, if there is one."""
 
 
 class ExternalAttention(nn.Module):
@@ -171,13 +152,21 @@ class ExternalAttention(nn.Module):
     ) -> Interaction:
         space = features.shape[2:]
         positions = self.norm_f(rearrange(features, "b c ... -> b (...) c"))
-        maps, attended = self.attention(self.norm_q(q), positions)
+        maps, attended = self.attention(self.norm_q(q), positions)  # Eq. 1-3
         logits = None
-        if self.head is not None:
+        if self.head is not None:  # Eq. 9: F_1x1 (A)
             head = self.head.weight.to(maps.dtype).expand(*maps.shape[:2], -1, -1)
             logits = (head @ maps).squeeze(2).unflatten(-1, space)
-        maps = maps.unflatten(-1, space)
-        return Interaction(maps, logits, self._correlate(q, maps), self._update(q, attended))
+        found = self._correlate(q, maps)  # Eq. 6-8
+        embeddings = self._update(q, attended)  # Eq. 4-5
+        return Interaction(maps.unflatten(-1, space), logits, found, embeddings)
+
+    def _update(self, q: Tensor, attended: Tensor | None) -> Tensor | None:
+        if attended is None or self.mlp is None or self.norm_mlp is None or self.reduce is None:
+            return None
+        q = attended + q  # Eq. 4
+        q = self.mlp(self.norm_mlp(q)) + q  # Eq. 5
+        return self.reduce(q)
 
     def _correlate(self, q: Tensor, maps: Tensor) -> Tensor | None:
         """In float32 whatever the autocast: the softmax over positions needs it."""
@@ -188,9 +177,26 @@ class ExternalAttention(nn.Module):
             kernels = einsum("bzc,zcn->bzn", q.to(exact), self.kernel.to(exact))  # K^i = Q^i W^i
             return correlation(kernels, maps.to(exact))
 
-    def _update(self, q: Tensor, attended: Tensor | None) -> Tensor | None:
-        if attended is None or self.mlp is None or self.norm_mlp is None or self.reduce is None:
-            return None
-        q = attended + q  # Eq. 4
-        q = self.mlp(self.norm_mlp(q)) + q  # Eq. 5
-        return self.reduce(q)
+
+def correlation(
+    kernels: Float[Tensor, "B Z N"], maps: Float[Tensor, "B Z N *space"]
+) -> Float[Tensor, "B Z Z"]:
+    """Class-by-class correlation matrix E of each image (Eq. 6-8).
+
+    Args:
+        kernels: K^i = Q^i W^i, one row per class.
+        maps: the semantic-aware maps A.
+
+    Returns:
+        E with E[i, j] = sum_{n,x} A^j_n(x) w^ij(x) / sum_x w^ij(x), where the gate
+        w^ij = softmax_j(S^ij) and S^ij(x) = sum_n K^i_n A^j_n(x). Its rows are i.
+
+    The gate does not depend on n, so the sum over n moves inside, and the quotient is an
+    expectation under softmax_x(log w): no Z x Z x N x S tensor, and never 0 / 0.
+    """
+    maps = maps.flatten(3)
+    similarity = kernels[:, None] @ maps  # Eq. 6, as [B j i S]: the maps stay where they are
+    log_gate = similarity.log_softmax(1)  # Eq. 7, over the classes j
+    activation = maps.sum(2)  # a^j(x) = sum_n A^j_n(x)
+    found = log_gate.softmax(-1) @ activation[..., None]  # Eq. 8, as [B j i 1]
+    return found.squeeze(-1).transpose(1, 2)

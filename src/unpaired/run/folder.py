@@ -92,6 +92,11 @@ class RunFiles:
         return self.root / "pretrained.json"
 
     @property
+    def method(self) -> Path:
+        """What the loss had beside the terms of `model.name`; there only where it had."""
+        return self.root / "method.json"
+
+    @property
     def floor(self) -> Path:
         """What position alone scores on the test cases."""
         return self.root / "floor.json"

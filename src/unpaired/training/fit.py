@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unpaired.artifact.safetensors import save_model
-from unpaired.build import build_joint
+from unpaired.artifact.model import Model
 from unpaired.config import Config
 from unpaired.data.sampling import PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
 from unpaired.files import atomic
+from unpaired.methods import Method
 from unpaired.models import Joint, gains_form
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
@@ -46,6 +46,7 @@ def train(
     prepared: Path | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    method: Method | None = None,
 ) -> TrainResult:
     """Prepare, train, validate and export; the same call goes on where it stopped.
 
@@ -57,6 +58,7 @@ def train(
         prepared: a cache shared between runs; the run folder's own by default.
         progress: told of every prepared case, then of every step.
         on_step: called with each record of log.jsonl as it is written.
+        method: with terms of one's own in its loss; by default the one that model.name names.
 
     Raises:
         UsageError, DataError, ResourceError: as they say.
@@ -66,8 +68,8 @@ def train(
     run = RunFolder(out)
     with stop_signals() as stop, run.lock() if leads() else nullcontext():
         if leads():
-            prepare_run(config, data, run, prepared, progress)
-        return fit(config, run, stop, progress, on_step)
+            prepare_run(config, data, run, prepared, progress, method)
+        return fit(config, run, stop, progress, on_step, method)
 
 
 def fit(
@@ -76,6 +78,7 @@ def fit(
     stop: Stop,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    method: Method | None = None,
 ) -> TrainResult:
     """Train what `prepare_run` prepared. The caller holds the folder's lock.
 
@@ -86,13 +89,13 @@ def fit(
     device = find_device(config.train.device)
     with process_group(device.type == "cuda") as group:
         group.barrier()
-        return _train(Trainer(config, run, group, progress, on_step), stop, group)
+        return _train(Trainer(config, run, group, progress, on_step, method), stop, group)
 
 
 def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
     stopped = trainer.loop(stop)
     if group.leads:
-        export(trainer.config, trainer.run)
+        export(trainer.config, trainer.run, trainer.method)
     group.barrier()
     root = trainer.run.root
     if group.any(stop.asked):
@@ -103,16 +106,16 @@ def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
 # How a training ends: the exported model, and the semantics as pictures need them.
 
 
-def export(config: Config, folder: RunFolder) -> None:
+def export(config: Config, folder: RunFolder, method: Method) -> None:
     """From the kept weights: the model without its semantics, and the semantics' matrices."""
     path, plan = folder.files.weights, folder.plan
     state = load_checkpoint(path)
-    joint = build_joint(config, plan)
+    joint = method.joint(config, plan)
     load_matching(joint, state["model"], path)
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}
     exported = gains_form(joint, config.model.scaling_at_test)
-    save_model(exported, config, plan, folder.files.model, extra)
+    Model(exported, plan, config).save(folder.files.model, extra)
     save_semantics(joint, config, folder)
 
 

@@ -8,12 +8,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from unpaired.build import build_joint, build_objective, crop_rule, input_shapes, size_step
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
-from unpaired.data.plan import Plan, make_plan
+from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import autocast, autocast_dtype, find_device
+from unpaired.methods import method_of
 from unpaired.models import Joint
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
@@ -37,7 +37,7 @@ def forecast(config: Config, plan: Plan) -> Forecast:
     device = find_device(config.train.device)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        joint = build_joint(config, plan).to(device)
+        joint = method_of(config).joint(config, plan).to(device)
         saved = _saved_bytes(config, plan, joint, device)  # also warms up
         began = perf_counter()
         _step(config, plan, joint, device)
@@ -56,7 +56,8 @@ def forecast(config: Config, plan: Plan) -> Forecast:
 
 def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:
     """Forward, objective and backward for one image per modality."""
-    shapes = input_shapes(plan)
+    method = method_of(config)
+    shapes = method.input_shapes(plan)
     images = {name: torch.randn(1, *shape, device=device) for name, shape in shapes.items()}
     labels = {
         name: torch.randint(len(plan.classes), (1, *shape[1:]), device=device)
@@ -64,7 +65,7 @@ def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) ->
     }
     with autocast(device, autocast_dtype(config.train.precision, device)):
         outputs = joint(images)
-    build_objective(config, plan)(outputs, labels).total.backward()
+    method.objective(config, plan)(outputs, labels).total.backward()
     joint.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -125,6 +126,5 @@ def training_needs(
         for modality, dataset in datasets.items()
     }
     quick = {modality: ModalityConfig(clip="percentile") for modality in good}
-    step = size_step(config, config.data.dims)
-    plan = make_plan(good, config.data, quick, step, crop=crop_rule(config))
+    plan = method_of(config).plan(config.model_copy(update={"modalities": quick}), good)
     return plan, forecast(config, plan)

@@ -9,10 +9,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from unpaired.build import crop_rule, size_step
 from unpaired.config import Config, to_toml
 from unpaired.data.augment import mirror_axes
-from unpaired.data.plan import Plan, make_plan
+from unpaired.data.plan import Plan
 from unpaired.data.prepare import prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names
 from unpaired.datasets.make_split import (
@@ -24,6 +23,7 @@ from unpaired.datasets.sources import open_dataset
 from unpaired.datasets.split_file import PARTS, Split, read_splits, write_splits
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
+from unpaired.methods import Method, method_of
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import check_same_data, data_record
@@ -47,31 +47,34 @@ def prepare_run(
     folder: RunFolder,
     prepared: Path | None = None,
     progress: Progress | None = None,
+    method: Method | None = None,
 ) -> None:
     """Decide and prepare everything, writing it into the run folder. Repeatable.
 
     Args:
         data: modality -> its data set, or the folder of it.
         prepared: a cache to share between runs; the run folder's own by default.
+        method: as of `train`.
 
     Raises:
         DataError: the data are at fault. UsageError: the folder belongs to another run.
     """
-    source = source_plan(config)
+    method, source = method_of(config, method), source_plan(config)
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     check_modalities(config.modalities, data)
     check_names(config.data, data)
     if folder.begun:
         check_same_config(folder.config, config, folder)
+        check_same_terms(method, folder)
     datasets = opened(data)
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
         if not cases:
             raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
-    _begin(config, folder)
+    _begin(config, method, folder)
     split = _split(config, labelled, folder)
-    plan = _plan(config, datasets, split, folder, source)
+    plan = _plan(config, method, datasets, split, folder, source)
     cache = (prepared or folder.files.prepared) / cache_key(plan)
     kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
     record = data_record(kept, plan, cache)
@@ -136,14 +139,36 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _begin(config: Config, folder: RunFolder) -> None:
+def _begin(config: Config, method: Method, folder: RunFolder) -> None:
     """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
     if not folder.begun:
-        for path in (folder.files.splits, folder.files.plan, folder.files.pretrained):
+        files = folder.files
+        for path in (files.splits, files.plan, files.pretrained, files.method):
             path.unlink(missing_ok=True)
+        if (record := method.record()) is not None:
+            write_json(files.method, record)
     elif config.train.steps > (before := folder.config.train.steps):
         note_schedule(folder.files.log, before, config.train.steps)
     write_text(folder.files.config, to_toml(config))
+
+
+def check_same_terms(method: Method, folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on with another loss."""
+    path = folder.files.method
+    try:
+        before = read_json(path)["terms"] if path.is_file() else {}
+        was = [f"{name} ({float(term['weight']):g})" for name, term in before.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is not what training writes ({error!r}). Restore it, or choose another --out."
+        ) from error
+    now = [f"{name} ({term.weight:g})" for name, term in method.added.items()]
+    if was != now:
+        raise UsageError(
+            f"{folder.root} was trained with the added loss terms {', '.join(was) or 'none'}, this "
+            f"call gives {', '.join(now) or 'none'}. Give the same method to go on, as in "
+            "train(..., method=...), or choose another --out."
+        )
 
 
 def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
@@ -179,6 +204,7 @@ def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -
 
 def _plan(
     config: Config,
+    method: Method,
     datasets: Mapping[str, Dataset],
     split: Split,
     folder: RunFolder,
@@ -194,9 +220,7 @@ def _plan(
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
-    step = size_step(config, config.data.dims)
-    rule = crop_rule(config)
-    plan = make_plan(datasets, config.data, config.modalities, step, train=split.train, crop=rule)
+    plan = method.plan(config, datasets, split.train)
     if source is not None:
         plan = _like_source(plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]

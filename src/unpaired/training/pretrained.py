@@ -16,11 +16,11 @@ from torch import Tensor
 from unpaired.backbones.transfer import Entry, Match, match, recognise
 from unpaired.backbones.transfer.layouts import KNOWN
 from unpaired.backbones.transfer.match import AVERAGED, FILLED, INTERPOLATED, RANDOM
-from unpaired.build import build_segmenter
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import shown, write_json
+from unpaired.methods import method_of
 from unpaired.models import Joint, Segmenter
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import check_weights, load_checkpoint
@@ -183,7 +183,7 @@ def fill(segmenter: Segmenter, state: dict[str, Tensor], file: str) -> Filling:
 def preview(config: Config, plan: Plan, state: dict[str, Tensor]) -> Filling:
     """What `fill` will do in the training, on a network that is dropped again."""
     with torch.random.fork_rng(devices=[]):
-        segmenter = build_segmenter(config, plan)
+        segmenter = method_of(config).segmenter(config, plan)
     return fill(segmenter, state, config.model.pretrained or "")
 
 

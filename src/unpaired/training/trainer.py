@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unpaired.build import build_joint, build_objective
 from unpaired.config import Config, TrainConfig
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.sampling import Batch
 from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.errors import DataError, Interrupted
 from unpaired.losses import Terms
+from unpaired.methods import Method, method_of
 from unpaired.models import Joint
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
@@ -28,7 +28,6 @@ from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
-from unpaired.training.streams import streams_of
 from unpaired.training.validate import validate
 
 OnStep = Callable[[dict[str, Any]], None]
@@ -45,19 +44,21 @@ class Trainer:
         group: Group,
         progress: Progress | None = None,
         on_step: OnStep | None = None,
+        method: Method | None = None,
     ) -> None:
         self.config, self.run, self.group = config, run, group
+        self.method = method_of(config, method)
         self.progress, self.on_step = progress, on_step
         self.plan = run.plan
         self.device = find_device(config.train.device, group.local_rank)
         self.dtype = autocast_dtype(config.train.precision, self.device)
         fix_numbers(config.train)
-        self.joint: Joint = build_joint(config, self.plan).to(self.device)
+        self.joint: Joint = self.method.joint(config, self.plan).to(self.device)
         if not run.begun and (config.model.pretrained or config.train.init_from):
             start_from_files(self.joint, config, run, group.leads)
-        self.objective = build_objective(config, self.plan, group.sync)
+        self.objective = self.method.objective(config, self.plan, group.sync)
         learnt = run.prepared_cases("train")
-        self.streams = streams_of(config, self.plan, learnt, group.rank, group.world)
+        self.streams = self.method.streams(config, self.plan, learnt, group.rank, group.world)
         self.held_out = run.prepared_cases("val")
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
@@ -210,7 +211,7 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.held_out, self.plan, self.device, self.dtype,
+                self.joint, self.held_out, self.plan, self.method, self.device, self.dtype,
                 self.config.predict.batch_size,
             )  # fmt: skip
             score = found.score
