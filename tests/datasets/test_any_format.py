@@ -13,7 +13,7 @@ from datasets.importing import ids, imported
 from dicom_files import write_series
 from nifti_files import save
 from unpaired.checks.check import examine_path, examine_roots
-from unpaired.data.plan_facts import geometries
+from unpaired.data.measure import geometries
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image

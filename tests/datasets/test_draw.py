@@ -6,7 +6,7 @@ import pytest
 
 from toy import toy_config, write_toy
 from unpaired.config import DataConfig, load_config
-from unpaired.data.prepare import open_prepared
+from unpaired.data.cache import open_prepared
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.make_split import make_split
 from unpaired.datasets.split_file import write_splits

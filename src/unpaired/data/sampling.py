@@ -20,6 +20,8 @@ from unpaired.errors import DataError, UsageError
 
 # Random streams of one (seed, modality): the order of a pass, a sample's draws.
 _PASS, _SAMPLE = 0, 1
+Sample = tuple[np.ndarray, np.ndarray, str]
+"""Image [K *space], label [*space], and the case it is from."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,54 @@ def modality_key(modality: str) -> int:
     return zlib.crc32(modality.encode())
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Which samples of a training one process draws in a step.
+
+    Attributes:
+        name: of the batches, such as the modality; with the seed it makes the random numbers.
+        rank, world: which of how many processes.
+    """
+
+    name: str
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def positions(self, step: int) -> range:
+        """Numbers, in the whole training, of the samples of a step."""
+        start = (step * self.world + self.rank) * self.batch_size
+        return range(start, start + self.batch_size)
+
+    def rng(self, stream: int, number: int) -> np.random.Generator:
+        """The random numbers of a pass, or of a sample."""
+        return np.random.default_rng([self.seed, modality_key(self.name), stream, number])
+
+
+def check_cases(cases: Sequence[PreparedCase], name: str) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        DataError: there is no case, or one has no label.
+    """
+    if not cases:
+        raise DataError(f"{name} has no training case; mend the split or add cases.")
+    bare = [case.id for case in cases if not case.labelled]
+    if bare:
+        raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
+
+
+def batch_of(samples: Sequence[Sample], positions: range) -> Batch:
+    """Samples as one batch."""
+    return Batch(
+        image=torch.from_numpy(np.stack([image for image, _, _ in samples])),
+        label=torch.from_numpy(np.stack([label for _, label, _ in samples])),
+        case=tuple(case for _, _, case in samples),
+        position=torch.arange(positions.start, positions.stop),
+    )
+
+
 class PatchSampler:
     """Draws patches from prepared cases: slices with their neighbours, or several slices.
 
@@ -62,14 +112,10 @@ class PatchSampler:
     def __init__(
         self,
         cases: Sequence[PreparedCase],
-        modality: str,
+        draws: Draws,
         patch: tuple[int, ...],
         context: int,
-        batch_size: int,
-        foreground: float,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        foreground: float = 0.0,
     ) -> None:
         """Read nothing yet.
 
@@ -77,24 +123,19 @@ class PatchSampler:
             DataError: there is no case, or one has no label.
             UsageError: a number is out of range.
         """
-        if not cases:
-            raise DataError(f"{modality} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{modality}/{bare[0]} has no label; training needs one a case.")
+        check_cases(cases, draws.name)
         if context < 1 or context % 2 == 0:
             raise UsageError(f"context is {context}; it must be odd.")
         if len(patch) == 3 and context != 1:
             raise UsageError(f"context is {context}; a patch of several slices has none, give 1.")
-        if not 0 <= foreground <= 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world:
+        fits = draws.batch_size >= 1 and draws.seed >= 0 and 0 <= draws.rank < draws.world
+        if not (fits and 0 <= foreground <= 1):
             raise UsageError(
-                f"foreground {foreground}, batch size {batch_size}, seed {seed}, rank {rank} of "
-                f"{world}: one of them is out of range."
+                f"foreground {foreground}, batch size {draws.batch_size}, seed {draws.seed}, rank "
+                f"{draws.rank} of {draws.world}: one of them is out of range."
             )
         self.cases, self.patch, self.context = tuple(cases), patch, context
-        self.batch_size, self.foreground = batch_size, foreground
-        self.rank, self.world = rank, world
-        self._seed = (seed, modality_key(modality))
+        self.draws, self.foreground = draws, foreground
         self._window = (*[1] * (3 - len(patch)), *patch)
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
         self._places = np.cumsum([0, *(self._count(case) for case in cases)])
@@ -113,23 +154,15 @@ class PatchSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
-        start = (step * self.world + self.rank) * self.batch_size
-        positions = range(start, start + self.batch_size)
+        positions = self.draws.positions(step)
         passes = {p // self.places: self._permutation(p // self.places) for p in positions}
-        drawn = [self._draw(p, passes[p // self.places]) for p in positions]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(start, start + self.batch_size),
-        )
+        return batch_of([self._draw(p, passes[p // self.places]) for p in positions], positions)
 
     def _permutation(self, number: int) -> np.ndarray:
-        rng = np.random.default_rng([*self._seed, _PASS, number])
-        return rng.permutation(self.places)
+        return self.draws.rng(_PASS, number).permutation(self.places)
 
-    def _draw(self, position: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-        rng = np.random.default_rng([*self._seed, _SAMPLE, position])
+    def _draw(self, position: int, order: np.ndarray) -> Sample:
+        rng = self.draws.rng(_SAMPLE, position)
         where, wanted, first = int(order[position % self.places]), 0, self._places
         if self._of_class and rng.random() < self.foreground:
             wanted = int(rng.choice(list(self._of_class)))
@@ -183,11 +216,11 @@ def _neighbours(start: tuple[int, ...], context: int, slices: int) -> list[tuple
 
 def _slices_of_class(cases: Sequence[PreparedCase], first: np.ndarray) -> dict[int, np.ndarray]:
     """Class -> global numbers of the slices that hold it, over all cases."""
-    found: dict[int, list[np.ndarray]] = {}
+    slices_of: dict[int, list[np.ndarray]] = {}
     for case, start in zip(cases, first[:-1], strict=True):
         for label, indices in case.slices.items():
-            found.setdefault(label, []).append(indices + start)
-    return {label: np.concatenate(found[label]) for label in sorted(found)}
+            slices_of.setdefault(label, []).append(indices + start)
+    return {label: np.concatenate(slices_of[label]) for label in sorted(slices_of)}
 
 
 def _window(array: np.ndarray, starts: Sequence[int], patch: Sequence[int]) -> np.ndarray:

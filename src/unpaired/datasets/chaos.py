@@ -180,7 +180,7 @@ def _case(
     ground: Path,
     ranges: Mapping[int, tuple[int, int]],
     dropped: list[str],
-) -> Found | None:
+) -> ArchiveCase | None:
     channels = tuple(_files(scan, ".dcm") for scan in scans)
     empty = [scan for scan, files in zip(scans, channels, strict=True) if not files]
     if empty:

@@ -15,8 +15,9 @@ from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
-from unpaired.data.plan import Plan, PlanRule, make_plan
-from unpaired.data.sampling import Batch, PatchSampler
+from unpaired.data.make_plan import PlanRule, make_plan
+from unpaired.data.plan import Plan
+from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UsageError
 from unpaired.losses import Prediction, Term, Terms, weigh
@@ -124,16 +125,12 @@ class Method(ABC):
     ) -> dict[str, Stream]:
         """Where the batches of a step come from: patches of every modality."""
         options, spacing = config.train, plan.spacing_mm[-plan.dims :]
-        return {
-            m: Stream(
-                PatchSampler(
-                    members, m, plan.patch, plan.context, options.batch_size,
-                    options.foreground, options.seed, rank, world,
-                ),
-                spacing,
-            )
-            for m, members in cases.items()
-        }  # fmt: skip
+        streams = {}
+        for m, members in cases.items():
+            draws = Draws(m, options.batch_size, options.seed, rank, world)
+            sampler = PatchSampler(members, draws, plan.patch, plan.context, options.foreground)
+            streams[m] = Stream(sampler, spacing)
+        return streams
 
     def joint(self, config: Config, plan: Plan) -> Joint:
         """Training's network: the segmenter, with what only training needs beside it.

@@ -11,7 +11,7 @@ import torch
 
 from unpaired.artifact.model import Model
 from unpaired.config import Config
-from unpaired.data.sampling import PatchSampler
+from unpaired.data.sampling import Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
@@ -132,11 +132,10 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
     cases = {m: val.get(m) or train[m] for m in joint.semantics}
     for m, members in cases.items():
-        sampler = PatchSampler(
-            members, m, plan.patch, plan.context, config.train.batch_size, 0.0, 0
-        )
+        draws = Draws(m, config.train.batch_size)
+        sampler = PatchSampler(members, draws, plan.patch, plan.context)
         found = []
-        for step in range(-(-sampler.places // sampler.batch_size)):
+        for step in range(-(-sampler.places // draws.batch_size)):
             output = joint({m: sampler.batch(step).image.to(device)})[m]
             found.append([e.mean(0).cpu().numpy() for e in output.correlations])
         for scale, matrices in enumerate(zip(*found, strict=True), start=1):

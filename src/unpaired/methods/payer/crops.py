@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import CoarseView
-from unpaired.data.sampling import Batch, modality_key
-from unpaired.errors import DataError
+from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases
 
 Spans = tuple[tuple[slice, ...], tuple[slice, ...]]
 Three = tuple[int, int, int]
@@ -169,7 +167,6 @@ class CaseSampler:
     """Draws one sample a case.
 
     Args:
-        name: of the batches; with the seed it makes the random numbers.
         take: what is drawn from a case.
 
     Raises:
@@ -179,21 +176,11 @@ class CaseSampler:
     def __init__(
         self,
         cases: Sequence[PreparedCase],
-        name: str,
+        draws: Draws,
         take: Take,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
     ) -> None:
-        if not cases:
-            raise DataError(f"{name} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
-        self.cases, self.take, self.batch_size = tuple(cases), take, batch_size
-        self.rank, self.world = rank, world
-        self._seed = (seed, modality_key(name))
+        check_cases(cases, draws.name)
+        self.cases, self.draws, self.take = tuple(cases), draws, take
 
     @property
     def places(self) -> int:
@@ -202,19 +189,13 @@ class CaseSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
-        start = (step * self.world + self.rank) * self.batch_size
-        drawn = [self._draw(position) for position in range(start, start + self.batch_size)]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(start, start + self.batch_size),
-        )
+        positions = self.draws.positions(step)
+        return batch_of([self._draw(position) for position in positions], positions)
 
-    def _draw(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
-        order = np.random.default_rng([*self._seed, _PASS, position // self.places])
+    def _draw(self, position: int) -> Sample:
+        order = self.draws.rng(_PASS, position // self.places)
         case = self.cases[int(order.permutation(self.places)[position % self.places])]
-        image, label = self.take(case, np.random.default_rng([*self._seed, _SAMPLE, position]))
+        image, label = self.take(case, self.draws.rng(_SAMPLE, position))
         return image, label, case.id
 
 

@@ -11,6 +11,7 @@ from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Draws
 from unpaired.errors import UsageError
 from unpaired.losses import Term
 from unpaired.losses.segmentation import Sync, identity
@@ -68,11 +69,11 @@ class Payer(Method):
         crop, view = CentredCrop(plan.patch, jitter), WholeView(plan.coarse)
         tail = (config.train.batch_size, config.train.seed, rank, world)
         crops = {
-            m: Stream(CaseSampler(members, m, crop, *tail), plan.spacing_mm)
+            m: Stream(CaseSampler(members, Draws(m, *tail), crop), plan.spacing_mm)
             for m, members in cases.items()
         }
         views = {
-            view_of(m): Stream(CaseSampler(members, view_of(m), view, *tail), view_mm(plan))
+            view_of(m): Stream(CaseSampler(members, Draws(view_of(m), *tail), view), view_mm(plan))
             for m, members in cases.items()
         }
         return crops | views
