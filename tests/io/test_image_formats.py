@@ -126,7 +126,11 @@ def label():
     return (noise() % 3).astype(np.uint8)
 
 
-WRITERS = {"x.mha": write_meta_image, "x.seg.nrrd": write_nrrd, "x.mgz": write_mgh}
+def write_seg_nrrd(path, labels, like, mark=""):
+    write_nrrd(path, labels, like, Names(mark=mark))
+
+
+WRITERS = {"x.mha": write_meta_image, "x.seg.nrrd": write_seg_nrrd, "x.mgz": write_mgh}
 
 
 @pytest.mark.parametrize("name", WRITERS)
