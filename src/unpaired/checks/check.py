@@ -17,7 +17,7 @@ from unpaired.checks.layout import open_leniently
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder
 from unpaired.progress import Progress
@@ -134,10 +134,10 @@ def examine_path(path: Path, progress: Progress | None = None, workers: int = 0)
         images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
         mixed = list(_slices_among(images))
     except OSError as error:
-        raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(path)}: {error.strerror or error}.") from error
     if not images:
         raise DataError(
-            f"{shown(path)} holds no .nii or .nii.gz file, nor another image; check the path."
+            f"{printable(path)} holds no .nii or .nii.gz file, nor another image; check the path."
         )
     done = examine({"": _loose(path, images)}, progress, workers)
     return replace(done, findings=worst_first([*mixed, *done.findings]))
@@ -149,7 +149,7 @@ def _slices_among(images: Sequence[Path]) -> Iterator[Finding]:
         if holds_dicom(folder):
             what = "DICOM files and other images lie side by side; the DICOM files were not read"
             mend = "keep them in folders of their own"
-            yield Remark("mixed", "error", what, mend).about("", shown(folder.name), folder)
+            yield Remark("mixed", "error", what, mend).about("", printable(folder.name), folder)
 
 
 def _run(
@@ -177,7 +177,7 @@ def _run(
 
 def _loose(root: Path, images: Sequence[Path]) -> Dataset:
     """Images without a layout: one case each, without labels."""
-    cases = tuple(Case(shown(file.name), "", (file,), None, str(file)) for file in images)
+    cases = tuple(Case(printable(file.name), "", (file,), None, str(file)) for file in images)
     return Dataset("", root, ("",), {}, cases)
 
 

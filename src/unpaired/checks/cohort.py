@@ -10,7 +10,7 @@ import numpy as np
 from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
 from unpaired.datasets.dataset import Dataset, class_names
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import canonical_name
 
 # A median of fewer scans says nothing about a third.
@@ -163,7 +163,7 @@ def _cases(modality: str, dataset: Dataset) -> Iterator[Finding]:
         if odd:
             what = (
                 f"the case's name has {plural(odd, 'character')} that cannot be printed "
-                f"({shown(case.id)})"
+                f"({printable(case.id)})"
             )
             mend = "rename it; other programs may fail on it"
             yield Remark("case-name", "warning", what, mend, plural(odd, "character")).of(
@@ -190,7 +190,9 @@ def _parted(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
     for dataset in datasets.values():
         for case in dataset.cases:
             if case.held_out and case.patient in train:
-                what = f"the patient {shown(case.patient)} has scans for training and for testing"
+                what = (
+                    f"the patient {printable(case.patient)} has scans for training and for testing"
+                )
                 mend = "move all scans of the patient to one side; training leaves them out"
                 yield Remark("patient-parted", "warning", what, mend, "1 patient").of(
                     case, case.images[0]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume
 
 Severity = Literal["error", "warning", "note"]
@@ -84,7 +84,7 @@ class Remark:
     def about(self, modality: str, case: str = "", file: Path | None = None) -> Finding:
         """The finding about a case, a modality, or all (empty)."""
         amount = self.amount or quantity(self.what)
-        name = "" if file is None else shown(file)
+        name = "" if file is None else printable(file)
         return Finding(
             modality, case, self.severity, self.what, self.mend, name, self.kind, amount, self.at
         )
@@ -96,9 +96,9 @@ def from_error(
     """An error as a finding; its message ends in how to mend it."""
     text = " ".join(str(error).split()).rstrip(".")
     if path is not None:
-        rest = text.removeprefix(shown(path))
+        rest = text.removeprefix(printable(path))
         text = rest.lstrip(":, ") if rest[:1] in (":", ",", " ") else text
-        text = text.replace(f"{shown(path)}/", "")  # files in a folder
+        text = text.replace(f"{printable(path)}/", "")  # files in a folder
     what, cut, mend = text.rpartition("; ")
     if not cut:
         what, cut, mend = text.rpartition(". ")
@@ -158,7 +158,7 @@ def worst_first(findings: Sequence[Finding]) -> list[Finding]:
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(shown, names[:limit])) + more
+    return ", ".join(map(printable, names[:limit])) + more
 
 
 def plural(count: int, thing: str) -> str:

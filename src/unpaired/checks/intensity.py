@@ -8,7 +8,7 @@ import numpy as np
 
 from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20
@@ -183,7 +183,9 @@ def _images(scans: Sequence[ScanSummary]) -> Iterator[Finding]:
             other, where = owners.setdefault(digest, (scan, file))
             # A manifest may name one file in two cases.
             if other is not scan or where != file:
-                what = f"the same image as {shown(where)} ({other.modality} {other.case})".rstrip()
+                what = (
+                    f"the same image as {printable(where)} ({other.modality} {other.case})".rstrip()
+                )
                 mend = "remove one, or it may be in training and in test"
                 if scan.held_out != other.held_out:
                     mend = "remove one: it is in training and in test"

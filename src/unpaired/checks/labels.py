@@ -10,7 +10,7 @@ from unpaired.checks.cohort import ScanSummary, Touch
 from unpaired.checks.finding import Finding, Index, Remark, Severity, plural
 from unpaired.checks.intensity import first_at
 from unpaired.datasets.dataset import Dataset
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.
@@ -236,7 +236,9 @@ def _cut(modality: str, dataset: Dataset, labelled: Sequence[ScanSummary]) -> It
             worst = largest
     if worst is not None:
         scan, touch = worst
-        what = f"the edge of the image cuts {', '.join(parts)}; most of all in {shown(scan.case)}"
+        what = (
+            f"the edge of the image cuts {', '.join(parts)}; most of all in {printable(scan.case)}"
+        )
         mend = "nothing if the scan ends there; else look for a shifted or cut label"
         yield Remark("edge", "note", what, mend, plural(touch.count, "voxel"), touch.at).about(
             modality, scan.case, scan.label

@@ -21,7 +21,7 @@ from unpaired.datasets.manifest import Row, is_image, place, read_rows
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import shown
+from unpaired.files import printable
 
 _TRAIN, _TEST = "Tr", "Ts"
 Parts = dict[str, dict[int, Path]]
@@ -36,7 +36,7 @@ def open_leniently(modality: str, root: Path) -> tuple[Dataset | None, list[Find
     try:
         nnunet.need_folder(root) if not root.is_file() else None
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot open {shown(root)}: {error}.") from error
+        raise DataError(f"cannot open {printable(root)}: {error}.") from error
     try:
         return open_dataset(modality, root), list(passed_over(modality, root))
     except UnpairedError as error:
@@ -113,13 +113,13 @@ def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list
     try:
         check_ids([row["case"]], path)
     except DataError:
-        what = f"the case's name {shown(row['case'])} is no safe file name"
+        what = f"the case's name {printable(row['case'])} is no safe file name"
         faults.append(Remark("case-name", "error", what, "rename the case", "1 case"))
     twin = next((name for name in known if name.casefold() == row["case"].casefold()), None)
     if twin is not None:
-        what = f"the case's name is that of {shown(twin)}, but for upper and lower case"
+        what = f"the case's name is that of {printable(twin)}, but for upper and lower case"
         if twin == row["case"]:
-            what = f"another line has the case {shown(twin)} already"
+            what = f"another line has the case {printable(twin)} already"
         faults.append(Remark("case-name", "error", what, "rename one of them", "2 cases"))
     images = _images(row, path)
     if len(images) != channels:
@@ -128,7 +128,7 @@ def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list
         faults.append(Remark("channels", "error", what, "separate several by |", amount))
     for file in (*images, *([path.parent / row["label"]] if row["label"] else [])):
         if not is_image(file):
-            what = f"it names {shown(file)}, which is not there"
+            what = f"it names {printable(file)}, which is not there"
             faults.append(Remark("no-file", "error", what, "correct the line", "1 file"))
     if row["split"] in ("train", "val") and not row["label"]:
         what = f"it is for {row['split']} but has no label"
@@ -208,7 +208,7 @@ class _Salvage:
             if stem is None:
                 continue
             if stem in files:
-                what = f"{shown(files[stem].name)} lies beside {shown(child.name)}"
+                what = f"{printable(files[stem].name)} lies beside {printable(child.name)}"
                 case = re.sub(r"_\d{4}$", "", stem)
                 self._say("twins", case, what, "remove one of them", "2 files", child)
             files[stem] = child
@@ -220,8 +220,10 @@ class _Salvage:
             match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
             if match is None:
                 what = "the name does not end in the channel's number"
-                mend = f"rename it to {shown(stem)}_0000{shown(file.name.removeprefix(stem))}"
-                self._say("channel-name", shown(stem), what, mend, "1 file", file)
+                mend = (
+                    f"rename it to {printable(stem)}_0000{printable(file.name.removeprefix(stem))}"
+                )
+                self._say("channel-name", printable(stem), what, mend, "1 file", file)
             else:
                 parts[match[1]][int(match[2])] = file
         return parts
@@ -246,7 +248,9 @@ class _Salvage:
                 self._say("case-name", case, what, "rename its files", "1 case")
             other = seen.setdefault(case.casefold(), case)
             if other != case:
-                what = f"the case's name differs from {shown(other)} by upper and lower case only"
+                what = (
+                    f"the case's name differs from {printable(other)} by upper and lower case only"
+                )
                 self._say("case-name", case, what, "rename one of them", "2 cases")
 
     def _pairs(self, images: Parts, labels: dict[str, Path]) -> None:

@@ -12,7 +12,7 @@ from unpaired import files
 from unpaired.checks.mend_header import Mending, mend_geometry, mend_layout, move_onto
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_bytes, shown
+from unpaired.files import printable, read_bytes
 from unpaired.io import inflate
 
 LIST = "mended.json"
@@ -84,9 +84,11 @@ def check_out(roots: Iterable[Path], out: Path) -> None:
     place = out.resolve()
     for root in roots:
         if root.resolve() in (place, *place.parents):
-            raise UsageError(f"{shown(out)} lies in the data set {shown(root)}; choose another.")
+            raise UsageError(
+                f"{printable(out)} lies in the data set {printable(root)}; choose another."
+            )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{shown(out)} is not an empty folder; choose another.")
+        raise UsageError(f"{printable(out)} is not an empty folder; choose another.")
 
 
 def _case(case: Case, root: Path, out: Path) -> Iterator[Mended]:
@@ -119,7 +121,7 @@ def _names(file: _File) -> None:
 
 
 def _write(file: _File, case: Case, root: Path, out: Path) -> Mended:
-    place = (case.modality, case.id, shown(file.path))
+    place = (case.modality, case.id, printable(file.path))
     mending = file.mending
     if not mending.done:
         return Mended(*place, "", (), tuple(mending.left))
@@ -134,7 +136,7 @@ def _write(file: _File, case: Case, root: Path, out: Path) -> Mended:
         payload = gzip.compress(payload, 4, mtime=0)
     with files.atomic(target) as temporary:
         temporary.write_bytes(payload)
-    return Mended(*place, shown(target), tuple(mending.done), tuple(mending.left))
+    return Mended(*place, printable(target), tuple(mending.done), tuple(mending.left))
 
 
 def _open(path: Path) -> _File | None:

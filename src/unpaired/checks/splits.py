@@ -11,7 +11,7 @@ from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds
 from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 
 Key = tuple[str, str]
 _WORST: Mapping[str, Severity] = {"train": "error", "val": "warning", "test": "warning"}
@@ -83,10 +83,10 @@ def _fold(
         for text in entry.get(part, []):
             key = _key(text, known)
             if key is None:
-                what = f"{fold}, {part}: there is no case {shown(str(text))!r}"
+                what = f"{fold}, {part}: there is no case {printable(str(text))!r}"
                 yield _say("split-case", "error", what, "correct the name", "1 case", file)
             elif part_of.setdefault(key, part) != part:
-                what = f"{fold}: {key[0]}/{shown(key[1])} is in {part_of[key]} and in {part}"
+                what = f"{fold}: {key[0]}/{printable(key[1])} is in {part_of[key]} and in {part}"
                 yield _say("split-case", "error", what, "leave it in one part", "1 case", file)
     yield from _shared(fold, part_of, known, scans, file)
     yield from _empty(fold, entry, part_of, datasets, file)
@@ -109,8 +109,8 @@ def _shared(
         people[known[key].patient][part] = "/".join(key)
     for patient, where in sorted(people.items()):
         if len(where) > 1:
-            text = " and ".join(f"{part} ({shown(name)})" for part, name in where.items())
-            what = f"{fold}: the patient {shown(patient)} is in {text}"
+            text = " and ".join(f"{part} ({printable(name)})" for part, name in where.items())
+            what = f"{fold}: the patient {printable(patient)} is in {text}"
             mend = "put all scans of a patient into one part"
             yield _say("split-patient", "error", what, mend, "1 patient", file)
     images: dict[str, dict[str, str]] = defaultdict(dict)
@@ -121,7 +121,7 @@ def _shared(
                 images[digest][home] = f"{scan.modality}/{scan.case}"
     for where in images.values():
         if len(where) > 1:
-            text = " and ".join(f"{part} ({shown(name)})" for part, name in where.items())
+            text = " and ".join(f"{part} ({printable(name)})" for part, name in where.items())
             what = f"{fold}: one image is in {text}"
             yield _say("split-image", "error", what, "remove one", "100 % of the voxels", file)
 

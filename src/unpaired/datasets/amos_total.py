@@ -29,7 +29,7 @@ from unpaired.datasets.locate import (
     without_ending,
 )
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import did_you_mean
 
 # AMOS22: CT up to 500, MR above. Laid out as nnU-Net's Dataset218 and Dataset219 read it.
@@ -146,7 +146,9 @@ def _organs(subjects: list[Path], wanted: tuple[str, ...]) -> dict[str, str]:
             if stem is None:
                 continue
             if known.setdefault(plain_name(stem), stem) != stem:
-                raise DataError(f"{shown(file)}: another mask is named {known[plain_name(stem)]}.")
+                raise DataError(
+                    f"{printable(file)}: another mask is named {known[plain_name(stem)]}."
+                )
     if not wanted:
         return dict(sorted(known.items()))
     names = {plain_name(name): name for name in wanted}
@@ -173,7 +175,7 @@ def _parts(base: Path) -> dict[str, Part]:
         with file.open(encoding="utf-8-sig", newline="") as text:
             rows = list(csv.DictReader(text, delimiter=";"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {shown(file)}: {error}; download it again.") from error
+        raise DataError(f"cannot read {printable(file)}: {error}; download it again.") from error
     return {
         str(row["image_id"]).strip(): _TOTALSEGMENTATOR_PARTS[str(row["split"]).strip()]
         for row in rows

@@ -16,7 +16,7 @@ from unpaired.datasets.locate import first, listed, need, without_ending
 from unpaired.datasets.manifest import to_archive_set
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 
 COMMON = {
     "background": 0, "gray matter": 1, "white matter": 2, "cerebrospinal fluid": 3, "bone": 4,
@@ -63,14 +63,17 @@ def open_bids(modality: str, root: Path) -> Dataset:
     """
     pairs = _pairs(root)
     if not pairs:
-        raise DataError(f"{shown(root)}: no image has a segmentation (_dseg.nii.gz) of its name.")
+        raise DataError(
+            f"{printable(root)}: no image has a segmentation (_dseg.nii.gz) of its name."
+        )
     keys = {set_key(suffix): suffix for suffix in pairs}
     wanted = modality.casefold().replace("_", "")
     suffix = keys.get(set_key(wanted)) or (next(iter(pairs)) if len(pairs) == 1 else None)
     if suffix is None:
         raise DataError(
-            f"{shown(root)} holds segmented images of the kinds {', '.join(sorted(pairs))}; name "
-            f"the modality after the one to read, such as --data {min(keys)}={shown(root)}."
+            f"{printable(root)} holds segmented images of the kinds {', '.join(sorted(pairs))}; "
+            f"name the modality after the one to read, such as --data "
+            f"{min(keys)}={printable(root)}."
         )
     return _dataset(modality, root, suffix, pairs[suffix])
 
@@ -86,8 +89,8 @@ def _dataset(modality: str, root: Path, suffix: str, pairs: list[tuple[_File, _F
         cases.append(Case(name, modality, (image.path,), label.path, f"sub-{patient}"))
     if len(tables) > 1:
         raise DataError(
-            f"{shown(root)}: {' and '.join(map(shown, tables.values()))} have different label "
-            "tables; give all segmentations one dseg.tsv."
+            f"{printable(root)}: {' and '.join(map(printable, tables.values()))} have different "
+            "label tables; give all segmentations one dseg.tsv."
         )
     check_ids([case.id for case in cases], root)
     channel = "CT" if suffix.casefold() == "ct" else suffix
@@ -116,9 +119,9 @@ def _pairs(root: Path) -> dict[str, list[tuple[_File, _File]]]:
                 continue
             image = _one(files, labels[source])
             if len(labels[source]) > 1:
-                names = ", ".join(shown(file.path.name) for file in labels[source])
+                names = ", ".join(printable(file.path.name) for file in labels[source])
                 raise DataError(
-                    f"{shown(image.path)} has several segmentations: {names}; keep one."
+                    f"{printable(image.path)} has several segmentations: {names}; keep one."
                 )
             pairs.setdefault(suffix, []).append((image, labels[source][0]))
     return pairs
@@ -130,8 +133,10 @@ def _one(images: list[_File], labels: list[_File]) -> _File:
     own = [i for i in images if dict(i.entities).get("space", "orig") == space] or images
     plain = [i for i in own if not {key for key, _ in i.entities} & (_DERIVED - {"space"})] or own
     if len(plain) > 1:
-        names = ", ".join(shown(file.path) for file in plain)
-        raise DataError(f"several images may belong to {shown(labels[0].path)}: {names}; keep one.")
+        names = ", ".join(printable(file.path) for file in plain)
+        raise DataError(
+            f"several images may belong to {printable(labels[0].path)}: {names}; keep one."
+        )
     return plain[0]
 
 
@@ -141,7 +146,7 @@ def _files(root: Path) -> list[_File]:
     try:
         paths = sorted(root.rglob("sub-*.nii*"))
     except OSError as error:
-        raise DataError(f"cannot list {shown(root)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(root)}: {error.strerror or error}.") from error
     for path in paths:
         stem = without_ending(path)
         if stem is None:
@@ -169,11 +174,11 @@ def _labels(label: Path, root: Path) -> dict[str, int]:
         labels = {str(row["name"]).strip(): int(str(row["index"])) for row in rows}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{shown(table)}: a table with the columns index and name, separated by tabs, was "
+            f"{printable(table)}: a table with the columns index and name, separated by tabs, was "
             f"expected ({type(error).__name__}: {error}); correct it."
         ) from error
     if len(labels) < len(rows) or len(set(labels.values())) < len(rows):
-        raise DataError(f"{shown(table)}: a name or an index comes twice; correct it.")
+        raise DataError(f"{printable(table)}: a name or an index comes twice; correct it.")
     return {**({} if 0 in labels.values() else {"background": 0}), **labels}
 
 
@@ -198,8 +203,8 @@ def _find(root: Path, options: Options) -> list[ArchiveSet]:
     pairs = _pairs(base)
     if options.modality and len(pairs) > 1:
         raise UsageError(
-            f"{shown(base)} holds images of the kinds {', '.join(sorted(pairs))}, each of which "
-            "becomes a folder; leave --modality out."
+            f"{printable(base)} holds images of the kinds {', '.join(sorted(pairs))}, each of "
+            "which becomes a folder; leave --modality out."
         )
     return [
         to_archive_set(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})

@@ -21,7 +21,7 @@ from unpaired.datasets.archive import (
 )
 from unpaired.datasets.locate import folders, listed, natural
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.headers import frames_of
 from unpaired.io.dicom.pixels import read_planes
 from unpaired.io.dicom.scan import DicomSource, list_series
@@ -66,7 +66,7 @@ class PictureLabel:
     def read(self, image: Volume) -> ReadLabel:
         if len(self.pictures) != len(self.slices):
             raise DataError(
-                f"{shown(self.pictures[0].parent)} holds {len(self.pictures)} pictures for "
+                f"{printable(self.pictures[0].parent)} holds {len(self.pictures)} pictures for "
                 f"{len(self.slices)} slices; copy the folder again."
             )
         belongs = dict(zip(self.slices, self.pictures, strict=True))
@@ -92,7 +92,7 @@ def read_folder(files: Sequence[Path]) -> Volume:
             double, of different sizes, spacings or directions).
     """
     # Anonymised, every slice has a series UID of its own, by which the general reader would go.
-    name = shown(files[0].parent)
+    name = printable(files[0].parent)
     scan = list_series(files)
     frames = [f for one in scan.series for header in one.headers for f in frames_of(header)]
     stack = stack_of(frames, name)
@@ -118,10 +118,10 @@ def _picture(path: Path, size: tuple[int, ...]) -> np.ndarray:
         with Picture.open(path) as picture:
             grey = np.asarray(picture.convert("L") if picture.mode != "1" else picture)
     except Exception as error:  # Pillow raises many kinds
-        raise DataError(f"cannot read {shown(path)}: {error}; copy it again.") from error
+        raise DataError(f"cannot read {printable(path)}: {error}; copy it again.") from error
     if grey.shape != (size[1], size[0]):
         raise DataError(
-            f"{shown(path)} has {grey.shape[1]} x {grey.shape[0]} pixels, its slice "
+            f"{printable(path)} has {grey.shape[1]} x {grey.shape[0]} pixels, its slice "
             f"{size[0]} x {size[1]}; copy it again."
         )
     return grey.astype(np.uint8).T
@@ -184,7 +184,7 @@ def _case(
     channels = tuple(_files(scan, ".dcm") for scan in scans)
     empty = [scan for scan, files in zip(scans, channels, strict=True) if not files]
     if empty:
-        dropped.append(f"{name}: no DICOM slice in {shown(empty[0].name)}")
+        dropped.append(f"{name}: no DICOM slice in {printable(empty[0].name)}")
         return None
     pictures = _files(ground, ".png")
     label: Label | None = PictureLabel(pictures, channels[0], ranges) if pictures else None

@@ -22,7 +22,7 @@ from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, 
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
-from unpaired.files import is_file, shown
+from unpaired.files import is_file, printable
 
 _ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'
@@ -57,9 +57,9 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
     channels, labels = channels_of(about, file), labels_of(about, file)
     if len(channels) > 1:
         raise DataError(
-            f"{shown(file)} names {len(channels)} channels ({', '.join(channels)}), which the "
+            f"{printable(file)} names {len(channels)} channels ({', '.join(channels)}), which the "
             f"Decathlon keeps in one file a case. Part them: unpaired import decathlon "
-            f"{shown(root)} OUT."
+            f"{printable(root)} OUT."
         )
     patients = patients_of(about, file)
     cases = tuple(
@@ -71,7 +71,7 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
 
 def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | None]]:
     """(case, image, label) of the training scans, then (case, image, None) of the test scans."""
-    file = shown(root / "dataset.json")
+    file = printable(root / "dataset.json")
     rows: list[tuple[str, Path, Path | None]] = []
     for entry in _entries(about, "training", file):
         pair = entry if isinstance(entry, dict) else {}
@@ -104,7 +104,7 @@ def _name(image: str, file: str) -> str:
     last = image.replace("\\", "/").rpartition("/")[2]
     ending = next((e for e in _ENDINGS if last.endswith(e)), None)
     if ending is None:
-        raise DataError(f"{file}: {shown(image)} is no .nii or .nii.gz file.")
+        raise DataError(f"{file}: {printable(image)} is no .nii or .nii.gz file.")
     return last.removesuffix(ending)
 
 
@@ -112,8 +112,8 @@ def _there(root: Path, name: str) -> Path:
     path = root / name
     if Path(name).is_absolute() or ".." in Path(name).parts or not is_file(path):
         raise DataError(
-            f"{shown(root / 'dataset.json')} names {shown(name)}, which is not in that folder; "
-            "correct the entry or add the file."
+            f"{printable(root / 'dataset.json')} names {printable(name)}, which is not in that "
+            "folder; correct the entry or add the file."
         )
     return path
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import canonical_name
 
 DEPTH = 4
@@ -45,7 +45,7 @@ def listed(folder: Path) -> list[Path]:
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(folder)}: {error.strerror or error}.") from error
     return [c for c in children if not c.name.startswith(".") and c.name != "__MACOSX"]
 
 
@@ -62,7 +62,7 @@ def need(root: Path, test: Callable[[Path], bool], wanted: str) -> Path:
     """
     folder = first(root, test)
     if folder is None:
-        raise DataError(f"{shown(root)} does not hold {wanted}; there is {holds(root)}.")
+        raise DataError(f"{printable(root)} does not hold {wanted}; there is {holds(root)}.")
     return folder
 
 
@@ -72,7 +72,7 @@ def holds(root: Path) -> str:
     if not names:
         return "nothing in it"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(map(shown, names[:6])) + more
+    return ", ".join(map(printable, names[:6])) + more
 
 
 def matching(folder: Path, pattern: str) -> dict[str, Path]:
@@ -90,7 +90,9 @@ def matching(folder: Path, pattern: str) -> dict[str, Path]:
         if match is None:
             continue
         if match[1] in files:
-            raise DataError(f"{shown(files[match[1]])} lies beside {shown(child)}; remove one.")
+            raise DataError(
+                f"{printable(files[match[1]])} lies beside {printable(child)}; remove one."
+            )
         files[match[1]] = child
     return files
 

@@ -18,7 +18,7 @@ from unpaired.datasets.locate import (
     without_ending,
 )
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 
 # MM-WHS: label values from the organisers' page, the layout from public readers.
 MMWHS_LABELS = {
@@ -77,7 +77,9 @@ def _files(root: Path) -> dict[tuple[str, str, str], dict[str, Path]]:
                 continue
             kinds = files[match[1], match[2], match[3]]
             if match[4] in kinds:
-                raise DataError(f"{shown(kinds[match[4]])} and {shown(child)}: remove one of them.")
+                raise DataError(
+                    f"{printable(kinds[match[4]])} and {printable(child)}: remove one of them."
+                )
             kinds[match[4]] = child
     return files
 

@@ -13,7 +13,7 @@ from unpaired.datasets.decathlon import set_key
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.manifest import to_archive_set
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume
 
 _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
@@ -39,8 +39,8 @@ class DenseLabel:
         count = int((label.volume.array == self.ignore).sum())
         if count:
             raise DataError(
-                f"{shown(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), which "
-                "would count as background; annotate them or leave the case out."
+                f"{printable(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), "
+                "which would count as background; annotate them or leave the case out."
             )
         return label
 

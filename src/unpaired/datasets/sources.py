@@ -19,7 +19,7 @@ from unpaired.datasets import (
 from unpaired.datasets.archive import Source
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 
 SOURCES: dict[str, Callable[[str, Path], Dataset]] = {
     "manifest": manifest.open_manifest,
@@ -65,22 +65,22 @@ def open_dataset(modality: str, root: Path) -> Dataset:
             return SOURCES[name](modality, root)
     inside = [child for child in sorted(root.iterdir()) if nnunet.looks_like(child)]
     if inside:
-        names = ", ".join(shown(child) for child in inside[:5])
+        names = ", ".join(printable(child) for child in inside[:5])
         raise DataError(
-            f"{shown(root)} holds several data sets, it is none itself. Did you mean {names}? "
+            f"{printable(root)} holds several data sets, it is none itself. Did you mean {names}? "
             "Give one folder a modality."
         )
     fits = next((name for name, source in IMPORTS.items() if source.looks_like(root)), None)
     if fits is not None:
         raise DataError(_import_first(fits, root))
     raise DataError(
-        f"{shown(root)} is not a data set: there is neither dataset.json nor imagesTr in it. "
+        f"{printable(root)} is not a data set: there is neither dataset.json nor imagesTr in it. "
         "Expected imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json."
     )
 
 
 def _import_first(name: str, root: Path) -> str:
     return (
-        f"{shown(root)} looks like {name} as downloaded. Import it first: "
-        f"unpaired import {name} {shown(root)} OUT, then give OUT/<modality>."
+        f"{printable(root)} looks like {name} as downloaded. Import it first: "
+        f"unpaired import {name} {printable(root)} OUT, then give OUT/<modality>."
     )

@@ -10,7 +10,7 @@ from unpaired import __version__
 from unpaired.datasets.archive import ArchiveCase, ArchiveSet
 from unpaired.datasets.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
-from unpaired.files import read_json, shown, write_json
+from unpaired.files import printable, read_json, write_json
 from unpaired.importing.write import ENDING, digest, named
 
 RECORD, SPLITS = "provenance.json", "splits_final.json"
@@ -56,13 +56,13 @@ class SetFolder:
             before = read_json(record)
             if not isinstance(before, dict) or before.get("settings") != self.settings:
                 raise UsageError(
-                    f"{shown(self.root)} holds an import of other settings (see {RECORD}). "
+                    f"{printable(self.root)} holds an import of other settings (see {RECORD}). "
                     "Choose another folder, or remove this one."
                 )
             self.records = dict(before["cases"])
         elif self.root.is_dir() and any(self.root.iterdir()) and not self._work.is_dir():
             raise UsageError(
-                f"{shown(self.root)} is not empty and no import of ours. Choose another folder."
+                f"{printable(self.root)} is not empty and no import of ours. Choose another folder."
             )
         try:
             self._work.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class SetFolder:
                 "settings": self.settings,
                 "program": f"unpaired {__version__}",
                 "reference": reference,
-                "archive": shown(archive.resolve()),
+                "archive": printable(archive.resolve()),
                 "stamp": stamp,
                 "merged": list(self.contents.merged),
                 "dropped": list(self.contents.dropped),
@@ -201,6 +201,6 @@ def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
 
 def _unwritable(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
-        f"cannot write {shown(path)}: {error.strerror or error}. Choose a folder that is yours to "
-        "write and has space left."
+        f"cannot write {printable(path)}: {error.strerror or error}. Choose a folder that is yours "
+        "to write and has space left."
     )

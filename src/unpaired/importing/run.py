@@ -15,7 +15,7 @@ from unpaired.datasets.locate import holds
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.importing import folder as target
 from unpaired.importing.folder import RECORD, SPLITS, still_complete
 from unpaired.importing.unpack import unpacked
@@ -215,7 +215,7 @@ def _find(source: str, about: Source, root: Path, options: Options) -> list[Arch
         fits = [name for name, other in IMPORTS.items() if other.looks_like(root)]
         hint = f" It looks like {' or '.join(fits)}." if fits else ""
         raise DataError(
-            f"{shown(root)} is not the layout of {source}: looked for {about.wanted}; "
+            f"{printable(root)} is not the layout of {source}: looked for {about.wanted}; "
             f"there is {holds(root) if root.is_dir() else 'one file'}.{hint}"
         )
     return [one for one in about.find(root, options) if one.cases]
@@ -240,12 +240,12 @@ def _number(case: str) -> str:
 
 def _check(sets: Sequence[ArchiveSet], root: Path) -> None:
     if not sets:
-        raise DataError(f"{shown(root)} holds no case that could be imported.")
+        raise DataError(f"{printable(root)} holds no case that could be imported.")
     for one in sets:
         ids = [case.id for case in one.cases]
         twice = sorted({i for i in ids if ids.count(i) > 1})
         if twice:
-            raise DataError(f"{shown(root)}: the case {twice[0]!r} of {one.key} comes twice.")
+            raise DataError(f"{printable(root)}: the case {twice[0]!r} of {one.key} comes twice.")
         check_ids(ids, root)
 
 

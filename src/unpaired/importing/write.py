@@ -13,7 +13,7 @@ import numpy as np
 from unpaired.datasets.archive import ArchiveCase
 from unpaired.datasets.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 
@@ -108,7 +108,7 @@ def _label(
 
 def named(path: Path, root: Path) -> str:
     """An original's name against the archive's folder."""
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+    return printable(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _originals(part: Any, root: Path) -> dict[str, dict[str, Any]]:
@@ -141,7 +141,7 @@ def _write(target: Path, verbatim: Path | None, volume: Volume, link: bool) -> N
         shutil.copyfile(verbatim, target)
     except OSError as error:
         raise ResourceError(
-            f"cannot write {shown(target)}: {error.strerror or error}. Choose a folder that is "
+            f"cannot write {printable(target)}: {error.strerror or error}. Choose a folder that is "
             "yours to write and has space left."
         ) from error
 

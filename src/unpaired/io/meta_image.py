@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import (
     HEADER_LIMIT,
@@ -54,7 +54,7 @@ def read_meta_image(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     Raises:
         DataError: damaged, cut short, several channels, voxels as text or in several files.
     """
-    name, data = shown(path), load(path, max_voxels)
+    name, data = printable(path), load(path, max_voxels)
     fields, start = _header(data, name)
     axes = whole_numbers(_need(fields, "NDims", name), 1, "NDims", name)[0]
     sizes = whole_numbers(_need(fields, "DimSize", name), min(axes, 16), "DimSize", name)
@@ -116,7 +116,7 @@ def _header(data: bytes, name: str) -> tuple[dict[str, str], int]:
             )
         start = min(stop + 1, len(data))
         if key in fields:
-            raise DataError(f"{name}: the header is damaged ({shown(key)} stands twice).")
+            raise DataError(f"{name}: the header is damaged ({printable(key)} stands twice).")
         if key:
             fields[key] = value
     return fields, start
@@ -134,7 +134,7 @@ def _true(fields: Mapping[str, str], *keys: str) -> bool:
 
 def _refuse_foreign(fields: Mapping[str, str], name: str) -> None:
     if fields.get("ObjectType", "Image") != "Image":
-        raise DataError(f"{name} is a {shown(fields['ObjectType'])}, not an image.")
+        raise DataError(f"{name} is a {printable(fields['ObjectType'])}, not an image.")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise DataError(f"{name} has several channels; save each as a file of its own.")
     if fields.get("BinaryData", "True").lower() not in ("true", "1"):
@@ -152,7 +152,7 @@ def _refuse_foreign(fields: Mapping[str, str], name: str) -> None:
 def _dtype(fields: Mapping[str, str], name: str) -> np.dtype:
     kind = _need(fields, "ElementType", name)
     if kind not in _TYPES:
-        raise DataError(f"{name}: voxels of type {shown(kind)!r} are not read; save MET_SHORT.")
+        raise DataError(f"{name}: voxels of type {printable(kind)!r} are not read; save MET_SHORT.")
     big = _true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     return np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
 

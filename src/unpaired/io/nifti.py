@@ -9,7 +9,7 @@ import numpy as np
 
 from unpaired import files
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_bytes, shown
+from unpaired.files import printable, read_bytes
 from unpaired.io import inflate, nifti_header
 from unpaired.io.nifti_header import Layout, affine_of
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
@@ -31,7 +31,7 @@ def read_volume(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
         DataError: the file is missing, damaged, cut short, larger than `max_voxels`, not one grey
             volume, without a usable geometry, or holds NaN or infinity.
     """
-    name = shown(path)
+    name = printable(path)
     buffer, layout, notes = _load(path, name, max_voxels)
     affine, more = nifti_header.affine_of(layout, name)
     array = _voxels(buffer, layout, name)
@@ -45,7 +45,7 @@ def read_label(path: Path) -> Volume:
     Raises:
         DataError: as `read_volume`, or fractions, or negative values.
     """
-    return as_label(read_volume(path), shown(path))
+    return as_label(read_volume(path), printable(path))
 
 
 def as_label(volume: Volume, name: str) -> Volume:
@@ -88,7 +88,7 @@ def write_volume(path: Path, array: np.ndarray, like: Volume) -> None:
             f"cannot write an array of shape {array.shape} on a grid of {like.array.shape}."
         )
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise UsageError(f"{shown(path)}: the name must end in .nii or .nii.gz.")
+        raise UsageError(f"{printable(path)}: the name must end in .nii or .nii.gz.")
     array = _narrow(array)
     payload = _header_for(array, like) + array.astype(
         array.dtype.newbyteorder("<"), copy=False

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import (
     HEADER_LIMIT,
@@ -66,7 +66,7 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
         DataError: damaged, cut short, several channels, an encoding other than raw and gzip, a
             space that is not the patient's, or voxels in several files.
     """
-    name, data = shown(path), load(path, max_voxels)
+    name, data = printable(path), load(path, max_voxels)
     fields, start = _header(data, name)
     axes = int(whole_numbers(_need(fields, "dimension", name), 1, "dimension", name)[0])
     sizes = (
@@ -136,10 +136,10 @@ def _header(data: bytes, name: str) -> tuple[dict[str, str], int]:
             continue
         pair = re.match(r"([^:]+):(=| )(.*)", line)
         if pair is None:
-            raise DataError(f"{name}: the header is damaged (line {shown(line[:40])!r}).")
+            raise DataError(f"{name}: the header is damaged (line {printable(line[:40])!r}).")
         key = pair[1] + ":" if pair[2] == "=" else pair[1].strip().lower()
         if key in fields:
-            raise DataError(f"{name}: the header is damaged ({shown(key)} stands twice).")
+            raise DataError(f"{name}: the header is damaged ({printable(key)} stands twice).")
         fields[key] = pair[3].strip()
     return fields, min(start, len(data))
 
@@ -169,7 +169,7 @@ def _spatial_axes(fields: Mapping[str, str], sizes: Sequence[int], name: str) ->
 def _dtype(fields: Mapping[str, str], name: str) -> np.dtype:
     kind = _need(fields, "type", name).lower()
     if kind not in _TYPE_OF:
-        raise DataError(f"{name}: voxels of type {shown(kind)!r} are not read; save int16.")
+        raise DataError(f"{name}: voxels of type {printable(kind)!r} are not read; save int16.")
     dtype = np.dtype(_TYPE_OF[kind])
     order = fields.get("endian", "little" if dtype.itemsize == 1 else "").lower()
     if order not in ("little", "big"):
@@ -181,7 +181,8 @@ def _packing(fields: Mapping[str, str], name: str) -> Packing:
     encoding = _need(fields, "encoding", name).lower()
     if encoding not in _PACKINGS:
         raise DataError(
-            f"{name}: the encoding {shown(encoding)!r} is not read; save the file as raw or gzip."
+            f"{name}: the encoding {printable(encoding)!r} is not read; save the file as raw or "
+            "gzip."
         )
     return _PACKINGS[encoding]
 
@@ -192,7 +193,7 @@ def _affine(
     """[4 4] to Right, Anterior, Superior, and notes."""
     units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
     if any(unit not in ("mm", "") for unit in units):
-        raise DataError(f"{name}: the units are {shown(', '.join(units))}; save it in mm.")
+        raise DataError(f"{name}: the units are {printable(', '.join(units))}; save it in mm.")
     affine = np.eye(4)
     space = fields.get("space", "").lower()
     if not space:
@@ -204,8 +205,8 @@ def _affine(
         return affine, ["no orientation is stored: left and right are a guess"]
     if space not in _SPACES:
         raise DataError(
-            f"{name}: the space {shown(space)!r} does not say where left and right are; save it "
-            "as left-posterior-superior."
+            f"{name}: the space {printable(space)!r} does not say where left and right are; save "
+            "it as left-posterior-superior."
         )
     directions = _need(fields, "space directions", name).lower()
     vectors = re.findall(_VECTOR, directions)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom import segmentation
 from unpaired.io.dicom.codes import SegmentCode
 from unpaired.io.meta_image import write_meta_image
@@ -91,7 +91,7 @@ def write_labels(
             path, labels, like, names, codes=asked.codes, empty_segments=asked.empty_segments
         )
     else:
-        raise UsageError(f"{shown(path)}: the name must end in {', '.join(LABEL_ENDINGS)}.")
+        raise UsageError(f"{printable(path)}: the name must end in {', '.join(LABEL_ENDINGS)}.")
     return ()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.library import damage_named, library, read_dataset
 
 HEAD_BYTES = 2048
@@ -89,7 +89,7 @@ class Frame:
     @property
     def name(self) -> str:
         """The file's name, with the slice's number where the file holds several."""
-        return shown(self.path.name) + (f" frame {self.index}" if self.index else "")
+        return printable(self.path.name) + (f" frame {self.index}" if self.index else "")
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -111,7 +111,7 @@ def read_header(path: Path, head: bytes) -> Header | None:
     """
     if _DEFLATED in head:
         raise DataError(
-            f"{shown(path)} is a deflated DICOM file, which is not read; convert it first "
+            f"{printable(path)} is a deflated DICOM file, which is not read; convert it first "
             "(dcmconv +te)."
         )
     pydicom = library("pydicom")
@@ -122,14 +122,14 @@ def read_header(path: Path, head: bytes) -> Header | None:
         kind = tags.get("SOPClassUID")
         if not kind or not (tags.get("SeriesInstanceUID") or kind == _INDEX):
             raise DataError(
-                f"{shown(path)}: the header ends too early, or names no series; copy it again."
+                f"{printable(path)}: the header ends too early, or names no series; copy it again."
             )
         image = pydicom.uid.UID(kind).name.endswith("Image Storage")
         if str(tags.get("Modality")) in _NOT_IMAGES or not (image or tags.get("Rows")):
             return None
         missing = [n for n in ("Rows", "Columns") if not tags.get(n)]
         if missing:
-            raise DataError(f"{shown(path)}: the header lacks {missing[0]}; copy it again.")
+            raise DataError(f"{printable(path)}: the header lacks {missing[0]}; copy it again.")
         frames = int(tags.get("NumberOfFrames") or 1)
         return Header(path, str(tags.SeriesInstanceUID), frames, tags)
 
@@ -156,14 +156,14 @@ def frames_of(header: Header) -> list[Frame]:
             return [_frame(header, 0, None)]
         if len(several) != header.frames:
             raise DataError(
-                f"{shown(header.path)}: the header describes {len(several)} of {header.frames} "
+                f"{printable(header.path)}: the header describes {len(several)} of {header.frames} "
                 "frames; copy it again."
             )
         return [_frame(header, index, item) for index, item in enumerate(several)]
 
 
 def _refuse_foreign(header: Header) -> None:
-    name, tags = shown(header.path), header.tags
+    name, tags = printable(header.path), header.tags
     if int(tags.get("SamplesPerPixel") or 1) != 1:
         raise DataError(f"{name} is a colour picture; export the scan as one grey channel.")
     grey = header.text("PhotometricInterpretation")
@@ -180,7 +180,7 @@ def _refuse_foreign(header: Header) -> None:
 
 
 def _frame(header: Header, index: int, item: Any) -> Frame:
-    tags, name = header.tags, shown(header.path)
+    tags, name = header.tags, printable(header.path)
     place, turn = _part(tags, item, "PlanePosition"), _part(tags, item, "PlaneOrientation")
     measures = _part(tags, item, "PixelMeasures")
     values = _part(tags, item, "PixelValueTransformation")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.headers import (
     HEAD_BYTES,
     Frame,
@@ -68,7 +68,7 @@ class Series:
         return sum(header.frames for header in self.headers)
 
     def __str__(self) -> str:
-        about = shown(self.description) or "no description"
+        about = printable(self.description) or "no description"
         kind = "" if self.kind == "image" else f", {self.kind}"
         number = self.number or "?"
         return (
@@ -106,7 +106,7 @@ def read_series(
         DataError: no image, a damaged or truncated file, slices that are no even stack (tilted,
             uneven, missing, double, of different sizes, spacings or directions).
     """
-    name = shown(where) if isinstance(where, Path) else shown(where[0].parent)
+    name = printable(where) if isinstance(where, Path) else printable(where[0].parent)
     chosen, notes = choose(list_series(where), series, name)
     headers, more = usable(chosen)
     stack = stack_of([frame for header in headers for frame in frames_of(header)], name)
@@ -144,10 +144,12 @@ def list_series(where: Path | Sequence[Path]) -> Scan:
         try:
             head = _head(path)
         except OSError as error:
-            raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
+            raise DataError(f"cannot read {printable(path)}: {error.strerror or error}.") from error
         if not looks_like_dicom(head):
             if not head or is_named_dicom(path):
-                raise DataError(f"{shown(path)} is {_no_dicom(head)}; copy it again or remove it.")
+                raise DataError(
+                    f"{printable(path)} is {_no_dicom(head)}; copy it again or remove it."
+                )
             strangers.append(path)
             continue
         header = read_header(path, head)
@@ -232,7 +234,7 @@ def _joined(scan: Scan) -> Series:
 
 
 def _no_image(where: Path | Sequence[Path], others: Counter[str]) -> str:
-    name = shown(where) if isinstance(where, Path) else "the list of files"
+    name = printable(where) if isinstance(where, Path) else "the list of files"
     what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
     about = f"holds DICOM, but no image ({what})" if others else "holds no DICOM image"
     if isinstance(where, Path) and where.is_file():
@@ -262,7 +264,7 @@ def _passed_over(others: Counter[str], strangers: Sequence[Path]) -> list[str]:
         what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
         notes.append(f"DICOM objects that are no image are not read ({what})")
     if strangers:
-        some = ", ".join(shown(path.name) for path in strangers[:3])
+        some = ", ".join(printable(path.name) for path in strangers[:3])
         more = ", ..." if len(strangers) > 3 else ""
         notes.append(f"files that are not DICOM are not read ({len(strangers)}: {some}{more})")
     return notes
@@ -274,7 +276,7 @@ def _paths(where: Path) -> list[Path]:
     files = _files(where, deep=True)
     if len(files) > MAX_FILES:
         raise DataError(
-            f"{shown(where)} holds more than {MAX_FILES} files; give the folder of one series."
+            f"{printable(where)} holds more than {MAX_FILES} files; give the folder of one series."
         )
     return files
 
@@ -289,7 +291,7 @@ def _files(folder: Path, deep: bool) -> list[Path]:
             if len(files) > MAX_FILES:
                 break
     except OSError as error:
-        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(folder)}: {error.strerror or error}.") from error
     return [path for path in files if path.is_file()]
 
 

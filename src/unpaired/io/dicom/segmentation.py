@@ -10,7 +10,7 @@ import numpy as np
 
 from unpaired import __version__
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.dicom.codes import Code, SegmentCode, code_of
 from unpaired.io.dicom.library import Bounded, damage_named, library
 from unpaired.io.dicom.scan import DicomSource
@@ -57,7 +57,7 @@ def write_segmentation(
     source = like.source
     if not isinstance(source, DicomSource):
         raise UsageError(
-            f"{shown(path)}: a DICOM segmentation points at the slices it was made on, and the "
+            f"{printable(path)}: a DICOM segmentation points at the slices it was made on, and the "
             "image is no DICOM series; write NIfTI instead."
         )
     planes = on_slices(labels, like, source)
