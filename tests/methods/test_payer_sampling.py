@@ -43,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedCase]:
 
 
 def sampler(cases: list[PreparedCase], take=CROP, **more: int) -> CaseSampler:
-    return CaseSampler(cases, Draws("a", **{"batch_size": 2, "seed": 3, **more}), take)
+    return CaseSampler(cases, "a", take, Draws(**{"batch_size": 2, "seed": 3, **more}))
 
 
 def test_every_pass_takes_every_case_once(cases: list[PreparedCase]) -> None:
@@ -58,7 +58,7 @@ def test_a_batch_is_a_function_of_seed_name_and_step(cases: list[PreparedCase]) 
     first, again = sampler(cases).batch(4), sampler(cases).batch(4)
     assert torch.equal(first.image, again.image) and first.case == again.case
     others = [sampler(cases).batch(5), sampler(cases, seed=4).batch(4)]
-    others.append(CaseSampler(cases, Draws("b", 2, 3), CROP).batch(4))
+    others.append(CaseSampler(cases, "b", CROP, Draws(2, 3)).batch(4))
     assert all(not torch.equal(first.image, other.image) for other in others)
 
 

@@ -73,7 +73,7 @@ def geometries(datasets: Mapping[str, Dataset]) -> list[Geometry]:
 
 
 def foreground(
-    dataset: Dataset, values: Iterable[int], cases: Sequence[Case], seed: int = 0
+    dataset: Dataset, values: Iterable[int], cases: Sequence[Case], seed: int
 ) -> list[np.ndarray]:
     """Intensities of labelled voxels, per channel float32 [n]; a seeded sample of cases, voxels.
 

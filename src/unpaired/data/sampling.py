@@ -47,34 +47,31 @@ class Batch:
         return Batch(image, label, self.case, self.position)
 
 
-def modality_key(modality: str) -> int:
-    """A number that stands for the modality in counter-based seeds."""
-    return zlib.crc32(modality.encode())
-
-
 @dataclass(frozen=True)
 class Draws:
-    """Which samples of a training one process draws in a step.
+    """What one process draws in a step.
 
     Attributes:
-        name: of the batches, such as the modality; with the seed it makes the random numbers.
-        rank, world: which of how many processes.
+        batch_size: samples a step.
+        seed: of the random numbers.
+        rank, world: this process among all; together they draw what one would draw with a batch
+            `world` times as large.
     """
 
-    name: str
     batch_size: int
-    seed: int = 0
+    seed: int
     rank: int = 0
     world: int = 1
 
     def positions(self, step: int) -> range:
-        """Numbers, in the whole training, of the samples of a step."""
+        """Numbers of this step's samples in the whole training."""
         start = (step * self.world + self.rank) * self.batch_size
         return range(start, start + self.batch_size)
 
-    def rng(self, stream: int, number: int) -> np.random.Generator:
-        """The random numbers of a pass, or of a sample."""
-        return np.random.default_rng([self.seed, modality_key(self.name), stream, number])
+
+def modality_key(modality: str) -> int:
+    """A number that stands for the modality in counter-based seeds."""
+    return zlib.crc32(modality.encode())
 
 
 def check_cases(cases: Sequence[PreparedCase], name: str) -> None:
@@ -112,10 +109,11 @@ class PatchSampler:
     def __init__(
         self,
         cases: Sequence[PreparedCase],
-        draws: Draws,
+        modality: str,
         patch: tuple[int, ...],
         context: int,
-        foreground: float = 0.0,
+        foreground: float,
+        draws: Draws,
     ) -> None:
         """Read nothing yet.
 
@@ -123,19 +121,20 @@ class PatchSampler:
             DataError: there is no case, or one has no label.
             UsageError: a number is out of range.
         """
-        check_cases(cases, draws.name)
+        check_cases(cases, modality)
         if context < 1 or context % 2 == 0:
             raise UsageError(f"context is {context}; it must be odd.")
         if len(patch) == 3 and context != 1:
             raise UsageError(f"context is {context}; a patch of several slices has none, give 1.")
-        fits = draws.batch_size >= 1 and draws.seed >= 0 and 0 <= draws.rank < draws.world
-        if not (fits and 0 <= foreground <= 1):
+        d = draws
+        if not 0 <= foreground <= 1 or d.batch_size < 1 or d.seed < 0 or not 0 <= d.rank < d.world:
             raise UsageError(
-                f"foreground {foreground}, batch size {draws.batch_size}, seed {draws.seed}, rank "
-                f"{draws.rank} of {draws.world}: one of them is out of range."
+                f"foreground {foreground}, batch size {d.batch_size}, seed {d.seed}, rank {d.rank} "
+                f"of {d.world}: one of them is out of range."
             )
         self.cases, self.patch, self.context = tuple(cases), patch, context
-        self.draws, self.foreground = draws, foreground
+        self.foreground, self.draws = foreground, draws
+        self._seed = (draws.seed, modality_key(modality))
         self._window = (*[1] * (3 - len(patch)), *patch)
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
         self._places = np.cumsum([0, *(self._count(case) for case in cases)])
@@ -159,10 +158,11 @@ class PatchSampler:
         return batch_of([self._draw(p, passes[p // self.places]) for p in positions], positions)
 
     def _permutation(self, number: int) -> np.ndarray:
-        return self.draws.rng(_PASS, number).permutation(self.places)
+        rng = np.random.default_rng([*self._seed, _PASS, number])
+        return rng.permutation(self.places)
 
     def _draw(self, position: int, order: np.ndarray) -> Sample:
-        rng = self.draws.rng(_SAMPLE, position)
+        rng = np.random.default_rng([*self._seed, _SAMPLE, position])
         where, wanted, first = int(order[position % self.places]), 0, self._places
         if self._of_class and rng.random() < self.foreground:
             wanted = int(rng.choice(list(self._of_class)))

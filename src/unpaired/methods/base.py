@@ -111,6 +111,11 @@ class Method(ABC):
         """
         return None
 
+    def grid_of(self, source: Plan) -> dict[str, Any]:
+        """What a run that starts from another one's weights keeps of its plan."""
+        names = ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
+        return {name: getattr(source, name) for name in names}
+
     def input_shapes(self, plan: Plan) -> dict[str, tuple[int, ...]]:
         """Channels and sizes of the training images by the name of their batches."""
         return {m: (channels, *plan.patch) for m, channels in input_channels(plan).items()}
@@ -120,17 +125,16 @@ class Method(ABC):
         config: Config,
         plan: Plan,
         cases: Mapping[str, Sequence[PreparedCase]],
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> dict[str, Stream]:
         """Where the batches of a step come from: patches of every modality."""
-        options, spacing = config.train, plan.spacing_mm[-plan.dims :]
-        streams = {}
-        for m, members in cases.items():
-            draws = Draws(m, options.batch_size, options.seed, rank, world)
-            sampler = PatchSampler(members, draws, plan.patch, plan.context, options.foreground)
-            streams[m] = Stream(sampler, spacing)
-        return streams
+        foreground, spacing = config.train.foreground, plan.spacing_mm[-plan.dims :]
+        return {
+            m: Stream(
+                PatchSampler(members, m, plan.patch, plan.context, foreground, draws), spacing
+            )
+            for m, members in cases.items()
+        }
 
     def joint(self, config: Config, plan: Plan) -> Joint:
         """Training's network: the segmenter, with what only training needs beside it.

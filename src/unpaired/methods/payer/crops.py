@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64
 
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import CoarseView
-from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases
+from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases, modality_key
 
 Spans = tuple[tuple[slice, ...], tuple[slice, ...]]
 Three = tuple[int, int, int]
@@ -167,6 +167,7 @@ class CaseSampler:
     """Draws one sample a case.
 
     Args:
+        name: of the batches; with the seed it makes the random numbers.
         take: what is drawn from a case.
 
     Raises:
@@ -176,11 +177,13 @@ class CaseSampler:
     def __init__(
         self,
         cases: Sequence[PreparedCase],
-        draws: Draws,
+        name: str,
         take: Take,
+        draws: Draws,
     ) -> None:
-        check_cases(cases, draws.name)
-        self.cases, self.draws, self.take = tuple(cases), draws, take
+        check_cases(cases, name)
+        self.cases, self.take, self.draws = tuple(cases), take, draws
+        self._seed = (draws.seed, modality_key(name))
 
     @property
     def places(self) -> int:
@@ -193,9 +196,9 @@ class CaseSampler:
         return batch_of([self._draw(position) for position in positions], positions)
 
     def _draw(self, position: int) -> Sample:
-        order = self.draws.rng(_PASS, position // self.places)
+        order = np.random.default_rng([*self._seed, _PASS, position // self.places])
         case = self.cases[int(order.permutation(self.places)[position % self.places])]
-        image, label = self.take(case, self.draws.rng(_SAMPLE, position))
+        image, label = self.take(case, np.random.default_rng([*self._seed, _SAMPLE, position]))
         return image, label, case.id
 
 
