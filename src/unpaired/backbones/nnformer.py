@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.backbones.nnformer_layout import (
+    Cut,
     Down,
     PerStage,
     Stage,
@@ -201,9 +202,9 @@ class NNFormer(Backbone):
         self._patch, self._downs = patches, downs
         self.check_size(image_size)
         sizes = map_sizes(image_size, patches, downs)
-        layout = window, cubic_windows, legacy_index, mask_shift
-        fine = plan_stages(sizes, embed_dim, heads, *layout)
-        inner = plan_stages(sizes, embed_dim, decoder_heads or heads[:-1], *layout, last=False)
+        cut = Cut(window, cubic_windows, legacy_index, mask_shift)
+        fine = plan_stages(sizes, embed_dim, heads, cut)
+        inner = plan_stages(sizes, embed_dim, decoder_heads or heads[:-1], cut, last=False)
         coarse = inner[::-1]
         self.encoder = Encoder(fine, linear_rates(drop_path, depths), in_channels, patches, downs)
         self.decoder = Decoder(
