@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, duration, memory, note, say, say_json
+from unpaired.cli.output import memory, note, say, say_json
 from unpaired.cli.reproduce_options import (
     Data,
     Dry,
@@ -27,6 +27,7 @@ from unpaired.cli.reproduce_options import (
     Which,
 )
 from unpaired.errors import UsageError
+from unpaired.progress import ProgressBar, duration
 
 if TYPE_CHECKING:
     from unpaired.experiments.cells import Results
@@ -113,7 +114,7 @@ def _study(
     from unpaired.experiments.study import Study
 
     if data == [PHANTOM]:
-        with Progress("scans") as bar:
+        with ProgressBar("scans") as bar:
             folder = out / ("data_quick" if quick else "data")
             roots = phantom.scans(folder, experiment.modalities, quick, bar)
         layers = (*(phantom.QUICK if quick else ()), *overrides)

@@ -43,7 +43,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress)
+    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress=progress)
     if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
         raise UsageError(
             f"train.max_minutes stopped {job.folder} at step {ended.step} of "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from unpaired.artifact.model import Model, load_models
 from unpaired.device import Precision, find_device
@@ -37,6 +38,7 @@ from unpaired.inference.targets import (
     refuse_unwritable,
     targets_of,
 )
+from unpaired.io.arrays import Number
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Names, Writing, write_labels
@@ -101,7 +103,7 @@ class Predictor:
         modality: str | None = None,
         *,
         affine: np.ndarray | None = None,
-        spacing_mm: Sequence[float] | None = None,
+        spacing_mm: Sequence[Number] | None = None,
         **options: Any,
     ) -> Prediction:
         """Segment one image: a path (a file, or the folder of a DICOM series), a volume, an array
@@ -275,6 +277,18 @@ class Predictor:
                     f"It has {', '.join(known)}."
                 )
         return [self.classes.index(name) for name in chosen]
+
+    def fold(self, modality: str) -> nn.Module:
+        """A plain network of one modality, a copy: images [B K *space] in, `Decoded` out.
+
+        Raises:
+            UsageError: an unknown modality, several models, or one that is ONNX.
+        """
+        if len(self.models) > 1:
+            raise UsageError("several models predict together here; load one of them to fold it.")
+        self.models[0].need_weights()
+        self.models[0].check_modality(modality)
+        return self.models[0].fold(modality)
 
     def mark(self, modality: str, asked: Options | None = None) -> str:
         """What a prediction depends on besides the image, as a short text for its header."""

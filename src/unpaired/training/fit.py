@@ -44,9 +44,9 @@ def train(
     data: Mapping[str, Path | str | Dataset],
     out: Path | str,
     prepared: Path | None = None,
+    method: Method | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
-    method: Method | None = None,
 ) -> TrainResult:
     """Prepare, train, validate and export; the same call goes on where it stopped.
 
@@ -56,9 +56,9 @@ def train(
         data: modality -> its data set, or the folder of it.
         out: the run folder.
         prepared: a cache shared between runs; the run folder's own by default.
+        method: with terms of one's own in its loss; by default the one that model.name names.
         progress: told of every prepared case, then of every step.
         on_step: called with each record of log.jsonl as it is written.
-        method: with terms of one's own in its loss; by default the one that model.name names.
 
     Raises:
         UsageError, DataError, ResourceError: as they say.
