@@ -26,7 +26,7 @@ from unpaired.files import read_json, write_json
 from unpaired.losses import Terms
 from unpaired.run import RunFolder
 from unpaired.training.distributed import Stop, process_group
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 from unpaired.training.trainer import Trainer
 
 STORED = DOCS / "loss_gradients.json"
@@ -74,7 +74,7 @@ def follow(overrides: tuple[str, ...], data: Mapping[str, Path], out: Path) -> l
     fixed = ("train.steps=1000", "train.threads=1", "data.workers=1")
     config = load_config("phantom-benchmark", None, [*DRAW, *fixed, *overrides])
     folder, stop = RunFolder(out), Stop()
-    make_setup(config, data, folder, None, None, None)
+    prepare_run(config, data, folder)
     with process_group(False) as group:
         trainer = Trainer(config, folder, group)
         trainer.objective = watched = Watched(trainer, stop)

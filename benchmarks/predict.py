@@ -9,7 +9,6 @@ processor seconds on one thread.
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ from torch import Tensor, nn
 
 from _report import record
 from resample import peak_mib
-from unpaired.artifact.model import Member
+from unpaired.artifact.model import Model, probabilities
 from unpaired.backbones import SwinUnet
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config
+from unpaired.config.schema import PredictConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.inference.inferer import context_stack, mean_probabilities, segment_labels
+from unpaired.inference.inferer import Inferer
 from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter
 
@@ -75,19 +75,24 @@ def scan() -> np.ndarray:
     return image.astype(np.int16)
 
 
-def predictor(spacing_mm: tuple[float, float, float]) -> Predictor:
-    """With the pointwise network, on a plan of that spacing."""
+def plan_of(spacing_mm: tuple[float, float, float]) -> Plan:
+    """Pictures of that spacing."""
     part = ModalityPlan(channel_names=("x",), clip=(Clip(kind="window", low=-1000, high=400),))
-    plan = Plan(
+    return Plan(
         classes=("background", *map(str, range(1, CLASSES))),
         modalities={"x": part},
         spacing_mm=spacing_mm,
         slice_axis="S",
         patch=PATCH,
+        context=CONTEXT,
     )
+
+
+def predictor(spacing_mm: tuple[float, float, float]) -> Predictor:
+    """With the pointwise network, on a plan of that spacing."""
     torch.manual_seed(0)
     segmenter = Segmenter(Pointwise(), {"x": CONTEXT}).eval().requires_grad_(False)
-    return Predictor([Member(Path(), segmenter, plan, Config(), "0")], CPU, precision="fp32")
+    return Predictor([Model(segmenter, plan_of(spacing_mm), Config())], CPU, precision="fp32")
 
 
 def swin_seconds() -> float:
@@ -111,7 +116,7 @@ def whole(name: str, spacing_mm: tuple[float, float, float], patch_s: float) -> 
         result[:] = [predict.predict(image, "x", spacing_mm=NATIVE_MM).labels]
 
     memory = peak_mib(job)
-    clock = Clock(predict.members[0].segmenter)
+    clock = Clock(predict.models[0].segmenter)
     start = time.process_time()
     job()
     outside = time.process_time() - start - clock.seconds
@@ -129,9 +134,15 @@ def whole(name: str, spacing_mm: tuple[float, float, float], patch_s: float) -> 
     }
 
 
+def near(image: np.ndarray, i: int) -> np.ndarray:
+    """Slice `i` with its neighbours as channels, the edge repeated."""
+    places = np.arange(i - CONTEXT // 2, i + CONTEXT // 2 + 1).clip(0, image.shape[1] - 1)
+    return image[:, places].reshape(-1, *image.shape[2:])
+
+
 def monai_labels(network: nn.Module, image: np.ndarray) -> np.ndarray:
     """MONAI's sliding window over the slices as a batch, then the arg max."""
-    stack = np.stack([context_stack(image, i, CONTEXT) for i in range(image.shape[1])])
+    stack = np.stack([near(image, i) for i in range(image.shape[1])])
     with torch.no_grad():
         scores = sliding_window_inference(
             torch.from_numpy(stack), PATCH, 8, network, overlap=0.5, mode="gaussian"
@@ -144,7 +155,7 @@ def monai_slices(network: nn.Module, image: np.ndarray) -> np.ndarray:
     """The same, slice by slice: slower or not, it needs little memory."""
     found = np.empty(image.shape[1:], np.uint8)
     for i in range(image.shape[1]):
-        stack = torch.from_numpy(context_stack(image, i, CONTEXT))[None]
+        stack = torch.from_numpy(near(image, i))[None]
         with torch.no_grad():
             scores = sliding_window_inference(
                 stack, PATCH, 8, network, overlap=0.5, mode="gaussian"
@@ -156,9 +167,8 @@ def monai_slices(network: nn.Module, image: np.ndarray) -> np.ndarray:
 
 def our_labels(network: nn.Module, image: np.ndarray) -> np.ndarray:
     """Our sliding window with a running maximum."""
-    return segment_labels(
-        mean_probabilities([network]), image, context=CONTEXT, patch=PATCH, device=CPU
-    )
+    plan = plan_of(NATIVE_MM)
+    return Inferer(probabilities(network), plan, PredictConfig(), CPU).labels(image)
 
 
 def against_monai() -> list[dict[str, object]]:

@@ -411,7 +411,7 @@ def main() -> int:
         if asked.time:
             from _same_time import measure
 
-            measure(asked.base, programs)
+            measure(asked.base, [program.source for program in programs], folder)
             return 0
         chosen = [s for s in every if s is every[0] or not asked.only or s.name in asked.only]
         equal = run_all(chosen, programs, max(1, asked.jobs), folder)

@@ -13,7 +13,7 @@ from _report import interleave, record
 from peers.swin_unet_plain import PlainSwinUnet
 from unpaired.backbones import SwinUnet
 from unpaired.backbones.transfer.layouts import swin_unet_from_original
-from unpaired.losses import segmentation_loss
+from unpaired.losses import SegmentationLoss
 
 SIZES = {
     "224, C 96, batch 2": (224, 96, (3, 6, 12, 24), 7, 2),
@@ -37,7 +37,7 @@ def step(
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             logits = logits_of(network, image)
-        loss = segmentation_loss(logits, label)
+        loss = SegmentationLoss()(logits, label)
         loss.backward()
         if move:
             optimizer.step()

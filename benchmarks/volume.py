@@ -6,7 +6,6 @@ Gaussian weights. Times are processor seconds on one thread.
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 from _report import record
 from predict import CLASSES, NATIVE_MM, SIZE, Clock, scan
 from resample import peak_mib
-from unpaired.artifact.model import Member
+from unpaired.artifact.model import Model, probabilities
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config
+from unpaired.config.schema import PredictConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.inference.inferer import mean_probabilities, segment_labels
+from unpaired.inference.inferer import Inferer
 from unpaired.inference.predictor import Predictor
 from unpaired.models import Segmenter
 
@@ -51,10 +51,10 @@ def pointwise() -> nn.Conv3d:
     return network
 
 
-def predictor() -> Predictor:
-    """With the pointwise network, on the image's own grid."""
+def plan() -> Plan:
+    """Of the image's own grid."""
     part = ModalityPlan(channel_names=("x",), clip=(Clip(kind="window", low=-1000, high=400),))
-    plan = Plan(
+    return Plan(
         classes=("background", *map(str, range(1, CLASSES))),
         modalities={"x": part},
         spacing_mm=(NATIVE_MM[2], *NATIVE_MM[:2]),
@@ -62,9 +62,12 @@ def predictor() -> Predictor:
         patch=PATCH,
         context=1,
     )
+
+
+def predictor() -> Predictor:
+    """With the pointwise network."""
     segmenter = Segmenter(Pointwise(), {"x": 1}).eval().requires_grad_(False)
-    member = Member(Path(), segmenter, plan, Config(), "0")
-    return Predictor([member], CPU, precision="fp32", batch_size=BATCH)
+    return Predictor([Model(segmenter, plan(), Config())], CPU, precision="fp32", batch_size=BATCH)
 
 
 def whole(slices: int) -> dict[str, object]:
@@ -88,10 +91,8 @@ def whole(slices: int) -> dict[str, object]:
 
 def ours(network: nn.Module, image: np.ndarray) -> np.ndarray:
     """Our sliding window with its ring."""
-    return segment_labels(
-        mean_probabilities([network]), image, context=1, patch=PATCH, overlap=OVERLAP,
-        batch_size=BATCH, device=CPU,
-    )  # fmt: skip
+    settings = PredictConfig(overlap=OVERLAP, batch_size=BATCH)
+    return Inferer(probabilities(network), plan(), settings, CPU).labels(image)
 
 
 def monai(network: nn.Module, image: np.ndarray) -> np.ndarray:

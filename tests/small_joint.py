@@ -1,4 +1,4 @@
-"""Small training networks for tests, assembled by hand as `build.py` assembles them."""
+"""Small training networks for tests, assembled by hand as `methods` assemble them."""
 
 import torch
 from torch import Tensor, nn

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "unpaired"
 LEVELS = {
     "cli": 12,
+    "api": 11.5,
     "experiments": 11,
     "report": 11,
     "training": 9,
@@ -37,6 +38,7 @@ LEVELS = {
     "device": 1,
     "files": 1,
     "tables": 1,
+    "progress": 0,
     "names": 0,
     "errors": 0,
 }

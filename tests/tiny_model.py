@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unpaired.artifact.model import Member
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.model import Model
 from unpaired.backbones.base import Backbone, Decoded
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
@@ -60,7 +59,7 @@ def write_model(
 ) -> Segmenter:
     plan, config = plan or tiny_plan(), config or tiny_config()
     segmenter = tiny_segmenter(config, plan, seed)
-    save_model(segmenter, config, plan, folder, {"steps": 3})
+    Model(segmenter, plan, config).save(folder, {"steps": 3})
     return segmenter
 
 
@@ -90,15 +89,15 @@ class Pointwise(Backbone):
         return Decoded(self.encoder(image), ())
 
 
-def pointwise_member(plan: Plan, seed: int = 0, kernel: int = 1) -> Member:
+def pointwise_model(plan: Plan, seed: int = 0, kernel: int = 1) -> Model:
     channels = {m: plan.context * len(part.channel_names) for m, part in plan.modalities.items()}
     backbone = Pointwise(max(channels.values()), len(plan.classes), seed, kernel)
     segmenter = Segmenter(backbone, channels).eval().requires_grad_(False)
-    return Member(Path(f"model {seed}"), segmenter, plan, tiny_config(), f"{seed:064d}")
+    return Model(segmenter, plan, tiny_config(), Path(f"model {seed}"), f"{seed:064d}")
 
 
 def pointwise_predictor(plan: Plan, *seeds: int) -> Predictor:
-    return Predictor([pointwise_member(plan, seed) for seed in seeds or (0,)], torch.device("cpu"))
+    return Predictor([pointwise_model(plan, seed) for seed in seeds or (0,)], torch.device("cpu"))
 
 
 def smooth_image(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:

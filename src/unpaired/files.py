@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,47 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; on success it is flushed and takes that name, and what
+    was there is removed. Whatever ends the block early, `out` is as it was.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("r+b") as file:  # Windows flushes only what may be written
+                    os.fsync(file.fileno())
+        _take_name(temporary, out)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {shown(out)}: {error.strerror or error}. "
+            "Choose a folder that is yours to write and has space left."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_name(temporary: Path, out: Path) -> None:
+    """Move into place; what is there stands aside until that is done."""
+    if not out.exists():
+        temporary.rename(out)
+        return
+    aside = temporary.with_name(temporary.name + ".old")
+    out.rename(aside)
+    try:
+        temporary.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

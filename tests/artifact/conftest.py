@@ -12,8 +12,8 @@ from tiny_model import tiny_segmenter
 from toy import toy_config, write_toy
 from unpaired.artifact import graph
 from unpaired.artifact.export import Exported, export
-from unpaired.artifact.safetensors import save_model
-from unpaired.evaluation.run import evaluate_run
+from unpaired.artifact.model import Model
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.training.fit import train
 
 Make = Callable[[str, str], Exported]
@@ -41,7 +41,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a model of two modalities of 1 and 2 channels, gains included."""
     root = tmp_path_factory.mktemp("mixed") / "run"
     config, plan = small_config(), mixed_plan()
-    save_model(tiny_segmenter(config, plan), config, plan, root / "model", {"step": 7})
+    Model(tiny_segmenter(config, plan), plan, config).save(root / "model", {"step": 7})
     return root
 
 
@@ -72,5 +72,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         update={"backbone": "resenc_unet", "options": small_config().model.options}
     )
     train(base.model_copy(update={"model": model}), data, root / "run")
-    evaluate_run(root / "run")
+    evaluate(root / "run")
     return root / "run"

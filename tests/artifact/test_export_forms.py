@@ -19,8 +19,7 @@ from tiny_model import tiny_config, tiny_plan, tiny_segmenter
 from unpaired.artifact import graph
 from unpaired.artifact.bundle import load_network
 from unpaired.artifact.export import Exported, export
-from unpaired.artifact.model import Subject
-from unpaired.artifact.safetensors import load_model, save_model
+from unpaired.artifact.model import Model
 from unpaired.backbones import BACKBONES, ResEncUnet
 from unpaired.backbones.base import Backbone
 from unpaired.errors import UsageError
@@ -33,7 +32,7 @@ Make = Callable[[str, str], Exported]
 def reader(folder: Path, kind: str, form: str) -> Callable[[Tensor, str], Tensor]:
     """Logits by the format's own reader, with nothing of ours for graphs."""
     if kind == "safetensors":
-        return lambda x, m: load_model(folder)[0](x, m).logits
+        return lambda x, m: Model.load(folder).segmenter(x, m).logits
     if kind == "bundle":
         return lambda x, m: load_network(folder / "models", m)(x)
 
@@ -61,7 +60,8 @@ def reader(folder: Path, kind: str, form: str) -> Callable[[Tensor, str], Tensor
 def test_what_is_read_back_is_the_live_network(
     mixed: Path, made: Make, form: str, kind: str
 ) -> None:
-    live, plan, _ = load_model(mixed / "model")
+    model = Model.load(mixed / "model")
+    live, plan = model.segmenter, model.plan
     done = made(form, kind)
     modalities = [p.name for p in done.out.iterdir() if p.is_dir()] if form == "folded" else MIXED
     assert modalities and set(modalities) <= set(MIXED)
@@ -77,7 +77,8 @@ def test_what_is_read_back_is_the_live_network(
 
 
 def test_the_folded_weights_are_those_of_the_plain_backbone(mixed: Path, made: Make) -> None:
-    live, plan, config = load_model(mixed / "model")
+    model = Model.load(mixed / "model")
+    live, plan, config = model.segmenter, model.plan, model.config
     for m, channels in input_channels(plan).items():
         plain = ResEncUnet(plan.patch, channels, len(plan.classes), **config.model.options).eval()
         plain.load_state_dict(
@@ -95,7 +96,7 @@ def test_shifted_windows_have_a_fixed_size(tmp_path: Path) -> None:
     plan = tiny_plan()
     live = tiny_segmenter(config, plan)
     assert any(any(getattr(x, "shift", ())) for x in live.modules())
-    save_model(live, config, plan, tmp_path / "model", {})
+    Model(live, plan, config).save(tmp_path / "model", {})
     done = export(tmp_path, tmp_path / "out", "gains", ["pt2"])
     about = json.loads((done.out / "preprocessing.json").read_text())
     assert about["image"]["shape"] == ["batch", 3, 32, 32]
@@ -110,7 +111,7 @@ def test_shifted_windows_have_a_fixed_size(tmp_path: Path) -> None:
 def test_volumes(tmp_path: Path) -> None:
     config, plan = small_config(), mixed_plan((4, 8, 8), 1)
     live = tiny_segmenter(config, plan)
-    save_model(live, config, plan, tmp_path / "model", {})
+    Model(live, plan, config).save(tmp_path / "model", {})
     for form, kind in (("folded", "safetensors"), ("gains", "pt2")):
         done = export(tmp_path, tmp_path / form, form, [kind], fixed_size=True)
         assert max(p.largest_difference for p in done.parity.values()) < 5e-5
@@ -118,7 +119,7 @@ def test_volumes(tmp_path: Path) -> None:
     assert about["image"]["axes"] == ["batch", "channel", "depth", "row", "column"]
     assert about["image"]["shape"] == ["batch", 2, 4, 8, 8]
     assert about["logits"]["shape"] == ["batch", 3, 4, 8, 8]
-    found = load_model(tmp_path / "folded" / "t1")[0]
+    found = Model.load(tmp_path / "folded" / "t1").segmenter
     image = torch.randn(1, 1, 4, 8, 8)
     torch.testing.assert_close(
         found(image, "t1").logits, live(image, "t1").logits, atol=5e-5, rtol=0
@@ -153,10 +154,10 @@ def test_a_bias_that_folding_adds_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     with torch.no_grad():
         for p in live.parameters():
             p.add_(torch.randn_like(p))
-    save_model(live, config, plan, tmp_path / "model", {})
+    Model(live, plan, config).save(tmp_path / "model", {})
     assert fold(live, "t1").get_submodule("encoder").bias is not None
     export(tmp_path, tmp_path / "out", "folded")
-    found = load_model(tmp_path / "out" / "flair")[0]
+    found = Model.load(tmp_path / "out" / "flair").segmenter
     image = torch.randn(2, 6, 16, 24)
     torch.testing.assert_close(found(image, "flair").logits, live(image, "flair").logits)
 
@@ -167,11 +168,11 @@ def test_an_encoder_per_modality_is_folded(tmp_path: Path) -> None:
     with torch.no_grad():  # the encoders start alike
         for p in live.encoders["flair"].parameters():
             p.add_(0.3 * torch.randn_like(p))
-    save_model(live, config, plan, tmp_path / "model", {})
+    Model(live, plan, config).save(tmp_path / "model", {})
     export(tmp_path, tmp_path / "out", "folded", ["safetensors"])
     for m, channels in input_channels(plan).items():
         image = torch.randn(1, channels, *plan.patch)
-        found = load_model(tmp_path / "out" / m)[0](image, m).logits
+        found = Model.load(tmp_path / "out" / m).segmenter(image, m).logits
         torch.testing.assert_close(found, live(image, m).logits, atol=5e-5, rtol=0)
 
 
@@ -217,16 +218,16 @@ def test_where_sizes_cannot_be_free_they_are_fixed(
 ) -> None:
     traced, asked = graph._trace, []
 
-    def trace(subject: Subject, sizes: graph.Sizes) -> Any:
+    def trace(model: Model, sizes: graph.Sizes) -> Any:
         asked.append(sizes.free)
         if not any(sizes.free):
-            return traced(subject, sizes)
+            return traced(model, sizes)
         if how == "raises":
             raise RuntimeError("a size is a constant")
-        other = deepcopy(subject.network)
+        other = deepcopy(model.segmenter)
         with torch.no_grad():
             next(other.parameters()).add_(1)
-        return traced(replace(subject, network=other), sizes)
+        return traced(replace(model, segmenter=other), sizes)
 
     monkeypatch.setattr(graph, "_trace", trace)
     done = export(mixed, tmp_path / "out", "folded", ["pt2"], ["t1"])

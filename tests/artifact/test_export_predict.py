@@ -117,12 +117,32 @@ def test_the_bundle_runs_in_monai_and_gives_the_same_labels(
     parser["bundle_root"] = str(folder)
     parser["modality"] = "bb"
     network = parser.get_parsed_content("network_def")
-    live = Predictor.from_folder(trained, device="cpu").members[0].segmenter
+    live = Predictor.from_folder(trained, device="cpu").models[0].segmenter
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(network(image), live(image, "bb").logits)
     state = torch.load(folder / "models" / "model.pt", weights_only=True)
     network.load_state_dict(state)
     assert (folder / "LICENSE").read_text().startswith("No licence has been chosen")
+
+
+@pytest.mark.parametrize(
+    "target", ["unpaired.load_network", "unpaired.engine.export.bundle.load_network"]
+)
+def test_bundles_of_this_and_of_the_first_version_open(
+    trained: Path, all_of: Path, tmp_path: Path, target: str
+) -> None:
+    """The name of the loader is part of the file format."""
+    from monai.bundle import ConfigParser
+
+    path = all_of / "bundle" / "configs" / "inference.json"
+    content = json.loads(path.read_text())
+    assert content["network_def"]["_target_"] == "unpaired.load_network"
+    content["network_def"]["_target_"] = target
+    content.update(bundle_root=str(all_of / "bundle"), modality="aa")
+    network = ConfigParser(content).get_parsed_content("network_def")
+    live = Predictor.from_folder(trained, device="cpu").models[0].segmenter
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network(image), live(image, "aa").logits)
 
 
 def test_the_metadata_has_what_the_specification_asks_for(all_of: Path) -> None:

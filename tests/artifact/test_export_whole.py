@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from small_export import mixed_plan, small_config
 
 from tiny_model import tiny_segmenter, write_model
-from unpaired.artifact import bundle
-from unpaired.artifact import export as formats
 from unpaired.artifact import export as write
+from unpaired.artifact import formats, graph
+from unpaired.artifact import model as model_file
 from unpaired.artifact import onnx as onnx_file
 from unpaired.artifact.export import Exported, export
-from unpaired.artifact.model import source_of, subjects
+from unpaired.artifact.model import Model
 from unpaired.artifact.parity import ParityError, check_parity
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.safetensors import write_safetensors
 from unpaired.backbones.base import Decoded
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.inference.predictor import Predictor
@@ -33,17 +33,17 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def nudged_safetensors(monkeypatch: Patch, module: Any) -> None:
+def nudged_safetensors(monkeypatch: Patch) -> None:
     def save(network: torch.nn.Module, *more: Any) -> None:
         value = next(p for p in network.parameters() if p.ndim > 1)
         with torch.no_grad():
             before = value.clone()
             value.view(-1)[0] += 0.5
-        save_model(network, *more)  # type: ignore[arg-type]
+        write_safetensors(network, *more)
         with torch.no_grad():
             value.copy_(before)
 
-    monkeypatch.setattr(module, "save_model", save)
+    monkeypatch.setattr(model_file, "write_safetensors", save)
 
 
 def nudged_pt2(monkeypatch: Patch) -> None:
@@ -58,7 +58,7 @@ def nudged_pt2(monkeypatch: Patch) -> None:
 
 
 def nudged_onnx(monkeypatch: Patch) -> None:
-    written = onnx_file.write_onnx
+    written = graph.write_onnx
 
     def nudged(program: Any, path: Path) -> None:
         written(program, path)
@@ -92,7 +92,7 @@ def test_a_weight_changed_in_the_file_is_found(
     elif what in ("pt2", "onnx"):
         {"pt2": nudged_pt2, "onnx": nudged_onnx}[what](monkeypatch)
     else:
-        nudged_safetensors(monkeypatch, bundle if what == "bundle" else formats)
+        nudged_safetensors(monkeypatch)
     kind = {"folded": "safetensors", "model.pt": "bundle"}.get(what, what)
     with pytest.raises(ParityError, match=r"differs|off by"):
         export(
@@ -120,21 +120,21 @@ def test_the_tolerance_is_held(mixed: Path, tmp_path: Path, monkeypatch: Patch) 
     ],
 )
 def test_close_scores_with_another_label_are_refused(
-    mixed: Path, monkeypatch: Patch, scores: tuple[float, ...], words: str
+    mixed: Path, scores: tuple[float, ...], words: str
 ) -> None:
     """The live network says class 1 by 1.5e-4: no tie, though each score is within 1e-4."""
-    (subject,) = subjects(source_of(mixed), "gains")
+    model = Model.load(mixed / "model")
 
     def maps(values: tuple[float, ...], image: torch.Tensor) -> torch.Tensor:
         return torch.tensor(values)[:, None, None].expand(len(image), -1, *image.shape[2:])
 
-    def live(image: torch.Tensor, _: str) -> Decoded:
-        return Decoded(maps((0.0, 1.5e-4), image), ())
+    class Live(torch.nn.Module):
+        def forward(self, image: torch.Tensor, _: str) -> Decoded:
+            return Decoded(maps((0.0, 1.5e-4), image), ())
 
-    monkeypatch.setattr(subject.live, "forward", live)
-    check_parity(subject, lambda x, m: maps((0.4e-4, 1.1e-4), x), [(16, 24)], "file")
+    check_parity(Live(), model, lambda x, m: maps((0.4e-4, 1.1e-4), x), [(16, 24)], "file")
     with pytest.raises(ParityError, match=words):
-        check_parity(subject, lambda x, m: maps(scores, x), [(16, 24)], "file")
+        check_parity(Live(), model, lambda x, m: maps(scores, x), [(16, 24)], "file")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
@@ -225,7 +225,7 @@ def test_what_does_not_exist_is_refused(
 
 def test_an_encoder_per_modality_has_no_single_graph(tmp_path: Path) -> None:
     config, plan = small_config("V1"), mixed_plan()
-    save_model(tiny_segmenter(config, plan), config, plan, tmp_path / "run" / "model", {})
+    Model(tiny_segmenter(config, plan), plan, config).save(tmp_path / "run" / "model", {})
     with pytest.raises(UsageError, match="--form folded"):
         export(tmp_path / "run", tmp_path / "out", "gains", ["safetensors", "pt2"])
     assert not (tmp_path / "out").exists()
@@ -282,7 +282,7 @@ def test_damage_is_refused(made: Make, tmp_path: Path) -> None:
 
 def test_parts_of_different_exports_are_not_joined(made: Make, tmp_path: Path) -> None:
     config, plan = small_config(), mixed_plan().model_copy(update={"spacing_mm": (9.0, 1.0, 1.0)})
-    save_model(tiny_segmenter(config, plan), config, plan, tmp_path / "run" / "model", {})
+    Model(tiny_segmenter(config, plan), plan, config).save(tmp_path / "run" / "model", {})
     other = export(tmp_path / "run", tmp_path / "other", "folded").out
     for path, data in content(made("folded", "safetensors").out / "t1").items():
         (other / "t1" / path).write_bytes(data)

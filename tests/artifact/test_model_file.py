@@ -13,17 +13,20 @@ from safetensors.torch import load_file, save_file
 
 from tiny_model import tiny_config, tiny_plan, tiny_segmenter, write_model
 from unpaired.artifact import safetensors
-from unpaired.artifact.safetensors import build_shapes, load_model, model_digest, save_model
+from unpaired.artifact.model import Model
+from unpaired.artifact.safetensors import build_shapes
 from unpaired.errors import DataError
+from unpaired.methods import method_of
 
 
 @pytest.mark.parametrize("variant", ["V1", "V2", "V3"])
 def test_what_is_saved_comes_back(tmp_path: Path, variant: str) -> None:
     config, plan = tiny_config(variant), tiny_plan()
     segmenter = tiny_segmenter(config, plan)
-    save_model(segmenter, config, plan, tmp_path, {"steps": 3})
-    found, found_plan, found_config = load_model(tmp_path)
-    assert found_plan == plan and found_config == config
+    Model(segmenter, plan, config).save(tmp_path, {"steps": 3})
+    model = Model.load(tmp_path)
+    found = model.segmenter
+    assert model.plan == plan and model.config == config
     assert bool(found.gains) == (variant == "V3")
     image = torch.randn(2, 3, 32, 32)
     for modality in plan.modalities:
@@ -37,7 +40,7 @@ def test_gains_change_the_result_so_that_restoring_them_matters(tmp_path: Path) 
     image = torch.randn(1, 3, 32, 32)
     a, b = (segmenter(image, m).logits for m in ("ct", "mr"))
     assert not torch.allclose(a, b)
-    found = load_model(tmp_path)[0]
+    found = Model.load(tmp_path).segmenter
     found.gains.clear()
     assert not torch.allclose(found(image, "ct").logits, a)
 
@@ -60,10 +63,10 @@ def test_no_folder_of_the_machine_is_passed_on(tmp_path: Path) -> None:
     for number, changed in enumerate((more, [begun])):
         config = tiny_config("V3", *changed)
         segmenter, folder = tiny_segmenter(tiny_config(), plan), tmp_path / str(number)
-        save_model(segmenter, config, plan, folder, {})
+        Model(segmenter, plan, config).save(folder, {})
         for file in folder.iterdir():
             assert b"somebody" not in file.read_bytes()
-        found = load_model(folder)[2]
+        found = Model.load(folder).config
         if number == 0:
             assert found.data.splits == "splits_final.json"
             assert found.model.pretrained == "swin.safetensors"
@@ -74,7 +77,7 @@ def test_no_folder_of_the_machine_is_passed_on(tmp_path: Path) -> None:
 def test_the_weights_file_alone_is_a_whole_model(tmp_path: Path) -> None:
     write_model(tmp_path)
     (tmp_path / "model.json").unlink()
-    assert load_model(tmp_path)[1] == tiny_plan()
+    assert Model.load(tmp_path).plan == tiny_plan()
 
 
 def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    load_model(tmp_path)
+    Model.load(tmp_path)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -92,7 +95,7 @@ def test_the_digest_follows_weights_and_plan(tmp_path: Path) -> None:
     write_model(folders[1])
     write_model(folders[2], seed=1)
     write_model(folders[3], plan=tiny_plan(spacing_mm=(3.0, 2.0, 2.5)))
-    a, b, c, d = map(model_digest, folders)
+    a, b, c, d = (Model.load(folder).digest for folder in folders)
     assert a == b and len({a, c, d}) == 3
 
 
@@ -122,7 +125,7 @@ def test_a_changed_header_is_refused(tmp_path: Path, change: dict[str, str], wor
     write_model(tmp_path)
     rewrite(tmp_path, **change)
     with pytest.raises(DataError, match=words):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 def test_changed_weights_are_refused(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
     next(iter(tensors.values())).view(-1)[0] += 1
     rewrite(tmp_path, tensors)
     with pytest.raises(DataError, match="changed after it was written"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["shape", "missing", "unknown", "gains", "type"])
@@ -151,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, kind: str) -> None:
         tensors[name] = tensors[name].double()
     rewrite(tmp_path, tensors, sha256=safetensors.tensor_digest(tensors))
     with pytest.raises(DataError, match="do not fit"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 def redescribe(folder: Path, part: str, **changes: Any) -> None:
@@ -200,19 +203,24 @@ def test_an_odd_description_is_refused_before_it_takes_memory(
     write_model(tmp_path)
     redescribe(tmp_path, part, **changes)
 
-    def allocated(*_: object) -> None:
-        raise KeyboardInterrupt("the network was allocated")
+    method = type(method_of(tiny_config()))
+    build = method.segmenter
 
-    monkeypatch.setattr(safetensors, "build_segmenter", allocated)
+    def allocated(*about: Any) -> Any:
+        if torch.get_default_device().type != "meta":
+            raise KeyboardInterrupt("the network was allocated")
+        return build(*about)
+
+    monkeypatch.setattr(method, "segmenter", allocated)
     with pytest.raises(DataError):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 def test_a_table_that_no_tensor_of_the_file_shows_is_refused() -> None:
     plan = tiny_plan().model_copy(update={"patch": (4096, 4096)})
     config = tiny_config("V2", "model.options.window=128")
     with pytest.raises(ValueError, match="tables"):
-        build_shapes(config, plan, 500)
+        build_shapes(lambda: method_of(config).segmenter(config, plan), 500)
 
 
 def test_a_nested_description_is_refused(tmp_path: Path) -> None:
@@ -221,7 +229,7 @@ def test_a_nested_description_is_refused(tmp_path: Path) -> None:
     text = "[" * 100_000
     rewrite(tmp_path, description=text, description_sha256=safetensors._digest(text))
     with pytest.raises(DataError):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 def test_an_edited_copy_of_the_description_is_refused(tmp_path: Path) -> None:
@@ -229,7 +237,7 @@ def test_an_edited_copy_of_the_description_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text(path.read_text().replace("liver", "kidney"))
     with pytest.raises(DataError, match="Delete it"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 def test_truncation_at_any_place_is_refused(tmp_path: Path) -> None:
@@ -239,7 +247,7 @@ def test_truncation_at_any_place_is_refused(tmp_path: Path) -> None:
     for size in [0, 1, 7, 8, 100, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match="safetensors"):
-            load_model(tmp_path)
+            Model.load(tmp_path)
 
 
 def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
@@ -256,7 +264,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
         broken[place] ^= 1 << (place % 8)
         path.write_bytes(broken)
         with pytest.raises(DataError):
-            load_model(tmp_path)
+            Model.load(tmp_path)
 
 
 class Malicious:
@@ -277,13 +285,13 @@ def test_a_pickle_under_the_models_name_is_refused_and_never_run(tmp_path: Path,
     else:
         torch.save(Malicious(trace), path)
     with pytest.raises(DataError, match="pickle"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
     assert not trace.exists()
 
 
 def test_an_empty_folder_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unpaired train"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 KILLED = """
@@ -303,9 +311,9 @@ write_model(Path(sys.argv[1]), seed=1)
 @pytest.mark.unix
 def test_killed_while_writing_leaves_the_old_model(tmp_path: Path) -> None:
     write_model(tmp_path)
-    before = model_digest(tmp_path)
+    before = Model.load(tmp_path).digest
     code = KILLED.format(here=str(Path(__file__).parents[1]))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
     assert done.returncode == -9, done.stderr.decode()
-    assert model_digest(tmp_path) == before
-    load_model(tmp_path)
+    assert Model.load(tmp_path).digest == before
+    Model.load(tmp_path)

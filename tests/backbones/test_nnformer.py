@@ -259,7 +259,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
 
 
 def joint_network(variant: str, size: tuple[int, ...], **options: Any) -> Joint:
-    """As `build.py` assembles it, two modalities of two and of one channel."""
+    """As `methods` assemble it, two modalities of two and of one channel."""
     backbone, chosen = small(size, **options), VARIANTS[variant]
     segmenter = Segmenter(backbone, {"a": 2, "b": 1}, chosen.private_encoders)
     widths = [level.channels for level in backbone.levels]

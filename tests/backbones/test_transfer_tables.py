@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unpaired.backbones.transfer.sources import resize_table, untangle, window_of
-from unpaired.nn.attention import WindowAttention
+from unpaired.nn.attention import Window, WindowAttention
 
 
 def grid_of(table: Tensor, window: tuple[int, ...]) -> Tensor:
@@ -86,8 +86,8 @@ def test_a_table_linear_in_the_offset_stays_linear_inside() -> None:
 def test_untangled_table_gives_the_original_s_bias() -> None:
     """Of 343 rows the original reads 115; each offset gets its own copy."""
     torch.manual_seed(0)
-    tangled = WindowAttention(8, 2, (4, 4, 4), (0, 0, 0), legacy_index=True)
-    free = WindowAttention(8, 2, (4, 4, 4), (0, 0, 0))
+    tangled = WindowAttention(8, 2, Window((4, 4, 4), (0, 0, 0), legacy_index=True))
+    free = WindowAttention(8, 2, Window((4, 4, 4), (0, 0, 0)))
     free.bias_table.data = untangle(tangled.bias_table.detach(), (4, 4, 4))
     assert free.bias((4, 4, 4)).equal(tangled.bias((4, 4, 4)))
     assert len(free.bias_table.unique(dim=0)) == 115

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dicom_files import pydicom, turned, voxels, write_series
-from unpaired.artifact.safetensors import save_model
+from unpaired.artifact.model import Model
 from unpaired.cli import main
 from unpaired.io.dicom.codes import CODES
 from unpaired.io.read import read_image, read_label_image
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
     folder = tmp_path_factory.mktemp("model")
     config, plan = tiny_config(), tiny_plan(("background", "liver", "spleen"))
-    save_model(tiny_segmenter(config, plan), config, plan, folder, {"steps": 3})
+    Model(tiny_segmenter(config, plan), plan, config).save(folder, {"steps": 3})
     return ["--model", str(folder), "--modality", "ct", "--device", "cpu"]
 
 
@@ -89,7 +89,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
     folder = tmp_path_factory.mktemp("coarse")
     plan = tiny_plan(("background", "liver", "right kidney"), spacing_mm=(8.0, 6.0, 6.0))
-    save_model(tiny_segmenter(tiny_config(), plan), tiny_config(), plan, folder, {"steps": 3})
+    Model(tiny_segmenter(tiny_config(), plan), plan, tiny_config()).save(folder, {"steps": 3})
     return ["--model", str(folder), "--device", "cpu"]
 
 

@@ -58,7 +58,7 @@ def test_train_announces_and_goes_on(world: World, tmp_path: Path, capsys: Outpu
     second = capsys.readouterr().out
     assert "Going on from the last checkpoint." in second
     assert "Stopped at step 6 (steps)" in second
-    one, other = (Predictor.from_folder(f).members[0].segmenter for f in (world.run, Path(out)))
+    one, other = (Predictor.from_folder(f).models[0].segmenter for f in (world.run, Path(out)))
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert (a == b).all()
 
@@ -81,7 +81,7 @@ def test_folds_make_one_run_each(world: World, tmp_path: Path, capsys: Output) -
         assert {part: sorted(ids) for part, ids in own.items()} == {
             part: sorted(ids) for part, ids in fold.items()
         }
-    assert len(Predictor.from_folder(out).members) == 2
+    assert len(Predictor.from_folder(out).models) == 2
     assert run(world.train("--out", str(out), "--folds", "3", "steps=1")) == 2
     assert "other folds" in capsys.readouterr().err
     assert read_json(out / "splits_final.json") == folds

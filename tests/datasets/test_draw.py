@@ -13,7 +13,8 @@ from unpaired.datasets.split import write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder
-from unpaired.training.setup import fold_configs, make_setup
+from unpaired.training.folds import fold_configs
+from unpaired.training.prepare import prepare_run
 
 PARTS = ("train", "val", "test")
 
@@ -200,7 +201,7 @@ def test_draws_share_one_folder_of_prepared_cases(data, tmp_path):
     for seed in range(3):
         folder = RunFolder(tmp_path / f"run{seed}")
         config = toy_config("data.cases={bb=4}", f"data.split_seed={seed}")
-        make_setup(config, data, folder, shared)
+        prepare_run(config, data, folder, shared)
         runs.append(folder)
     assert len(list(shared.iterdir())) == 1
     for folder in runs:
@@ -217,7 +218,7 @@ def test_draws_share_one_folder_of_prepared_cases(data, tmp_path):
 def test_a_run_with_draws_goes_on_and_refuses_another_draw(data, tmp_path):
     draws = ["data.cases={bb=5}", "data.few_shot={bb=1}", "data.few_shot_seed=4"]
     folder = RunFolder(tmp_path)
-    make_setup(toy_config(*draws), data, folder)
+    prepare_run(toy_config(*draws), data, folder)
     folder.files.last.parent.mkdir()
     folder.files.last.touch()  # from here on it is a run that goes on
     before = {
@@ -228,8 +229,8 @@ def test_a_run_with_draws_goes_on_and_refuses_another_draw(data, tmp_path):
     assert sum(case.startswith("bb/") for case in split["train"]) == 1
     for other in ("data.few_shot_seed=5", "data.few_shot={bb=2}", "data.cases={bb=6}"):
         with pytest.raises(UsageError, match=other.split("=")[0].replace(".", r"\.")):
-            make_setup(toy_config(*draws, other), data, folder)
-    make_setup(toy_config(*draws), data, folder)
+            prepare_run(toy_config(*draws, other), data, folder)
+    prepare_run(toy_config(*draws), data, folder)
     assert {path: path.read_bytes() for path in before} == before
     assert [len(one.id) for one in folder.prepared_cases("train")["bb"]] == [5]
     # The record of the data names every case, so that other data are known as such.
@@ -244,6 +245,6 @@ def test_folds_of_drawn_cases(data, tmp_path):
         parts = read_json(Path(one.data.splits))[one.data.fold]
         assert sum(c.startswith("bb/") for part in PARTS for c in parts[part]) == 6
     one = found["fold_1"]
-    make_setup(one, data, RunFolder(tmp_path / "out" / "fold_1"))
+    prepare_run(one, data, RunFolder(tmp_path / "out" / "fold_1"))
     (split,) = read_json(tmp_path / "out" / "fold_1" / "splits_final.json")
     assert sum(c.startswith("bb/") for c in split["train"]) == 2

@@ -7,15 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from unpaired.inference.inferer import (
-    best_class,
-    context_stack,
-    mean_probabilities,
-    segment_labels,
-    segment_slices,
-)
-
-CPU = torch.device("cpu")
+from inferers import inferer_of
+from unpaired.artifact.model import probabilities
+from unpaired.inference.inferer import read_patch
+from unpaired.inference.native import best_class
+from unpaired.inference.tiling import make_tiling
 
 
 def image_of(channels: int, d: int, h: int, w: int, seed: int = 0) -> np.ndarray:
@@ -44,7 +40,7 @@ def whole(network: nn.Module, image: np.ndarray, context: int) -> Tensor:
 def joined(network: nn.Module, image: np.ndarray, **options: object) -> Tensor:
     """All runs put together, each checked to follow the one before; [d Z h w]."""
     found: list[Tensor] = []
-    for start, scores in segment_slices(network, image, device=CPU, **options):  # type: ignore[arg-type]
+    for start, scores in inferer_of(network, **options).scores(image):  # type: ignore[arg-type]
         assert start == len(found)
         found.extend(scores)
     return torch.stack(found).detach()
@@ -76,7 +72,7 @@ def test_a_pointwise_network_gives_the_same_tiled_padded_or_whole(
 
 def test_labels_are_the_arg_max() -> None:
     image, network = image_of(1, 5, 20, 33), pointwise(3, 6)
-    labels = segment_labels(network, image, context=3, patch=(16, 16), device=CPU)
+    labels = inferer_of(network, (16, 16), 3).labels(image)
     np.testing.assert_array_equal(labels, whole(network, image, 3).argmax(1).numpy())
 
 
@@ -133,25 +129,23 @@ def test_every_patch_is_exactly_of_the_patch_size_and_batches_are_full() -> None
 
 def test_context_repeats_the_edge_slice_channel_by_channel() -> None:
     image = np.arange(8, dtype=np.float32).reshape(2, 4, 1, 1)
-    assert context_stack(image, 0, 3).ravel().tolist() == [0, 0, 1, 4, 4, 5]
-    assert context_stack(image, 3, 5).ravel().tolist() == [1, 2, 3, 3, 3, 5, 6, 7, 7, 7]
+    tiling, fill = make_tiling((4, 1, 1), (1, 1), 0.0), np.zeros(2, np.float32)
+    first, last = (read_patch(image, tiling, (i, 0, 0), n, fill) for i, n in ((0, 3), (3, 5)))
+    assert first.ravel().tolist() == [0, 0, 1, 4, 4, 5]
+    assert last.ravel().tolist() == [1, 2, 3, 3, 3, 5, 6, 7, 7, 7]
 
 
-def test_probabilities_of_several_networks_are_averaged() -> None:
-    nets = [pointwise(1, 3, seed) for seed in range(3)]
-    x = torch.randn(2, 1, 4, 4)
-    expected = sum(torch.softmax(n(x), 1) for n in nets) / 3
-    torch.testing.assert_close(mean_probabilities(nets)(x), expected)
+def test_probabilities_are_the_softmax_over_the_classes() -> None:
+    network, x = pointwise(1, 3), torch.randn(2, 1, 4, 4)
+    torch.testing.assert_close(probabilities(network)(x), torch.softmax(network(x), 1))
 
 
 def test_a_memory_map_of_integers_is_taken_as_it_is(tmp_path: object) -> None:
     image = image_of(1, 3, 9, 9)
     network = pointwise(3, 3)
     whole_numbers = (image * 100).astype(np.int16)
-    a = segment_labels(network, whole_numbers, context=3, patch=(8, 8), device=CPU)
-    b = segment_labels(
-        network, whole_numbers.astype(np.float32), context=3, patch=(8, 8), device=CPU
-    )
+    inferer = inferer_of(network, (8, 8), 3)
+    a, b = inferer.labels(whole_numbers), inferer.labels(whole_numbers.astype(np.float32))
     np.testing.assert_array_equal(a, b)
 
 
@@ -165,9 +159,7 @@ def test_autocast_reaches_the_network() -> None:
         return found
 
     image = image_of(1, 1, 4, 4)
-    runs = segment_slices(
-        network, image, context=1, patch=(4, 4), device=CPU, autocast=torch.bfloat16
-    )
+    runs = inferer_of(network, (4, 4), autocast=torch.bfloat16).scores(image)
     assert next(runs)[1].dtype == torch.float32 and kinds == [torch.bfloat16]
 
 

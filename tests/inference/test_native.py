@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unpaired.inference.inferer import labels_into, native_slices, scores_into
+from unpaired.data.preprocess import Placement
+from unpaired.inference.native import native_labels, native_slices
 from unpaired.io.resample import resample_argmax
+from unpaired.io.volume import Orientation
 
 
 def runs_of(scores: Tensor, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:
@@ -20,6 +22,12 @@ def runs_of(scores: Tensor, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:
         stop = start + lengths[turn % len(lengths)]
         yield start, scores[:, start:stop].transpose(0, 1)
         start, turn = stop, turn + 1
+
+
+def placed(grid: tuple[int, int, int], native: tuple[int, int, int]) -> Placement:
+    """An image that fills its file."""
+    whole = tuple((0, n) for n in native)
+    return Placement(Orientation((0, 1, 2), (False,) * 3), native, whole, grid, (1.0, 1.0, 1.0))
 
 
 def dense(scores: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -38,13 +46,12 @@ def test_scores_and_labels_equal_the_dense_resampling(
     old: tuple[int, int, int], new: tuple[int, int, int], lengths: list[int]
 ) -> None:
     scores = torch.rand(4, *old, generator=torch.Generator().manual_seed(sum(old)))
-    labels, found = np.full(new, 9, np.uint8), np.zeros((4, *new), np.float32)
-    scores_into(labels, found, native_slices(runs_of(scores, lengths), old[0], new))
+    found = np.zeros((4, *new), np.float32)
+    labels = native_labels(runs_of(scores, lengths), placed(old, new), found)
     expected = dense(scores, new)
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
     np.testing.assert_array_equal(labels, found.argmax(0))
-    alone = np.full(new, 9, np.uint8)
-    labels_into(alone, native_slices(runs_of(scores, lengths), old[0], new))
+    alone = native_labels(runs_of(scores, lengths), placed(old, new))
     np.testing.assert_array_equal(alone, labels)
     np.testing.assert_array_equal(alone, resample_argmax(scores, new))
 
@@ -72,10 +79,9 @@ def test_memory_grows_with_neither_the_length_nor_the_classes_times_the_volume()
                 # Torch's memory is not traced, so the tensors share numpy's.
                 yield i, torch.from_numpy(np.zeros((1, 12, 32, 32), np.float32))
 
-        out = np.zeros((length, 32, 32), np.uint8)
         tracemalloc.start()
-        labels_into(out, native_slices(runs(), length // 4, out.shape))
-        found = tracemalloc.get_traced_memory()[1]
+        native_labels(runs(), placed((length // 4, 32, 32), (length, 32, 32)))
+        found = tracemalloc.get_traced_memory()[1] - length * 32 * 32  # the labels themselves
         tracemalloc.stop()
         return found
 

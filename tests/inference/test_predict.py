@@ -13,7 +13,7 @@ import torch
 
 import unpaired
 from tiny_model import (
-    pointwise_member,
+    pointwise_model,
     pointwise_predictor,
     smooth_image,
     tiny_config,
@@ -23,7 +23,6 @@ from tiny_model import (
 )
 from unpaired.data.preprocess import preprocess, restore_labels
 from unpaired.errors import DataError, ResourceError, UsageError
-from unpaired.inference.inferer import context_stack
 from unpaired.inference.predictor import Predictor
 from unpaired.io.nifti import read_volume
 from unpaired.io.resample import resample_argmax
@@ -60,7 +59,7 @@ def same_header(a: Path, b: Path) -> None:
 
 
 def test_all_48_orientations_give_the_same_voxels_on_their_own_grid(tmp_path: Path) -> None:
-    predictor = Predictor([pointwise_member(tiny_plan(), kernel=3)], torch.device("cpu"))
+    predictor = Predictor([pointwise_model(tiny_plan(), kernel=3)], torch.device("cpu"))
     image = nib.Nifti1Image(smooth_image((20, 15, 9)), AFFINE)
     expected: np.ndarray | None = None
     for order in itertools.permutations(range(3)):
@@ -101,9 +100,10 @@ def test_labels_equal_the_dense_way(
     plan = tiny_plan(("background", "a", "b", "c"), spacing_mm=spacing_mm)
     volume = Volume(smooth_image((34, 40, 12)), AFFINE)
     prepared = preprocess([volume], "ct", plan)
-    members = [pointwise_member(plan, seed) for seed in seeds]
+    members = [pointwise_model(plan, seed) for seed in seeds]
     slices = range(prepared.array.shape[1])
-    stack = torch.from_numpy(np.stack([context_stack(prepared.array, i, 3) for i in slices]))
+    near = [[max(i - 1, 0), i, min(i + 1, slices[-1])] for i in slices]
+    stack = torch.from_numpy(np.concatenate([prepared.array[:1, three] for three in near]))
     scores = sum(m.segmenter(stack, "ct").logits.softmax(1) for m in members) / len(members)
     assert isinstance(scores, torch.Tensor)
     expected = restore_labels(resample_argmax(scores.transpose(0, 1), prepared.box_shape), prepared)
@@ -234,7 +234,7 @@ def test_each_network_sees_its_own_intensity_scale() -> None:
     narrow = part.model_copy(update={"clip": (part.clip[0].model_copy(update={"high": 50.0}),)})
     other = plan.model_copy(update={"modalities": {**plan.modalities, "ct": narrow}})
     volume = Volume(smooth_image((16, 18, 6)), AFFINE)
-    members = [pointwise_member(plan, 0), pointwise_member(other, 1)]
+    members = [pointwise_model(plan, 0), pointwise_model(other, 1)]
     alone = [
         Predictor([m], torch.device("cpu")).predict(volume, "ct", probabilities=True).probabilities
         for m in members
@@ -263,7 +263,7 @@ def test_memory_that_runs_short_halves_the_batch_and_is_told() -> None:
     predictor = pointwise_predictor(plan)
     volume = Volume(smooth_image((16, 18, 6)), AFFINE)
     expected = predictor.predict(volume, "ct").labels
-    backbone = predictor.members[0].segmenter.backbone
+    backbone = predictor.models[0].segmenter.backbone
     plain = backbone.forward
 
     def greedy(image: torch.Tensor, *rest: object) -> object:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_model import (
-    pointwise_member,
+    pointwise_model,
     pointwise_predictor,
     smooth_image,
     tiny_plan,
@@ -119,7 +119,7 @@ def test_what_is_done_is_kept_until_model_options_or_image_change(tmp_path: Path
     options = {"largest_component": ["liver"]}
     assert set(predictor.predict_folder(images, out, "mr", **options).written) == set("abcd")
     assert set(predictor.predict_folder(images, out, "mr", **options).kept) == set("abcd")
-    other = Predictor([pointwise_member(tiny_plan(), 1)], torch.device("cpu"))
+    other = Predictor([pointwise_model(tiny_plan(), 1)], torch.device("cpu"))
     assert set(other.predict_folder(images, out, "mr", **options).written) == set("abcd")
     again = other.predict_folder(images, out, "mr", overwrite=True, **options)
     assert set(again.written) == set("abcd")

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_files import pydicom, turned, voxels, write_enhanced, write_series
-from tiny_model import pointwise_member, pointwise_predictor, smooth_image, tiny_plan, write_nifti
+from tiny_model import pointwise_model, pointwise_predictor, smooth_image, tiny_plan, write_nifti
 from unpaired.errors import DataError, UsageError
+from unpaired.inference.outcome import Options
 from unpaired.inference.predictor import Predictor
 from unpaired.io.read import Reading, read_image, read_label_image
 from unpaired.io.volume import Volume, canonical_orientation, corner_offset
@@ -33,7 +34,7 @@ def _one_thread() -> None:
 
 def predictor() -> Predictor:
     """Sees which way rows and columns run."""
-    return Predictor([pointwise_member(tiny_plan(CLASSES), kernel=3)], torch.device("cpu"))
+    return Predictor([pointwise_model(tiny_plan(CLASSES), kernel=3)], torch.device("cpu"))
 
 
 def by_itk(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
@@ -214,7 +215,7 @@ def test_a_resampled_series_is_predicted_and_told(tmp_path: Path) -> None:
     label = read_label_image(found.files[0])
     assert np.array_equal(label.array, found.labels)
     assert highdicom.seg.segread(found.files[1]).NumberOfFrames > 3
-    assert predictor().mark("ct") != predictor().mark("ct", None, Reading(None, True))
+    assert predictor().mark("ct") != predictor().mark("ct", Options(reading=Reading(None, True)))
 
 
 @pytest.mark.parametrize("name", ["ct_abdomen", "mr_abdomen_t2"])

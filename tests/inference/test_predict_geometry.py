@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data.test_geometry_laws import oblique, stored
 from dicom_files import in_place, write_enhanced, write_series
 from fuzzing.seeds import write_detached
-from tiny_model import pointwise_member, smooth_image, tiny_plan, write_model
+from tiny_model import pointwise_model, smooth_image, tiny_plan, write_model
 from unpaired.inference.predictor import Predictor
 from unpaired.io.meta_image import write_meta_image
 from unpaired.io.nrrd import write_nrrd
@@ -41,7 +41,7 @@ def swin(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 def quick() -> Predictor:
     """One convolution, three voxels wide, with the two neighbouring slices."""
-    return Predictor([pointwise_member(tiny_plan(), kernel=3)], torch.device("cpu"))
+    return Predictor([pointwise_model(tiny_plan(), kernel=3)], torch.device("cpu"))
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray, form=nib.Nifti1Image) -> Path:
@@ -124,7 +124,7 @@ def test_every_file_format(tmp_path: Path, spacing, target) -> None:
     """The second spacings bring the target's sizes to a half, where a last digit decides."""
     array = 2 * (smooth_image((15, 25, 15)) // 2) - 5  # what the multi-frame file stores, doubled
     predictor = Predictor(
-        [pointwise_member(tiny_plan(spacing_mm=target), kernel=3)], torch.device("cpu")
+        [pointwise_model(tiny_plan(spacing_mm=target), kernel=3)], torch.device("cpu")
     )
     paths = in_every_format(tmp_path, array, oblique((8.0, -5.0, 14.0), spacing))
     labels = {

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from inferers import inferer_of
+from unpaired.artifact.model import mirrored
 from unpaired.inference import tiling as ring
-from unpaired.inference.inferer import mirrored, segment_labels, segment_slices
 from unpaired.inference.tiling import Ring, make_tiling
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def image_of(channels: int, d: int, h: int, w: int, seed: int = 0) -> np.ndarray
 def joined(network, image: np.ndarray, **options) -> Tensor:
     """All runs, each checked to follow the one before, copied as they come; [Z d h w]."""
     found: list[Tensor] = []
-    for start, scores in segment_slices(network, image, context=1, device=CPU, **options):
+    for start, scores in inferer_of(network, **options).scores(image):
         assert start == len(found)
         found.extend(scores)
     return torch.stack(found, 1).detach()
@@ -88,7 +89,7 @@ def test_a_yielded_slice_is_the_callers_own():
     """A consumer that holds slices must not see the ring being used again."""
     torch.manual_seed(0)
     image, network = image_of(1, 9, 6, 6), nn.Conv3d(1, 2, 1)
-    runs = segment_slices(network, image, context=1, patch=(4, 4, 4), device=CPU)
+    runs = inferer_of(network, (4, 4, 4)).scores(image)
     held = torch.cat([scores for _, scores in runs])
     expected = network(torch.from_numpy(image)[None])[0].detach()
     torch.testing.assert_close(held.transpose(0, 1), expected, rtol=1e-4, atol=1e-5)
@@ -107,10 +108,10 @@ def test_a_large_ring_is_kept_in_half_precision_and_labels_hardly_change(monkeyp
     def network(x: Tensor) -> Tensor:
         return conv(x).softmax(1)
 
-    options = {"context": 1, "patch": (4, 8, 8), "device": CPU}
-    exact = segment_labels(network, image, **options)
+    inferer = inferer_of(network, (4, 8, 8))
+    exact = inferer.labels(image)
     monkeypatch.setattr(ring, "EXACT_BYTES", 0)
-    half = segment_labels(network, image, **options)
+    half = inferer.labels(image)
     assert Ring(make_tiling((12, 16, 16), (4, 8, 8), 0.5), 4, CPU)._sums.dtype == torch.float16
     assert (exact != half).mean() < 0.005
     scores = joined(network, image, patch=(4, 8, 8))

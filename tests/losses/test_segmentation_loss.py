@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import oracles
-from unpaired.losses import auxiliary_loss, dice_loss, segmentation_loss
+from unpaired.losses import SegmentationLoss, auxiliary_loss, dice_loss
 from unpaired.losses.segmentation import cross_entropy, label_at
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -45,7 +45,7 @@ def test_dice_and_cross_entropy_equal_the_loops(
     weights = [0.5 + z for z in range(classes)]
     weighted = cross_entropy(logits, label, torch.tensor(weights).double())
     same(weighted, oracles.cross_entropy(logits, label, weights), logits)
-    both = segmentation_loss(logits, label, 0.4, 0.6, background=background)
+    both = SegmentationLoss(0.4, 0.6, background=background)(logits, label)
     expected = oracles.dice(logits, label, background)
     same(both, 0.4 * oracles.cross_entropy(logits, label) + 0.6 * expected, logits)
 
@@ -65,10 +65,10 @@ def test_a_class_that_is_absent_and_never_predicted_costs_nothing() -> None:
 def test_half_precision_logits_are_judged_in_float32() -> None:
     logits, label = draw(2, 3, (16, 16), 1)
     low = logits.detach().bfloat16()
-    loss = segmentation_loss(low, label)
+    loss = SegmentationLoss()(low, label)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(
-        loss.double(), segmentation_loss(low.double(), label), rtol=1e-5, atol=0
+        loss.double(), SegmentationLoss()(low.double(), label), rtol=1e-5, atol=0
     )
 
 
@@ -105,7 +105,7 @@ def test_auxiliary_logits_may_be_brought_up_to_the_label_instead() -> None:
     coarse = torch.randn(1, 3, 1, 1).double().expand(-1, -1, 2, 2)
     full = coarse[..., :1, :1].expand(-1, -1, 8, 8)
     up = auxiliary_loss([coarse], label, "logits")
-    torch.testing.assert_close(up, segmentation_loss(full, label))
+    torch.testing.assert_close(up, SegmentationLoss()(full, label))
     scale = torch.randn(1, 3, 4, 4).double()
     half = auxiliary_loss([scale, scale], label, "logits")
     torch.testing.assert_close(half, 2 * auxiliary_loss([scale], label, "logits"))
@@ -117,8 +117,8 @@ def test_losses_do_not_depend_on_the_order_of_the_classes(background: bool) -> N
     logits, label = draw(2, 4, (5, 5), 4)
     order = torch.tensor([0, 3, 1, 2]) if not background else torch.tensor([2, 3, 1, 0])
     new_name = torch.argsort(order)
-    before = segmentation_loss(logits, label, background=background)
-    after = segmentation_loss(logits[:, order], new_name[label], background=background)
+    before = SegmentationLoss(background=background)(logits, label)
+    after = SegmentationLoss(background=background)(logits[:, order], new_name[label])
     torch.testing.assert_close(before, after)
 
 
@@ -127,7 +127,7 @@ def test_two_processes_that_share_sums_equal_one() -> None:
     logits, label = draw(4, 3, (6,), 5)
     sums: list[Tensor] = []
     for part in (slice(0, 2), slice(2, 4)):
-        segmentation_loss(logits[part], label[part], sync=lambda x: (sums.append(x), x)[1])
+        SegmentationLoss(sync=lambda x: (sums.append(x), x)[1])(logits[part], label[part])
     queue = [a + b for a, b in zip(sums[: len(sums) // 2], sums[len(sums) // 2 :], strict=True)]
-    shared = segmentation_loss(logits[:2], label[:2], sync=lambda x: queue.pop(0).reshape(x.shape))
-    torch.testing.assert_close(shared, segmentation_loss(logits, label))
+    shared = SegmentationLoss(sync=lambda x: queue.pop(0).reshape(x.shape))(logits[:2], label[:2])
+    torch.testing.assert_close(shared, SegmentationLoss()(logits, label))

@@ -121,7 +121,7 @@ def test_every_preset_builds_its_network_at_its_patch(name: str, of_minutes: boo
         coarse=view,
     )
     assert all(n % s == 0 for n, s in zip(size, step, strict=True))
-    joint = build_shapes(found, chosen, 10_000, method_of(found).joint)
+    joint = build_shapes(lambda: method_of(found).joint(found, chosen), 10_000)
     method_of(found).objective(found, chosen)
     assert joint.segmenter.backbone.dims == found.data.dims
     assert joint.semantics.keys() == ({"a", "b"} if found.model.name == "consistency" else set())

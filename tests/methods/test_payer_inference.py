@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from inferers import inferer_of
 from unpaired.data.plan import CoarseView
-from unpaired.inference.inferer import segment_labels, segment_slices
 from unpaired.methods.payer.crops import corner_of
 from unpaired.methods.payer.inference import Located, read_crop
 
@@ -48,7 +48,7 @@ def test_labels_return_to_where_they_were_read(
 ) -> None:
     image = image_of(*size)
     network = looking_at(*cell)
-    found = segment_labels(network, image, context=1, patch=patch, device=CPU)
+    found = inferer_of(network, patch).labels(image)
     corner = corner_of(network.centre(image, CPU), patch)
     wanted = np.zeros(size, np.uint8)
     for place in np.ndindex(*size):
@@ -64,13 +64,13 @@ def test_an_organ_at_the_border_is_whole_though_the_crop_reaches_outside() -> No
     patch = (4, 6, 6)
     corner = corner_of(network.centre(image, CPU), patch)
     assert all(c + n > size for c, n, size in zip(corner, patch, (4, 8, 8), strict=True))
-    found = segment_labels(network, image, context=1, patch=patch, device=CPU)
+    found = inferer_of(network, patch).labels(image)
     assert np.array_equal(found, image[0])
 
 
 def test_outside_the_crop_lie_probabilities_of_the_background() -> None:
     image = image_of(4, 8, 8)
-    runs = list(segment_slices(looking_at(1, 1, 1), image, context=1, patch=(2, 2, 2), device=CPU))
+    runs = list(inferer_of(looking_at(1, 1, 1), (2, 2, 2)).scores(image))
     assert [start for start, _ in runs] == [0, 1, 2, 3]
     scores = torch.cat([plane for _, plane in runs])
     assert torch.equal(scores.sum(1), torch.ones(4, 8, 8))

@@ -5,6 +5,7 @@ import torch
 from test_windows import attention_oracle
 
 import oracles
+from unpaired.nn.attention import Window
 from unpaired.nn.block import Block, DropPath
 
 
@@ -17,7 +18,7 @@ def test_block_equals_the_loops(
     space: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], scaled: bool
 ) -> None:
     torch.manual_seed(0)
-    block = Block(4, 2, window, shift).double()
+    block = Block(4, 2, Window(window, shift)).double()
     block.path = "here"
     with torch.no_grad():
         for p in block.parameters():
@@ -50,7 +51,7 @@ def test_block_equals_the_loops(
 
 
 def test_names_of_the_gains_are_the_modules_they_fold_into() -> None:
-    block = Block(4, 2, (2,), (0,))
+    block = Block(4, 2, Window((2,), (0,)))
     block.path = "a.b"
     assert block.branch_ends() == {"a.b.attention.project": 4, "a.b.feed_forward.project": 4}
     for name, width in block.branch_ends().items():
@@ -79,7 +80,7 @@ def test_drop_path_does_nothing_in_evaluation_or_at_rate_0(rate: float, training
 def test_drop_path_comes_after_the_gain() -> None:
     """An image whose branches are both dropped passes a block unchanged, whatever the gains."""
     torch.manual_seed(1)
-    block = Block(4, 2, (2,), (0,), drop_path=0.9)
+    block = Block(4, 2, Window((2,), (0,)), drop_path=0.9)
     block.path = "b"
     gains = {name: torch.full((4,), 7.0) for name in block.branch_ends()}
     x = torch.randn(64, 4, 4)

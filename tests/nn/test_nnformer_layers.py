@@ -13,6 +13,7 @@ from torch.nn import functional
 import oracles
 from unpaired.nn.attention import (
     SkipAttention,
+    Window,
     WindowAttention,
     colliding_index,
     crop_to,
@@ -66,7 +67,7 @@ def test_padded_attention_equals_the_loops(
     space: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> None:
     """Padded positions are zero before the projection, and attended to like any other."""
-    layer = WindowAttention(4, 2, window, shift).double()
+    layer = WindowAttention(4, 2, Window(window, shift)).double()
     x = filled((2, *space, 4), layer)
     loops = []
     for one in x:
@@ -77,7 +78,7 @@ def test_padded_attention_equals_the_loops(
 
 def test_padding_is_attended_to() -> None:
     """The original masks it nowhere; a mask would give another result."""
-    layer = WindowAttention(4, 2, (3,), (0,)).double()
+    layer = WindowAttention(4, 2, Window((3,), (0,))).double()
     x = filled((1, 2, 4), layer)
     alone = oracles.window_attention(attention_oracle(layer), x[0])  # a window of two positions
     assert (layer(x)[0] - alone).abs().max() > 1e-2
@@ -85,9 +86,9 @@ def test_padding_is_attended_to() -> None:
 
 def test_without_mask_the_ends_of_a_shifted_map_meet() -> None:
     """As the original for one data set: windows wrap around, offsets are those inside a window."""
-    layer = WindowAttention(4, 2, (3,), (1,), mask_shift=False).double()
+    layer = WindowAttention(4, 2, Window((3,), (1,), mask_shift=False)).double()
     x = filled((1, 6, 4), layer)
-    still = WindowAttention(4, 2, (3,), (0,)).double()
+    still = WindowAttention(4, 2, Window((3,), (0,))).double()
     still.load_state_dict(layer.state_dict())
     around = [1, 2, 3, 4, 5, 0]
     expected = torch.empty_like(x)
@@ -161,7 +162,7 @@ def skip_loops(layer: SkipAttention, x: Tensor, skip: Tensor) -> Tensor:
     ("space", "window"), [((4,), (2,)), ((5, 3), (2, 2)), ((2, 3, 3), (2, 2, 3))]
 )
 def test_skip_attention_equals_the_loops(space: tuple[int, ...], window: tuple[int, ...]) -> None:
-    layer = SkipAttention(4, 2, window).double()
+    layer = SkipAttention(4, 2, Window(window, window)).double()
     x = filled((2, *space, 4), layer)
     skip = torch.randn_like(x).requires_grad_()
     loops = torch.stack([skip_loops(layer, a, b) for a, b in zip(x, skip, strict=True)])
@@ -171,7 +172,7 @@ def test_skip_attention_equals_the_loops(space: tuple[int, ...], window: tuple[i
 @pytest.mark.parametrize("scaled", [True, False])
 def test_skip_block_equals_the_loops(scaled: bool) -> None:
     """Both maps by one norm, both added to the attended; gains on both branches."""
-    block = SkipBlock(4, 2, (2, 2)).double()
+    block = SkipBlock(4, 2, Window((2, 2), (0, 0))).double()
     block.path = "here"
     x = filled((1, 3, 2, 4), block)
     skip = torch.randn_like(x).requires_grad_()

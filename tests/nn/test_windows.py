@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import oracles
 from unpaired.nn.attention import (
+    Window,
     WindowAttention,
     join_windows,
     relative_index,
@@ -93,7 +94,7 @@ def test_window_attention_equals_the_loops(
     space: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> None:
     torch.manual_seed(len(space))
-    layer = WindowAttention(4, 2, window, shift).double()
+    layer = WindowAttention(4, 2, Window(window, shift)).double()
     with torch.no_grad():
         for p in layer.parameters():
             p.normal_()
@@ -113,7 +114,7 @@ def test_window_attention_equals_the_loops(
 
 def test_training_after_inference_at_a_new_size() -> None:
     """The mask of a size is kept; one first built in inference mode must serve training too."""
-    layer = WindowAttention(4, 2, (2, 2), (1, 1))
+    layer = WindowAttention(4, 2, Window((2, 2), (1, 1)))
     with torch.inference_mode():
         before = layer(torch.ones(1, 4, 4, 4))
     after = layer(torch.ones(1, 4, 4, 4))
@@ -125,7 +126,7 @@ def test_training_after_inference_at_a_new_size() -> None:
 def test_the_output_follows_the_weights_between_passes() -> None:
     """Nothing that depends on the bias table may be kept from one pass to the next."""
     torch.manual_seed(0)
-    layer = WindowAttention(4, 2, (2, 2), (1, 1)).eval()
+    layer = WindowAttention(4, 2, Window((2, 2), (1, 1))).eval()
     x = torch.randn(1, 4, 4, 4)
     before = layer(x)
     with torch.no_grad():
@@ -135,4 +136,4 @@ def test_the_output_follows_the_weights_between_passes() -> None:
 
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="10 channels cannot be split into 4 heads"):
-        WindowAttention(10, 4, (2,), (0,))
+        WindowAttention(10, 4, Window((2,), (0,)))

@@ -53,9 +53,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_same_seed_same_bytes_whatever_the_workers(written: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    write_phantom(tmp_path, {"ct": 1, "mr": 2}, seed=3, quality=4, workers=2, progress=told.append)
-    assert sorted(told) == ["ct_001", "mr_001", "mr_002"]
+    told: list[tuple[int, int, str]] = []
+    tell = lambda *call: told.append(call)  # noqa: E731
+    write_phantom(
+        tmp_path,
+        {"ct": 1, "mr": 2},
+        seed=3,
+        quality=4,
+        workers=2,
+        progress=tell,
+    )
+    assert sorted(name for _, _, name in told) == ["ct_001", "mr_001", "mr_002"]
+    assert [done for done, _, _ in told] == [1, 2, 3] and {total for _, total, _ in told} == {3}
     assert files(tmp_path) == files(written)
 
 
@@ -63,10 +72,12 @@ def test_goes_on_where_it_stopped(written: Path, tmp_path: Path) -> None:
     write_phantom(tmp_path, {"mr": 1}, seed=3, quality=4, workers=1)
     kept = tmp_path / "mr/imagesTr/mr_001_0000.nii.gz"
     before = kept.stat().st_mtime_ns
-    told: list[str] = []
+    told: list[tuple[int, int, str]] = []
+    tell = lambda *call: told.append(call)  # noqa: E731
     counts = {"ct": 1, "mr": 2}
-    write_phantom(tmp_path, counts, seed=3, quality=4, workers=1, progress=told.append)
-    assert sorted(told) == ["ct_001", "mr_002"] and kept.stat().st_mtime_ns == before
+    write_phantom(tmp_path, counts, seed=3, quality=4, workers=1, progress=tell)
+    assert sorted(name for _, _, name in told) == ["ct_001", "mr_002"]
+    assert kept.stat().st_mtime_ns == before
     (tmp_path / "mr/labelsTr/mr_001.nii.gz").unlink()
     write_phantom(tmp_path, counts, seed=3, quality=4, workers=1)
     assert files(tmp_path) == files(written)

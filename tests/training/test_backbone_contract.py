@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from unpaired.artifact.graph import trace
-from unpaired.artifact.model import Member, Subject
-from unpaired.artifact.safetensors import load_model, save_model
+from unpaired.artifact.model import Model
 from unpaired.backbones import BACKBONES, Foreign
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Clip, ModalityPlan, Plan
@@ -182,8 +181,8 @@ def test_what_is_saved_is_what_was(chosen: tuple[str, int], tmp_path: Path) -> N
     other = Consistency().joint(config_of(chosen), plan_of(chosen)).eval()
     other.load_state_dict(joint.state_dict())
     kept = gains_form(joint).eval()
-    save_model(kept, config_of(chosen), plan_of(chosen), tmp_path, {})
-    read, _, _ = load_model(tmp_path)
+    Model(kept, plan_of(chosen), config_of(chosen)).save(tmp_path, {})
+    read = Model.load(tmp_path).segmenter
     with torch.no_grad():
         for m, image in images_of(chosen).items():
             expected = kept(image, m).logits
@@ -194,9 +193,7 @@ def test_what_is_saved_is_what_was(chosen: tuple[str, int], tmp_path: Path) -> N
 def test_a_traced_graph_answers_alike(chosen: tuple[str, int]) -> None:
     kept = gains_form(joint_of(chosen)).eval()
     config, plan = config_of(chosen), plan_of(chosen)
-    source = Member(Path(), kept, plan, config, "0")
-    subject = Subject("gains", kept, kept, plan, config, source, fixed_size=True)
-    program, _ = trace(subject)
+    program, _ = trace(Model(kept, plan, config), fixed_size=True)
     graph = program.module()
     widest = max(CHANNELS.values())
     with torch.no_grad():

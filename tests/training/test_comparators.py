@@ -15,8 +15,7 @@ from torch import Tensor
 
 from toy import toy_config, write_toy
 from unpaired.artifact.export import export
-from unpaired.artifact.model import Member
-from unpaired.artifact.safetensors import load_model, save_model
+from unpaired.artifact.model import Model
 from unpaired.cli.app import run as program
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import ModelConfig
@@ -138,8 +137,8 @@ def test_overfits_two_slices_of_each_modality(name: str, sharing: str) -> None:
 @pytest.mark.parametrize(("name", "sharing", "dims"), EVERY)
 def test_what_is_saved_is_what_was(name: str, sharing: str, dims: int, tmp_path: Path) -> None:
     joint, config, plan = stepped(name, sharing, dims)
-    save_model(gains_form(joint), config, plan, tmp_path, {})
-    read, _, _ = load_model(tmp_path)
+    Model(gains_form(joint), plan, config).save(tmp_path, {})
+    read = Model.load(tmp_path).segmenter
     with torch.no_grad():
         for m, image in scenes(plan, 3)[0].items():
             assert torch.equal(read(image, m).logits, joint({m: image})[m].logits)
@@ -246,9 +245,7 @@ def test_a_folder_predicts_what_the_live_network_does(
     plan = Plan.read(folder / "plan.json")
     joint = method_of(config).joint(config, plan)
     joint.load_state_dict(state(folder))
-    live = Predictor(
-        [Member(folder, joint.eval().segmenter, plan, config, "0")], torch.device("cpu")
-    )
+    live = Predictor([Model(joint.eval().segmenter, plan, config)], torch.device("cpu"))
     stored = Predictor.from_folder(folder, "cpu")
     for m, root in data.items():
         scan = sorted((root / "imagesTr").glob("*.nii.gz"))[0]

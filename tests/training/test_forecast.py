@@ -13,8 +13,8 @@ from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.methods import method_of
 from unpaired.training import forecast as module
+from unpaired.training.folds import fold_configs
 from unpaired.training.forecast import forecast
-from unpaired.training.setup import fold_configs
 
 PART = ModalityPlan(
     channel_names=("x",), clip=(Clip(kind="percentile", low=0.5, high=99.5),), zscore="volume"

@@ -11,9 +11,10 @@ from toy import toy_config, write_toy
 from unpaired.artifact.export import export
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Draws
 from unpaired.errors import UsageError
+from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.evaluation.localisation import localisation_errors_mm
-from unpaired.evaluation.run import evaluate_run, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
 from unpaired.methods import method_of
@@ -22,7 +23,7 @@ from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
 from unpaired.training.forecast import forecast
-from unpaired.training.setup import make_setup
+from unpaired.training.prepare import prepare_run
 from unpaired.training.validate import validate
 
 COARSE_MM = 3.0
@@ -94,10 +95,8 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     config = config_of()
     joint = method_of(config).joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
-    live = validate(
-        joint, setup.prepared_cases("val"), setup.plan, method_of(config), torch.device("cpu"), None
-    )
-    evaluate_run(learnt, part="val", device="cpu")
+    live = validate(joint, setup.prepared_cases("val"), config, setup.plan, torch.device("cpu"))
+    evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
     for row in scored:
@@ -143,7 +142,7 @@ def test_nothing_is_shared_between_the_modalities(learnt: Path) -> None:
     batches = {
         name: stream.sampler.batch(0)
         for name, stream in method_of(config)
-        .streams(config, plan, setup.prepared_cases("train"))
+        .streams(config, plan, setup.prepared_cases("train"), Draws(2, 0))
         .items()
     }
     assert set(batches) == {"a", "b", "a/whole", "b/whole"}
@@ -235,7 +234,7 @@ def test_needs_are_said_beforehand(learnt: Path) -> None:
 
 def test_pictures_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"set data.dims=3"):
-        make_setup(config_of("data.dims=2"), data, RunFolder(tmp_path))
+        prepare_run(config_of("data.dims=2"), data, RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize(

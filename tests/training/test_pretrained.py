@@ -16,9 +16,9 @@ from unpaired.files import read_json
 from unpaired.methods import method_of
 from unpaired.models import fold, gains_form
 from unpaired.run import RunFolder
-from unpaired.training import start
 from unpaired.training.fit import train
 from unpaired.training.pretrained import HEAD, fill, preview, read_pretrained
+from unpaired.training.trainer import fix_numbers
 
 WIDTH = {"width": 8, "heads": (1, 2, 2, 4), "window": 2, "patch": 2}
 
@@ -175,7 +175,7 @@ def test_a_training_starts_from_the_file(data: dict[str, Path], tmp_path: Path, 
     found = preview(config, plan, read_pretrained(config) or {})
     assert record == json.loads(json.dumps(found.record()))
     assert record["file"] == str(file) and "Swin-T" in record["layout"]
-    start.fix_numbers(config.train)
+    fix_numbers(config.train)
     # What is not filled is drawn as ever.
     fresh = method_of(config).joint(config, plan).state_dict()
     for name in record["random"]:

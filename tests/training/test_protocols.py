@@ -9,21 +9,22 @@ import torch
 
 from datasets.abdomen import MIDDLE, ORGANS
 from datasets.miniatures import HEART, write_mmwhs
-from unpaired.artifact.safetensors import load_model
+from unpaired.artifact.model import Model
 from unpaired.config import load_config
+from unpaired.config.schema import PredictConfig
+from unpaired.data.cache import Intensities
 from unpaired.datasets.mmwhs_btcv import MMWHS_LABELS as LABELS
-from unpaired.evaluation.run import evaluate_run, score_both
+from unpaired.evaluation.evaluate import evaluate
 from unpaired.files import read_json
 from unpaired.importing.run import import_source
-from unpaired.inference.inferer import segment_labels
+from unpaired.inference.inferer import Inferer
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation
 from unpaired.metrics import dice
 from unpaired.phantom import write_phantom
 from unpaired.run import RunFolder
 from unpaired.training.fit import train
-from unpaired.training.setup import make_setup
-from unpaired.training.validate import Intensities
+from unpaired.training.prepare import prepare_run
 
 PARTS = ("train", "val", "test")
 # The heart's miniature wears the abdomen's shapes under the heart's values.
@@ -67,7 +68,7 @@ def heart(tmp_path_factory):
     data = {m: root / "data" / m for m in ("ct", "mr")}
     config = load_config("cardiac-2d", None, ["data.workers=0"])
     folder = RunFolder(root / "run")
-    make_setup(config, data, folder)
+    prepare_run(config, data, folder)
     return folder, folder
 
 
@@ -88,7 +89,7 @@ def test_cardiac_preset_on_a_miniature_of_mmwhs(heart):
 
 def test_the_heart_lies_in_the_crop_as_in_the_patient(heart):
     _, setup = heart
-    data = read_json(heart[0].data)["modalities"]
+    data = read_json(heart[0].files.data)["modalities"]
     for m, cases in setup.prepared.items():
         for case in cases.values():
             about = data[m]["cases"][case.id]
@@ -164,7 +165,7 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
     assert [len(setup.prepared_cases(p)["mr"]) for p in PARTS] == [2, 1, 1]
     assert [len(setup.prepared_cases(p)["ct"]) for p in PARTS] == [1, 1, 1]
     # Native scores: the whole scan is predicted, without its label, on the file's own grid.
-    evaluate_run(run)
+    evaluate(run)
     for m in ("ct", "mr"):
         (case,) = setup.prepared_cases("test")[m]
         found = read_label_image(run / "predictions" / m / f"{case.id}.nii.gz")
@@ -177,17 +178,15 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
 
 def assert_scored_on_the_crop(run, setup):
     """On the prepared grid the network sees the crop, as in the literature; natively the scan."""
-    scores = score_both(run, device="cpu")
-    segmenter, plan, _ = load_model(RunFolder(run).files.model)
+    found = evaluate(run, grids=("prepared", "native"), device="cpu")
+    scores = {grid: one.scores for grid, one in found.items()}
+    model = Model.load(RunFolder(run).files.model)
+    segmenter, plan = model.segmenter, model.plan
     for m in ("ct", "mr"):
         (case,) = setup.prepared_cases("test")[m]
-        labels = segment_labels(
-            lambda x, m=m: segmenter(x, m).logits.softmax(1),
-            Intensities(case),
-            context=plan.context,
-            patch=plan.patch,
-            device=torch.device("cpu"),
-        )
+        network = lambda x, m=m: segmenter(x, m).logits.softmax(1)  # noqa: E731
+        inferer = Inferer(network, plan, PredictConfig(), torch.device("cpu"))
+        labels = inferer.labels(Intensities(case))
         for one in scores["prepared"]:
             if one.modality == m:
                 z = plan.classes.index(one.cls)

@@ -20,7 +20,8 @@ from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
-from unpaired.training.setup import make_setup
+from unpaired.training.optim import learning_rate
+from unpaired.training.prepare import prepare_run
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,97 @@ def test_another_configuration_is_refused(data: dict[str, Path], tmp_path: Path)
         train(toy_config("train.steps=2", "train.learning_rate=0.1"), data, tmp_path)
 
 
+def test_a_finished_run_goes_on_when_steps_are_raised(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    """From the same weights as the shorter run had, on the schedule of the longer one."""
+    train(toy_config("train.steps=4"), data, tmp_path)
+    short = weights(tmp_path / "checkpoints/last.pt")
+    done = train(toy_config("train.steps=8"), data, tmp_path)
+    assert (done.step, done.stopped) == (8, "steps")
+    run = RunFolder(tmp_path)
+    assert run.config.train.steps == 8
+    assert run.schedules == ({"kind": "schedule", "step": 4, "before": 4, "steps": 8},)
+    rates = {r["step"]: r["lr"] for r in run.steps}
+    ends = dict.fromkeys(range(1, 5), 4) | dict.fromkeys(range(5, 9), 8)
+    for step, end in ends.items():
+        expected = learning_rate(toy_config(f"train.steps={end}").train, step - 1)
+        assert rates[step] == pytest.approx(expected, abs=1e-6)
+    assert rates[5] > rates[4]  # the schedule that ended has gone down further
+    assert read_json(tmp_path / "model/model.json")["extra"]["step"] == 8
+    assert not same(short, weights(tmp_path / "checkpoints/last.pt"))
+
+
+def test_a_stopped_run_goes_on_when_steps_are_raised(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Interrupted):
+            train(toy_config(), data, tmp_path)
+    for steps in (8, 10):  # twice, both are noted
+        stopped = train(
+            toy_config(f"train.steps={steps}", "train.max_minutes=1e-9"), data, tmp_path
+        )
+        assert stopped.stopped == "max_minutes"
+    assert train(toy_config("train.steps=10"), data, tmp_path).step == 10
+    ends = [(r["step"], r["before"], r["steps"]) for r in RunFolder(tmp_path).schedules]
+    assert ends == [(3, 6, 8), (4, 8, 10)]
+    assert [r["step"] for r in RunFolder(tmp_path).steps] == list(range(1, 11))
+
+
+def test_fewer_steps_or_another_change_with_more_are_refused(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    train(toy_config("train.steps=4"), data, tmp_path)
+    with pytest.raises(UsageError, match=r"train\.steps: 4 -> 3"):
+        train(toy_config("train.steps=3"), data, tmp_path)
+    only = r"configuration \(train\.learning_rate: 0\.003 -> 0\.1\)"
+    with pytest.raises(UsageError, match=only):
+        train(toy_config("train.steps=6", "train.learning_rate=0.1"), data, tmp_path)
+    run = RunFolder(tmp_path)
+    assert run.config.train.steps == 4 and run.schedules == ()
+
+
+def test_every_record_of_the_log_is_told(data: dict[str, Path], tmp_path: Path) -> None:
+    told: list[dict[str, object]] = []
+    bar: list[tuple[int, int, str]] = []
+    train(
+        toy_config(), data, str(tmp_path), on_step=told.append,
+        progress=lambda *call: bar.append(call),
+    )  # fmt: skip
+    assert told == read_log(tmp_path / "log.jsonl")
+    assert [r["kind"] for r in told].count("validation") == 3
+    assert [call[:2] for call in bar] == [(n, 8) for n in range(1, 9)] + [
+        (n, 6) for n in range(1, 7)
+    ]
+
+
+def test_cases_are_prepared_once(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unpaired.cli.train import one_run
+    from unpaired.training import prepare
+
+    calls: list[object] = []
+    plain = prepare.prepare
+    monkeypatch.setattr(prepare, "prepare", lambda *a: calls.append(a) or plain(*a))
+    one_run(toy_config("train.steps=2"), data, tmp_path)
+    assert len(calls) == 1
+
+
+def test_the_new_end_of_the_schedule_is_said(
+    data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unpaired.cli.train import one_run
+
+    for steps in (2, 4):
+        one_run(toy_config(f"train.steps={steps}"), data, tmp_path)
+        said = capsys.readouterr().out
+        assert ("train.steps was raised from 2 to 4: from step 2 on" in said) == (steps == 4)
+    assert "Stopped at step 4 (steps)" in said
+
+
 def test_a_plan_that_changed_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
     config = toy_config("train.steps=2")
     train(config, data, tmp_path)
@@ -192,10 +284,10 @@ def test_settings_of_a_protocol_do_not_pass_a_modality_by(
     named = {"ct": data["a"], "a": data["b"]}
     settings = ("modalities.ct.clip=none", "modalities.mr.clip=none")
     with pytest.raises(UsageError, match=r"so a would have none.*--data mr=FOLDER"):
-        make_setup(toy_config(*settings), named, RunFolder(tmp_path / "no"))
+        prepare_run(toy_config(*settings), named, RunFolder(tmp_path / "no"))
     config = toy_config(*settings, "modalities.a.clip=auto")
-    make_setup(config, named, RunFolder(tmp_path / "own"))
-    make_setup(toy_config(*settings), {"a": data["b"]}, RunFolder(tmp_path / "alone"))
+    prepare_run(config, named, RunFolder(tmp_path / "own"))
+    prepare_run(toy_config(*settings), {"a": data["b"]}, RunFolder(tmp_path / "alone"))
 
 
 def test_without_a_checkpoint_the_run_is_planned_anew(
@@ -205,7 +297,7 @@ def test_without_a_checkpoint_the_run_is_planned_anew(
     folder = RunFolder(tmp_path)
     for spacing, seed in (("[3, 1, 1]", 0), ("[3, 2, 2]", 5)):
         config = toy_config(f"data.spacing_mm={spacing}", f"data.split_seed={seed}")
-        make_setup(config, data, folder)
+        prepare_run(config, data, folder)
         assert read_json(folder.files.plan)["spacing_mm"] == list(config.data.spacing_mm or ())
     kept = {path.name for path in folder.files.prepared.iterdir()}
     assert len(kept) == 2  # each plan its own prepared cases
@@ -218,7 +310,7 @@ def test_held_out_cases_are_for_testing_only(data: dict[str, Path], tmp_path: Pa
         (root / f"{kind}Tr/{name}.nii.gz").rename(root / f"{kind}Ts/{name}.nii.gz")
     for seed in range(4):
         folder = RunFolder(tmp_path / f"run{seed}")
-        make_setup(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
+        prepare_run(toy_config(f"data.split_seed={seed}"), {"a": root}, folder)
         split = read_json(folder.files.splits)[0]
         assert "a/a_01" in split["test"]
         assert "a/a_01" not in split["train"] + split["val"]

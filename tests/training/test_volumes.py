@@ -9,7 +9,7 @@ import torch
 
 from toy import toy_config, write_toy
 from unpaired.config import Config, load_config
-from unpaired.evaluation.run import evaluate_run, folded_differences
+from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
@@ -61,7 +61,7 @@ def test_the_whole_road(network: str, data: dict[str, Path], tmp_path: Path) -> 
     assert read_json(run / "plan.json")["patch"] == [8, 32, 32]
     assert read_json(run / "plan.json")["context"] == 1
     assert folded_differences(run) == {"a": 0, "b": 0}
-    evaluate_run(run)
+    evaluate(run)
     scored = read_json(run / "evaluation" / "evaluation.json")["cases"]
     assert {row["modality"] for row in scored} == {"a", "b"}
     source = next((data["a"] / "imagesTr").glob("*.nii.gz"))

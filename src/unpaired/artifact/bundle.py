@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import unpaired
-from unpaired.artifact.model import PREPROCESSING, Subject
-from unpaired.artifact.safetensors import load_model, save_model
+from unpaired.artifact.model import Model
+from unpaired.artifact.onnx import PREPROCESSING
 from unpaired.errors import UsageError
 from unpaired.files import atomic, write_json, write_text
 
@@ -59,33 +59,33 @@ def load_network(folder: str | Path, modality: str) -> OneModality:
         DataError: missing or damaged.
         UsageError: the model does not know the modality.
     """
-    network, plan, _ = load_model(Path(folder))
-    if modality not in plan.modalities:
-        known = ", ".join(plan.modalities)
+    model = Model.load(Path(folder))
+    if modality not in model.modalities:
+        known = ", ".join(model.modalities)
         raise UsageError(f"the model does not know the modality {modality!r}; it knows {known}.")
-    return OneModality(network, modality)
+    return OneModality(model.segmenter, modality)
 
 
-def write_bundle(subject: Subject, folder: Path, extra: dict[str, Any], name: str) -> None:
+def write_bundle(model: Model, folder: Path, extra: dict[str, Any], name: str) -> None:
     """Write everything but docs/README.md and preprocessing.json.
 
     models/model.pt holds the state dictionary that the specification asks for (tensors only, for
     `torch.load(weights_only=True)`); nothing of ours reads it.
     """
     models = folder / "models"
-    save_model(subject.network, subject.config, subject.plan, models, extra)
-    state = load_network(models, subject.modalities[0]).state_dict()
+    model.save(models, extra)
+    state = load_network(models, model.modalities[0]).state_dict()
     with atomic(models / "model.pt") as temporary:
         torch.save(dict(state), temporary)
-    write_json(folder / "configs" / "metadata.json", metadata(subject, name))
-    write_json(folder / "configs" / "inference.json", inference(subject))
+    write_json(folder / "configs" / "metadata.json", metadata(model, name))
+    write_json(folder / "configs" / "inference.json", inference(model))
     write_text(folder / "LICENSE", LICENSE_TEXT)
 
 
-def metadata(subject: Subject, name: str) -> dict[str, Any]:
+def metadata(model: Model, name: str) -> dict[str, Any]:
     """The fields of MONAI's schema, and no invented ones."""
-    plan, patch = subject.plan, list(subject.plan.patch)
-    first = subject.modalities[0]
+    plan, patch = model.plan, list(model.plan.patch)
+    first = model.modalities[0]
     classes = dict(enumerate(plan.classes))
     channels = [f"{c} {k}" for c in plan.modalities[first].channel_names for k in _offsets(plan)]
     common = {"type": "image", "spatial_shape": patch, "dtype": "float32", "value_range": []}
@@ -100,8 +100,8 @@ def metadata(subject: Subject, name: str) -> dict[str, Any]:
         "name": name,
         "task": f"Segmentation of {', '.join(plan.classes[1:])}",
         "description": (
-            f"One network for {', '.join(subject.modalities)}, trained on unpaired scans "
-            f"({subject.config.model.network}). See docs/README.md."
+            f"One network for {', '.join(model.modalities)}, trained on unpaired scans "
+            f"({model.config.model.network}). See docs/README.md."
         ),
         "authors": "to be filled in by whoever shares this model",
         "copyright": "to be filled in by whoever shares this model",
@@ -114,7 +114,7 @@ def metadata(subject: Subject, name: str) -> dict[str, Any]:
                     **common,
                     "format": "magnitude",
                     "modality": first,
-                    "num_channels": subject.channels[first],
+                    "num_channels": model.channels[first],
                     "is_patch_data": True,
                     "channel_def": dict(enumerate(channels)),
                 }
@@ -139,17 +139,17 @@ def _offsets(plan: Any) -> list[str]:
     return [f"slice {k:+d}" for k in range(-(plan.context // 2), plan.context // 2 + 1)]
 
 
-def inference(subject: Subject) -> dict[str, Any]:
+def inference(model: Model) -> dict[str, Any]:
     """`python -m monai.bundle run --config_file configs/inference.json --bundle_root . ...`."""
     return {
         "imports": ["$import torch", "$from pathlib import Path"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/eval'",
-        "modality": subject.modalities[0],
+        "modality": model.modalities[0],
         "device": "$'cuda' if torch.cuda.is_available() else 'cpu'",
         "network_def": {
-            "_target_": "unpaired.artifact.bundle.load_network",
+            "_target_": "unpaired.load_network",
             "folder": "$@bundle_root + '/models'",
             "modality": "@modality",
         },

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import unpaired
-from unpaired.artifact.model import RECORD, Member, Subject, read_record
+from unpaired.artifact.model import RECORD, Model, read_record
 from unpaired.artifact.safetensors import DESCRIPTION
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError
@@ -30,7 +30,7 @@ licences of the training scans and labels may limit the choice."""
 
 
 def model_card(
-    subjects: Sequence[Subject],
+    models: Sequence[Model],
     facts: Mapping[str, Any],
     name: str,
     files: Sequence[str],
@@ -43,18 +43,18 @@ def model_card(
         files: one line each, what lies in this folder.
         parity: the numbers of the check, if this folder holds a network.
     """
-    first = subjects[0]
+    first = models[0]
     plan = first.plan
-    modalities = [m for subject in subjects for m in subject.modalities]
+    modalities = [m for model in models for m in model.modalities]
     channels = {
-        m: part.channel_names for subject in subjects for m, part in subject.plan.modalities.items()
+        m: part.channel_names for model in models for m, part in model.plan.modalities.items()
     }
     lead = _LEAD.format(
         classes=", ".join(plan.classes[1:]),
         modalities=" and ".join(modalities),
         version=unpaired.__version__,
     )
-    parameters = sum(p.numel() for p in first.network.parameters())
+    parameters = sum(p.numel() for p in first.segmenter.parameters())
     spacing = " x ".join(f"{mm:g}" for mm in plan.spacing_mm)
     rows = [
         ("form", _FORMS[first.form]),
@@ -153,7 +153,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # What is known of a model besides its weights: for the model card and the export's record.
 
 
-def facts_of(source: Member) -> dict[str, Any]:
+def facts_of(source: Model) -> dict[str, Any]:
     """Facts as JSON values; what is not known is left out.
 
     Returns:

@@ -1,169 +1,24 @@
 """Exporting: every network and format, each checked against the live one before it has a name."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import unpaired
-from unpaired.artifact.bundle import load_network, write_bundle
 from unpaired.artifact.card import facts_of, model_card
-from unpaired.artifact.graph import Sizes, check_graph, graph_inputs, quiet, trace
-from unpaired.artifact.model import (
-    CARD,
-    ONNX,
-    PT2,
-    RECORD,
-    RECORD_FORMAT,
-    Form,
-    Member,
-    Subject,
-    check_free,
-    source_of,
-    subjects,
-    whole_folder,
-)
-from unpaired.artifact.onnx import OPSET, load_onnx, need, write_onnx
-from unpaired.artifact.parity import Parity, ParityError, Reloaded, check_parity
-from unpaired.artifact.preprocessing import write_preprocessing
-from unpaired.artifact.safetensors import WEIGHTS, load_model, save_model
+from unpaired.artifact.formats import CARD, GRAPHS, WHAT, WRITERS, Asked
+from unpaired.artifact.graph import check_graph
+from unpaired.artifact.model import RECORD, RECORD_FORMAT, Form, Model, model_folders
+from unpaired.artifact.onnx import need
+from unpaired.artifact.parity import Parity, check_parity
 from unpaired.errors import UsageError
-from unpaired.files import shown, write_json, write_text
+from unpaired.files import atomic_folder, shown, write_json, write_text
 from unpaired.methods import method_of
-
-# One writer a format: it writes a network into a folder and says how to read it back.
-
-
-FORMATS = ("safetensors", "pt2", "onnx", "bundle")
-GRAPHS = ("pt2", "onnx")
-
-
-@dataclass(frozen=True)
-class Written:
-    """A network in files.
-
-    Attributes:
-        file: its path below the folder, for messages.
-        card: where the model card belongs, below the folder.
-        sizes: the input sizes it takes.
-        reload: reads the files back, and gives what is compared with the live network.
-    """
-
-    file: str
-    card: str
-    sizes: Sizes
-    reload: Callable[[], Reloaded]
-
-
-def write_safetensors(subject: Subject, folder: Path, extra: dict[str, Any], name: str) -> Written:
-    """model.safetensors, model.json and preprocessing.json."""
-    save_model(subject.network, subject.config, subject.plan, folder, extra)
-    sizes = _patch_only(subject)
-    write_preprocessing(subject, folder, WEIGHTS, sizes)
-    return Written(WEIGHTS, CARD, sizes, lambda: _safetensors(folder))
-
-
-def _safetensors(folder: Path) -> Reloaded:
-    network = load_model(folder)[0]
-    return lambda image, modality: network(image, modality).logits
-
-
-def write_pt2(subject: Subject, folder: Path, extra: dict[str, Any], name: str) -> Written:
-    """model.pt2 and preprocessing.json."""
-    program, sizes = trace(subject)
-    with quiet():
-        torch.export.save(program, folder / PT2)
-    write_preprocessing(subject, folder, PT2, sizes)
-    return Written(PT2, CARD, sizes, lambda: _pt2(subject, folder))
-
-
-def _pt2(subject: Subject, folder: Path) -> Reloaded:
-    graph = torch.export.load(folder / PT2).module()
-
-    def run(image: Tensor, modality: str) -> Tensor:
-        logits: Tensor = graph(*graph_inputs(subject, image, modality))
-        return logits
-
-    return run
-
-
-def write_onnx_folder(subject: Subject, folder: Path, extra: dict[str, Any], name: str) -> Written:
-    """model.onnx and preprocessing.json."""
-    program, sizes = trace(subject)
-    write_onnx(program, folder / ONNX)
-    write_preprocessing(subject, folder, ONNX, sizes, OPSET)
-    return Written(ONNX, CARD, sizes, lambda: _onnx(folder))
-
-
-def _onnx(folder: Path) -> Reloaded:
-    network = load_onnx(folder)[0]
-    return lambda image, modality: network(image, modality).logits
-
-
-def write_bundle_folder(
-    subject: Subject, folder: Path, extra: dict[str, Any], name: str
-) -> Written:
-    """A MONAI Bundle, with preprocessing.json in models/."""
-    write_bundle(subject, folder, extra, name)
-    sizes = _patch_only(subject)
-    write_preprocessing(subject, folder / "models", WEIGHTS, sizes)
-    return Written(f"models/{WEIGHTS}", f"docs/{CARD}", sizes, lambda: _bundle(subject, folder))
-
-
-def _bundle(subject: Subject, folder: Path) -> Reloaded:
-    """Its safetensors; its model.pt must hold the same."""
-    models = folder / "models"
-    networks = {m: load_network(models, m) for m in subject.modalities}
-    state = torch.load(models / "model.pt", weights_only=True)
-    for network in networks.values():
-        own = network.state_dict()
-        if own.keys() != state.keys() or not all(torch.equal(own[n], state[n]) for n in own):
-            raise ParityError("models/model.pt differs from the weights beside it. Export again.")
-    return lambda image, modality: networks[modality](image)
-
-
-WRITERS: dict[str, Callable[[Subject, Path, dict[str, Any], str], Written]] = {
-    "safetensors": write_safetensors,
-    "pt2": write_pt2,
-    "onnx": write_onnx_folder,
-    "bundle": write_bundle_folder,
-}
-
-
-def check_formats(formats: list[str]) -> list[str]:
-    """The formats, each once; "all" stands for every one.
-
-    Raises:
-        UsageError: an unknown one, or the packages of one are not installed.
-    """
-    for name in formats:
-        if name not in (*FORMATS, "all"):
-            raise UsageError(
-                f"there is no format {name!r}; choose from {', '.join(FORMATS)}, or all."
-            )
-    chosen = list(FORMATS) if "all" in formats else list(dict.fromkeys(formats))
-    if "onnx" in chosen:
-        need("onnx", "onnxscript", "onnxruntime")
-    return chosen
-
-
-def _patch_only(subject: Subject) -> Sizes:
-    patch = tuple(subject.plan.patch)
-    return Sizes(patch, subject.backbone.multiple, (False,) * len(patch))
-
-
-Progress = Callable[[int, int, str], None]
-
-WHAT = {
-    "safetensors": "`model.safetensors`, `model.json`: weights and description; "
-    "`unpaired predict --model` reads this folder",
-    "pt2": "`model.pt2`: a graph for `torch.export.load`",
-    "onnx": "`model.onnx`: a graph for onnxruntime; `unpaired predict --model` reads this folder",
-    "bundle": "`configs`, `models`: a MONAI Bundle; `unpaired predict --model` reads this folder",
-}
+from unpaired.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -221,21 +76,97 @@ def export(
     _check_one_pass(source, chosen)
     if source.folder.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{shown(out)} holds the model to export. Choose another folder.")
-    networks = subjects(source, "gains" if form == "gains" else "folded", modalities, fixed_size)
-    for subject in networks if set(chosen) & set(GRAPHS) else ():
-        check_graph(subject)
-    work = _Work(networks, facts_of(source), out.name, len(chosen) * len(networks), progress)
-    with whole_folder(out, overwrite) as folder:
+    models = models_of(source, form, modalities)
+    for model in models if set(chosen) & set(GRAPHS) else ():
+        check_graph(model)
+    asked = Asked(facts_of(source), out.name, fixed_size)
+    work = _Work(source, models, asked, progress, len(chosen) * len(models))
+    with atomic_folder(out) as folder:
         if len(chosen) == 1:
             work.format(folder, chosen[0], Path())
         else:
             for name in chosen:
                 work.format(folder / name, name, Path(name))
             work.describe(folder, {"formats": chosen}, [f"`{n}`: {WHAT[n]}" for n in chosen])
-    return Exported(out, networks[0].form, tuple(chosen), work.parity)
+    return Exported(out, models[0].form, tuple(chosen), work.parity)
 
 
-def _check_one_pass(source: Member, formats: Sequence[str]) -> None:
+def check_formats(formats: list[str]) -> list[str]:
+    """The formats, each once; "all" stands for every one.
+
+    Raises:
+        UsageError: an unknown one, or the packages of one are not installed.
+    """
+    for name in formats:
+        if name not in (*WRITERS, "all"):
+            raise UsageError(
+                f"there is no format {name!r}; choose from {', '.join(WRITERS)}, or all."
+            )
+    chosen = list(WRITERS) if "all" in formats else list(dict.fromkeys(formats))
+    if "onnx" in chosen:
+        need("onnx", "onnxscript", "onnxruntime")
+    return chosen
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise UsageError where `out` holds something that this export may not replace."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{shown(out)} exists. Choose another folder, or give --overwrite.")
+    if out.is_symlink() or not (out / RECORD).is_file():
+        raise UsageError(
+            f"{shown(out)} was not written by an export, so it is not replaced. "
+            "Choose another folder, or remove it yourself."
+        )
+
+
+def source_of(run: Path) -> Model:
+    """The one model that `run` stands for.
+
+    Raises:
+        DataError: there is none.
+        UsageError: there are several, or it holds no weights that can be exported.
+    """
+    folders = model_folders(run)
+    if len(folders) > 1:
+        names = ", ".join(shown(folder.parent) for folder in folders)
+        raise UsageError(f"{shown(run)} holds several models. Export one at a time: {names}.")
+    model = Model.load(folders[0])
+    model.need_weights()
+    return model
+
+
+def models_of(source: Model, form: str, modalities: Sequence[str] = ()) -> list[Model]:
+    """The models to write: one for the gains form, one per modality when folded.
+
+    Args:
+        modalities: which to fold; all by default.
+
+    Raises:
+        UsageError: unknown modalities, some named for the gains form, or a folded source cannot
+            give the gains form.
+    """
+    for name in modalities:
+        source.check_modality(name)
+    if form == "folded":
+        return [source.folded(m) for m in dict.fromkeys(modalities) or source.modalities]
+    if modalities:
+        raise UsageError(
+            "--modality chooses networks to fold; the gains form is one network of all "
+            "modalities. Leave --modality out, or give --form folded."
+        )
+    if source.form == "folded":
+        raise UsageError(
+            f"{shown(source.folder)} is folded already: its gains cannot be taken out of the "
+            "weights. Give --form folded, or export from the run."
+        )
+    return [source]
+
+
+def _check_one_pass(source: Model, formats: Sequence[str]) -> None:
     """Raise UsageError where the other formats would hold only half of the model."""
     if not method_of(source.config).one_pass and set(formats) != {"safetensors"}:
         raise UsageError(
@@ -250,55 +181,53 @@ class _Work:
 
     def __init__(
         self,
-        networks: Sequence[Subject],
-        facts: dict[str, Any],
-        name: str,
-        total: int,
+        source: Model,
+        models: Sequence[Model],
+        asked: Asked,
         progress: Progress | None,
+        total: int,
     ) -> None:
-        self.networks, self.facts, self.name = networks, facts, name
-        self.total, self.progress = total, progress
+        self.models, self.asked = models, asked
+        self.progress, self.total = progress, total
+        # A copy: what a call leaves behind must not get into a graph of the written network.
+        self.live = deepcopy(source.segmenter)
         self.parity: dict[str, Parity] = {}
 
     def format(self, folder: Path, name: str, below: Path) -> None:
         """All networks in one format: in `folder`, or when folded in a folder per modality."""
-        if self.networks[0].form == "gains":
-            self.network(self.networks[0], folder, name, below)
+        if self.models[0].form == "gains":
+            self.network(self.models[0], folder, name, below)
             return
-        parts = [subject.modalities[0] for subject in self.networks]
-        for subject, part in zip(self.networks, parts, strict=True):
-            self.network(subject, folder / part, name, below / part)
+        parts = [model.modalities[0] for model in self.models]
+        for model, part in zip(self.models, parts, strict=True):
+            self.network(model, folder / part, name, below / part)
         lines = [f"`{part}`: {WHAT[name]}" for part in parts]
         self.describe(folder, {"format_of_parts": name, "parts": parts}, lines)
 
-    def network(self, subject: Subject, folder: Path, name: str, below: Path) -> None:
+    def network(self, model: Model, folder: Path, name: str, below: Path) -> None:
         """One network in one format, checked."""
-        self._tell(f"write {below / name}")
+        if self.progress is not None:
+            self.progress(len(self.parity), self.total, f"write {below / name}")
         folder.mkdir(parents=True, exist_ok=True)
-        title = "_".join([self.name, *below.parts])
-        written = WRITERS[name](subject, folder, {"facts": self.facts}, title)
+        asked = replace(self.asked, name="_".join([self.asked.name, *below.parts]))
+        written = WRITERS[name](model, folder, asked)
         sizes = (written.sizes.patch, written.sizes.larger())
-        found = check_parity(subject, written.reload(), sizes, str(below / written.file))
-        self.parity[str(below)] = found
+        what = str(below / written.file)
+        parity = check_parity(self.live, model, written.reload(), sizes, what)
+        self.parity[str(below)] = parity
         lines = [WHAT[name], "`preprocessing.json`: what the network expects as input"]
-        card = model_card([subject], self.facts, title, lines, found.as_json())
+        card = model_card([model], asked.facts, asked.name, lines, parity.as_json())
         write_text(folder / written.card, card)
-        self._record(folder, subject.form, {"formats": [name], "parity": found.as_json()})
+        self._record(folder, {"formats": [name], "parity": parity.as_json()})
 
     def describe(self, folder: Path, record: dict[str, Any], lines: Sequence[str]) -> None:
         """Card and record of a folder of folders."""
-        write_text(folder / CARD, model_card(self.networks, self.facts, self.name, lines))
-        self._record(folder, self.networks[0].form, record)
+        card = model_card(self.models, self.asked.facts, self.asked.name, lines)
+        write_text(folder / CARD, card)
+        self._record(folder, record)
 
-    def _record(self, folder: Path, form: Form, content: dict[str, Any]) -> None:
-        head = {"format": RECORD_FORMAT, "schema": 1, "form": form}
+    def _record(self, folder: Path, content: dict[str, Any]) -> None:
+        head = {"format": RECORD_FORMAT, "schema": 1, "form": self.models[0].form}
         versions = {"unpaired": unpaired.__version__, "torch": torch.__version__}
-        content = {**head, **content, "versions": versions, "facts": self.facts}
+        content = {**head, **content, "versions": versions, "facts": self.asked.facts}
         write_json(folder / RECORD, content)
-
-    def _tell(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(len(self.parity), self.total, what)
-
-
-# Exported forms of a trained model, each written whole, checked, and only then named.

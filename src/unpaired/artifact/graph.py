@@ -1,4 +1,4 @@
-"""Graphs: the network as one function of tensors, traced by `torch.export`.
+"""Graphs: the network as one function of tensors, traced by `torch.export`; ONNX of it.
 
 In the gains form one graph serves every modality: it takes the modality's index and selects the
 stem and the row of gains with it. Batches have any size. An axis may have any multiple of the
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +21,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from unpaired.artifact.model import Subject
+from unpaired.artifact.model import Model
+from unpaired.artifact.onnx import need
 from unpaired.artifact.parity import TOLERANCE
 from unpaired.backbones import Backbone
 from unpaired.errors import UsageError
 from unpaired.models import Segmenter
 
+OPSET = 20
+_LARGEST_FILE = 2**31 - 2**24
+"""Bytes; protocol buffers end at 2 GiB, and weights of larger models lie beside the graph."""
 AXES = ("depth", "row", "column")
 """Names of spatial axes; a network of fewer has the last ones."""
 
@@ -113,21 +119,24 @@ class Sizes:
         return tuple(n + k if free else n for n, k, free in axes)
 
 
-def make_graph(subject: Subject) -> nn.Module:
-    """The graph's module, a copy.
+def make_graph(model: Model) -> nn.Module:
+    """The graph's module, a copy: nothing that a call leaves behind gets into a graph.
 
     Raises:
         UsageError: modalities have parts of their own, between which no graph can choose.
     """
-    check_graph(subject)
-    network = deepcopy(subject.network)
-    graph = PlainGraph(network) if isinstance(network, Backbone) else GainsGraph(network)
+    check_graph(model)
+    graph: nn.Module
+    if isinstance(model.segmenter, Segmenter):
+        graph = GainsGraph(deepcopy(model.segmenter))
+    else:
+        graph = PlainGraph(deepcopy(model.backbone))
     return graph.eval().requires_grad_(False)
 
 
-def check_graph(subject: Subject) -> None:
+def check_graph(model: Model) -> None:
     """Raise UsageError where no single graph serves all modalities."""
-    if isinstance(subject.network, Segmenter) and len(subject.network.encoders):
+    if isinstance(model.segmenter, Segmenter) and len(model.segmenter.encoders):
         raise UsageError(
             "every modality has a part of this network of its own, so pt2 and onnx cannot hold it "
             "in one graph. Give --form folded, or --format safetensors."
@@ -135,30 +144,33 @@ def check_graph(subject: Subject) -> None:
 
 
 def graph_inputs(
-    subject: Subject, image: Float[Tensor, "B Km *space"], modality: str
+    model: Model, image: Float[Tensor, "B Km *space"], modality: str
 ) -> tuple[Tensor, ...]:
     """What the graph takes for images of a modality."""
-    if subject.form == "folded":
+    if model.form == "folded":
         return (image,)
-    missing = max(subject.channels.values()) - image.shape[1]
+    missing = max(model.channels.values()) - image.shape[1]
     if missing:
         image = torch.cat([image, image.new_zeros(len(image), missing, *image.shape[2:])], 1)
-    return image, torch.tensor([subject.modalities.index(modality)])
+    return image, torch.tensor([model.modalities.index(modality)])
 
 
-def trace(subject: Subject) -> tuple[ExportedProgram, Sizes]:
+def trace(model: Model, fixed_size: bool = False) -> tuple[ExportedProgram, Sizes]:
     """The traced graph, with as many free axes as the network allows.
+
+    Args:
+        fixed_size: it takes the patch's size only.
 
     Raises:
         UsageError: the network cannot be traced at all.
     """
-    patch, step = tuple(subject.plan.patch), subject.backbone.multiple
+    patch, step = tuple(model.plan.patch), model.backbone.multiple
     wanted = Sizes(patch, step, tuple(n >= 2 * k for n, k in zip(patch, step, strict=True)))
     fixed = Sizes(patch, step, (False,) * len(patch))
-    for sizes in dict.fromkeys((fixed,) if subject.fixed_size else (wanted, fixed)):
+    for sizes in dict.fromkeys((fixed,) if fixed_size else (wanted, fixed)):
         try:
-            program = _trace(subject, sizes)
-            if not any(sizes.free) or _agrees(subject, program, sizes):
+            program = _trace(model, sizes)
+            if not any(sizes.free) or _agrees(model, program, sizes):
                 return program, sizes
             failure: Exception = ValueError("its graph answers otherwise at another size")
         except Exception as error:  # tracing fails in many ways; a fixed size is the way out
@@ -170,25 +182,25 @@ def trace(subject: Subject) -> tuple[ExportedProgram, Sizes]:
 
 
 @torch.no_grad()
-def _agrees(subject: Subject, program: ExportedProgram, sizes: Sizes) -> bool:
+def _agrees(model: Model, program: ExportedProgram, sizes: Sizes) -> bool:
     """Whether the graph holds at another size too; a trace may take a size for a constant."""
-    graph, modality = program.module(), subject.modalities[0]
+    graph, modality, live = program.module(), model.modalities[0], deepcopy(model.segmenter)
     generator = torch.Generator().manual_seed(0)
     for size in (sizes.patch, sizes.larger()):
-        image = torch.randn(1, subject.channels[modality], *size, generator=generator)
-        found = graph(*graph_inputs(subject, image, modality))
-        expected = subject.live(image, modality).logits
+        image = torch.randn(1, model.channels[modality], *size, generator=generator)
+        found = graph(*graph_inputs(model, image, modality))
+        expected = live(image, modality).logits
         if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE:
             return False
     return True
 
 
 @torch.no_grad()
-def _trace(subject: Subject, sizes: Sizes) -> ExportedProgram:
-    graph = make_graph(subject)
-    shape = (2, max(subject.channels.values()), *sizes.patch)
+def _trace(model: Model, sizes: Sizes) -> ExportedProgram:
+    graph = make_graph(model)
+    shape = (2, max(model.channels.values()), *sizes.patch)
     inputs: tuple[Tensor, ...] = (torch.zeros(shape),)
-    if subject.form == "gains":
+    if model.form == "gains":
         inputs = (*inputs, torch.zeros(1, dtype=torch.long))
     if not any(sizes.free):
         graph(*inputs)  # what depends on the size only, such as masks, becomes a constant
@@ -214,3 +226,34 @@ def _dims(sizes: Sizes) -> dict[int, Any]:
     names: Sequence[str] = AXES[-len(sizes.patch) :]
     axes = enumerate(zip(names, sizes.step, sizes.free, strict=True), start=2)
     return {a: k * Dim(name, min=2) if k > 1 else Dim(name, min=2) for a, (name, k, f) in axes if f}
+
+
+def write_onnx(program: ExportedProgram, path: Path) -> None:
+    """Write the graph, weights included.
+
+    Raises:
+        UsageError: the extra is not installed, or an operation has no counterpart in ONNX.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    onnx: Any = import_module("onnx")
+
+    with quiet():
+        try:
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                output_names=["logits"],
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UsageError(
+                f"this network cannot be written as ONNX: {reason}. Give --format pt2 or "
+                "safetensors."
+            ) from error
+        assert made is not None
+        made.rename_axes({str(made.model.graph.inputs[0].shape[0]): "batch"})  # type: ignore[index]
+        size = sum(t.nbytes for t in program.state_dict.values())
+        made.save(path, external_data=size > _LARGEST_FILE)
+    onnx.checker.check_model(path)

@@ -1,139 +1,38 @@
-"""From folders to the networks that predict together."""
+"""A trained model: its network, the plan its images follow, and its configuration."""
 
 import hashlib
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from unpaired.artifact.safetensors import WEIGHTS, load_model, model_digest
+from unpaired.artifact.onnx import ONNX, read_onnx
+from unpaired.artifact.safetensors import WEIGHTS, read_safetensors, write_safetensors
 from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
-from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, shown
-from unpaired.inference.inferer import Network, mean_probabilities, mirrored
 from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
 
-# Names of what an export holds, and folders that appear under their name only when whole.
+Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B Z *space"]]
+Form = Literal["gains", "folded"]
 
-
-ONNX, PT2, PREPROCESSING = "model.onnx", "model.pt2", "preprocessing.json"
-RECORD, CARD = "export.json", "README.md"
-RECORD_FORMAT = "unpaired-export"
-
-
-def parts_of(folder: Path) -> dict[str, Path]:
-    """Modality -> folder, of a folded export that has one a modality; empty for anything else.
-
-    Raises:
-        DataError: its record is damaged, or a part is missing.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return {}
-    parts = read_record(folder).get("parts", [])
-    if not isinstance(parts, list) or not all(_is_plain(name) for name in parts):
-        raise DataError(f"{shown(path)} is not what an export writes. Export again.")
-    for name in parts:
-        if not (folder / name).is_dir():
-            raise DataError(
-                f"{shown(folder)} should hold the folder {name}. Export again, or name one of its "
-                "folders."
-            )
-    return {name: folder / name for name in parts}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The content of export.json.
-
-    Raises:
-        DataError: missing, damaged, foreign, or newer.
-    """
-    found = read_json(folder / RECORD)
-    if not isinstance(found, dict) or found.get("format") != RECORD_FORMAT:
-        raise DataError(f"{shown(folder / RECORD)} is not what an export writes. Export again.")
-    if found.get("schema") != 1:
-        raise DataError(f"{shown(folder / RECORD)} is of a newer version. Update unpaired.")
-    return found
-
-
-def _is_plain(name: object) -> bool:
-    return isinstance(name, str) and name.isidentifier()
-
-
-@contextmanager
-def whole_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; on success it is flushed and takes that name.
-
-    Whatever ends the block early, `out` is as it was.
-
-    Args:
-        overwrite: replace an earlier export.
-
-    Raises:
-        UsageError: `out` exists and may not be replaced.
-        ResourceError: it cannot be written.
-    """
-    check_free(out, overwrite)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("r+b") as file:  # Windows flushes only what may be written
-                    os.fsync(file.fileno())
-        _take_name(temporary, out)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write {shown(out)}: {error.strerror or error}. "
-            "Choose a folder that is yours to write and has space left."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raise UsageError where `out` holds something that this export may not replace."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise UsageError(f"{shown(out)} exists. Choose another folder, or give --overwrite.")
-    if out.is_symlink() or not (out / RECORD).is_file():
-        raise UsageError(
-            f"{shown(out)} was not written by an export, so it is not replaced. "
-            "Choose another folder, or remove it yourself."
-        )
-
-
-def _take_name(temporary: Path, out: Path) -> None:
-    """Move into place; an earlier export stands aside until that is done."""
-    if not out.exists():
-        temporary.rename(out)
-        return
-    aside = temporary.with_name(temporary.name + ".old")
-    out.rename(aside)
-    try:
-        temporary.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
+READERS: dict[str, Callable[[Path], tuple[nn.Module, Plan, Config, str]]] = {
+    WEIGHTS: read_safetensors,
+    ONNX: read_onnx,
+}
+"""Name of a model's file -> what reads its folder: network, plan, configuration, fingerprint."""
+RECORD, RECORD_FORMAT = "export.json", "unpaired-export"
 
 _PLACES = ("model", "models", "safetensors", "bundle", "onnx")
 """Where a run, or an export of several formats, keeps its model; the first one counts."""
@@ -141,30 +40,96 @@ _AGREED = ("classes", "spacing_mm", "slice_axis", "patch", "context", "order")
 
 
 @dataclass(frozen=True)
-class Member:
-    """One exported model, loaded."""
+class Model:
+    """One trained model.
 
-    folder: Path
+    Attributes:
+        segmenter: called with images and the modality's name; gives `Decoded`.
+        folder: where it was read from.
+        digest: a fingerprint of weights, plan and configuration.
+    """
+
     segmenter: nn.Module
-    """Called with images and the modality's name; gives `Decoded`."""
     plan: Plan
     config: Config
-    digest: str
+    folder: Path = Path()
+    digest: str = ""
 
-    def recipe(self, modality: str) -> str:
-        """Members with equal recipes see the same prepared image."""
-        return self.plan.fingerprint(modality)
+    @classmethod
+    def load(cls, folder: Path) -> "Model":
+        """Read what a folder holds: safetensors, ONNX, or the folded networks of several
+        modalities. The network is on the CPU, in evaluation mode.
 
-    def network(self, modality: str, mirror: bool = False) -> Network:
-        """Class probabilities of images of this modality.
+        Raises:
+            DataError: damaged, or its parts do not belong together.
+            UsageError: it is ONNX and onnxruntime is not installed.
+        """
+        if parts := parts_of(folder):
+            return _together(folder, [cls.load(model_folders(part)[0]) for part in parts.values()])
+        name = next((name for name in READERS if (folder / name).is_file()), WEIGHTS)
+        network, plan, config, digest = READERS[name](folder)
+        return cls(network, plan, config, folder, digest)
+
+    def save(self, folder: Path, extra: dict[str, Any]) -> None:
+        """Write `folder`/model.safetensors and `folder`/model.json, each whole or not at all.
 
         Args:
-            mirror: mean over the mirrorings that training used.
+            extra: further facts for the description, JSON values (training steps, scores).
+
+        Raises:
+            ResourceError: the folder cannot be written.
         """
-        found = mean_probabilities([lambda image: self.segmenter(image, modality).logits])
-        if mirror:
-            found = mirrored(found, self.mirror_axes())
-        return method_of(self.config).looking(found, self.segmenter, modality, self.plan)
+        network = self.segmenter if self.form == "gains" else self.backbone
+        write_safetensors(network, self.config, self.plan, folder, extra)
+
+    @property
+    def form(self) -> Form:
+        """gains: all modalities in one network; folded: a plain network for each."""
+        return "folded" if isinstance(self.segmenter, Folded) else "gains"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names, in the order of their index."""
+        return tuple(self.plan.modalities)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """K_m of every modality."""
+        return input_channels(self.plan)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network without stems and gains; of a folded model, that of its one modality."""
+        if isinstance(self.segmenter, Segmenter):
+            return self.segmenter.backbone
+        assert isinstance(self.segmenter, Folded)
+        (backbone,) = self.segmenter.networks.values()
+        assert isinstance(backbone, Backbone)
+        return backbone
+
+    def check_modality(self, name: str) -> None:
+        """Raise UsageError where the model does not know the modality."""
+        if name not in self.modalities:
+            hint, known = did_you_mean(name, self.modalities), ", ".join(self.modalities)
+            raise UsageError(
+                f"the model does not know the modality {name!r}.{hint} It knows {known}."
+            )
+
+    def need_weights(self) -> None:
+        """Raise UsageError where the network is not one of torch: no other form can be made."""
+        kind: tuple[type[nn.Module], ...] = (Segmenter,)
+        parts: list[nn.Module] = [self.segmenter]
+        if isinstance(self.segmenter, Folded):
+            kind, parts = (Backbone,), list(self.segmenter.networks.values())
+        if not all(isinstance(one, kind) for one in parts):
+            raise UsageError(
+                f"{shown(self.folder)} is ONNX, from which nothing else can be made. Export from "
+                "the run, or from its safetensors form."
+            )
+
+    def recipe(self, modality: str) -> str:
+        """Models with equal recipes see the same prepared image."""
+        return self.plan.fingerprint(modality)
 
     def mirror_axes(self) -> tuple[int, ...]:
         """The spatial axes along which training images were mirrored."""
@@ -172,9 +137,72 @@ class Member:
             return ()
         return tuple(axis for axis, used in enumerate(mirror_axes(self.plan)[0]) if used)
 
+    def network(self, modality: str, mirror: bool = False) -> Network:
+        """Class probabilities of images of this modality.
+
+        Args:
+            mirror: mean over the mirrorings that training used.
+        """
+        found = probabilities(lambda image: self.segmenter(image, modality).logits)
+        if mirror:
+            found = mirrored(found, self.mirror_axes())
+        return method_of(self.config).looking(found, self.segmenter, modality, self.plan)
+
+    def fold(self, modality: str) -> Backbone:
+        """A plain network for one modality: stem and gains multiplied into its weights.
+
+        Returns:
+            a copy, from images [B K_m *space] to `Decoded`, whose `logits` are [B Z *space].
+
+        Raises:
+            UsageError: the model does not know the modality, or is ONNX.
+        """
+        self.check_modality(modality)
+        self.need_weights()
+        assert isinstance(self.segmenter, Segmenter | Folded)
+        return fold(self.segmenter, modality).eval()
+
+    def folded(self, modality: str) -> "Model":
+        """The model of one modality alone, folded; see `fold`."""
+        part = {"modalities": {modality: self.plan.modalities[modality]}}
+        network = Folded({modality: self.fold(modality)})
+        return replace(self, segmenter=network, plan=self.plan.model_copy(update=part))
+
+
+def probabilities(network: Network) -> Network:
+    """The softmax of a network's scores; no gradients."""
+
+    @torch.no_grad()
+    def found(image: Float[Tensor, "B K *space"]) -> Float[Tensor, "B Z *space"]:
+        scores = network(image).float()
+        for one in scores:  # in place, while it is still in the cache: half the time
+            one.copy_(torch.softmax(one, 0))
+        return scores
+
+    return found
+
+
+def mirrored(network: Network, axes: Sequence[int]) -> Network:
+    """The mean of the network's scores over every mirroring along some of these spatial axes."""
+    flips = [f for n in range(len(axes) + 1) for f in combinations([2 + a for a in axes], n)]
+    if len(flips) == 1:
+        return network
+
+    @torch.no_grad()
+    def mean(image: Float[Tensor, "B K *space"]) -> Float[Tensor, "B Z *space"]:
+        total = network(image)
+        for flip in flips[1:]:
+            total += network(image.flip(flip)).flip(flip)
+        return total.div_(len(flips))
+
+    return mean
+
+
+# From folders to models.
+
 
 def model_folders(run: Path) -> list[Path]:
-    """The exported models that `run` stands for: itself, one inside it, or those of its folds.
+    """The folders of the models that `run` stands for: itself, one in it, or those of its folds.
 
     Raises:
         DataError: there is none.
@@ -198,30 +226,88 @@ def model_folders(run: Path) -> list[Path]:
 
 def _model_in(folder: Path) -> Path | None:
     """The folder that holds the model: this one, or one of the known places in it."""
-    if any((folder / name).is_file() for name in (WEIGHTS, ONNX)) or parts_of(folder):
+    if any((folder / name).is_file() for name in READERS) or parts_of(folder):
         return folder
     found = (_model_in(folder / name) for name in _PLACES if (folder / name).is_dir())
     return next((place for place in found if place is not None), None)
 
 
-def load_member(folder: Path) -> Member:
-    """Load one model: safetensors, ONNX, or the folded networks of several modalities.
+def load_models(runs: Sequence[Path]) -> list[Model]:
+    """Load every model; they must segment the same classes on the same grid.
+
+    The intensity scale may differ: each network sees the image as it was trained.
 
     Raises:
-        DataError: damaged, or its parts do not belong together.
-        UsageError: it is ONNX and onnxruntime is not installed.
+        DataError: none found, damaged, or they do not belong together.
     """
-    if parts := parts_of(folder):
-        return _together(folder, [load_member(model_folders(part)[0]) for part in parts.values()])
-    if (folder / WEIGHTS).is_file():
-        return Member(folder, *load_model(folder), model_digest(folder))
-    from unpaired.artifact.onnx import load_onnx
+    folders = [folder for run in runs for folder in model_folders(run)]
+    if not folders:
+        raise UsageError("no run is named; give at least one run folder.")
+    models = [Model.load(folder) for folder in folders]
+    for other in models[1:]:
+        _check_alike(models[0], other)
+    return models
 
-    return Member(folder, *load_onnx(folder))
+
+def _check_alike(first: Model, other: Model) -> None:
+    for name in _AGREED:
+        a, b = getattr(first.plan, name), getattr(other.plan, name)
+        if a != b:
+            raise DataError(
+                f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: {name} is "
+                f"{a} in one, {b} in the other. Name runs that were planned alike."
+            )
+    ours, theirs = (
+        {name: part.channel_names for name, part in model.plan.modalities.items()}
+        for model in (first, other)
+    )
+    if ours != theirs:
+        raise DataError(
+            f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: one knows the "
+            f"modalities {', '.join(ours)}, the other {', '.join(theirs)}, or their channels "
+            "differ. Name runs of the same modalities."
+        )
 
 
-def _together(folder: Path, parts: Sequence[Member]) -> Member:
-    """One member of the folded networks of several modalities."""
+def parts_of(folder: Path) -> dict[str, Path]:
+    """Modality -> folder, of a folded export that has one a modality; empty for anything else.
+
+    Raises:
+        DataError: its record is damaged, or a part is missing.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    parts = read_record(folder).get("parts", [])
+    if not isinstance(parts, list) or not all(
+        isinstance(name, str) and name.isidentifier() for name in parts
+    ):
+        raise DataError(f"{shown(path)} is not what an export writes. Export again.")
+    for name in parts:
+        if not (folder / name).is_dir():
+            raise DataError(
+                f"{shown(folder)} should hold the folder {name}. Export again, or name one of its "
+                "folders."
+            )
+    return {name: folder / name for name in parts}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of export.json.
+
+    Raises:
+        DataError: missing, damaged, foreign, or newer.
+    """
+    content = read_json(folder / RECORD)
+    if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
+        raise DataError(f"{shown(folder / RECORD)} is not what an export writes. Export again.")
+    if content.get("schema") != 1:
+        raise DataError(f"{shown(folder / RECORD)} is of a newer version. Update unpaired.")
+    return content
+
+
+def _together(folder: Path, parts: Sequence[Model]) -> Model:
+    """One model of the folded networks of several modalities."""
     first, modalities = parts[0], {}
     networks: dict[str, nn.Module] = {}
     for part in parts:
@@ -236,161 +322,4 @@ def _together(folder: Path, parts: Sequence[Member]) -> Member:
         modalities.update(part.plan.modalities)
     plan = first.plan.model_copy(update={"modalities": modalities})
     digest = hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
-    return Member(folder, Folded(networks), plan, first.config, digest)
-
-
-def load_members(runs: Path | Sequence[Path]) -> list[Member]:
-    """Load every model; they must segment the same classes on the same grid.
-
-    The intensity scale may differ: each network sees the image as it was trained.
-
-    Raises:
-        DataError: none found, damaged, or they do not belong together.
-    """
-    named = [runs] if isinstance(runs, Path) else list(runs)
-    folders = [folder for run in named for folder in model_folders(Path(run))]
-    if not folders:
-        raise UsageError("no run is named; give at least one run folder.")
-    members = [load_member(folder) for folder in folders]
-    for other in members[1:]:
-        _check_alike(members[0], other)
-    return members
-
-
-def _check_alike(first: Member, other: Member) -> None:
-    for name in _AGREED:
-        a, b = getattr(first.plan, name), getattr(other.plan, name)
-        if a != b:
-            raise DataError(
-                f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: {name} is "
-                f"{a} in one, {b} in the other. Name runs that were planned alike."
-            )
-    ours, theirs = (
-        {name: part.channel_names for name, part in member.plan.modalities.items()}
-        for member in (first, other)
-    )
-    if ours != theirs:
-        raise DataError(
-            f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: one knows the "
-            f"modalities {', '.join(ours)}, the other {', '.join(theirs)}, or their channels "
-            "differ. Name runs of the same modalities."
-        )
-
-
-# What is exported: a network in one of its two forms, and what belongs to it.
-
-
-Form = Literal["gains", "folded"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One network to export.
-
-    Attributes:
-        form: gains: all modalities in one network; folded: a plain network of one modality.
-        network: what is written, float32 on the CPU in evaluation mode. It is never called, so
-            that nothing a call leaves behind gets into a graph; copy it.
-        live: the network that the written one must equal; called with images and a modality.
-        plan, config: of these modalities.
-        fixed_size: whether graphs take the patch's size only.
-        source: where it came from.
-    """
-
-    form: Form
-    network: Segmenter | Backbone
-    live: nn.Module
-    plan: Plan
-    config: Config
-    source: Member
-    fixed_size: bool = False
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The names, in the order of their index."""
-        return tuple(self.plan.modalities)
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """K_m of every modality."""
-        return input_channels(self.plan)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The network without stems and gains."""
-        return self.network if isinstance(self.network, Backbone) else self.network.backbone
-
-
-def source_of(run: Path) -> Member:
-    """The one model that `run` stands for.
-
-    Raises:
-        DataError: there is none.
-        UsageError: there are several, or it holds no weights that can be exported.
-    """
-    folders = model_folders(run)
-    if len(folders) > 1:
-        names = ", ".join(shown(folder.parent) for folder in folders)
-        raise UsageError(f"{shown(run)} holds several models. Export one at a time: {names}.")
-    member = load_member(folders[0])
-    if not _is_torch(member.segmenter):
-        raise UsageError(
-            f"{shown(folders[0])} is ONNX, from which nothing else can be made. Export from the "
-            "run, or from its safetensors form."
-        )
-    return member
-
-
-def _is_torch(network: nn.Module) -> bool:
-    if isinstance(network, Folded):
-        return all(isinstance(one, Backbone) for one in network.networks.values())
-    return isinstance(network, Segmenter)
-
-
-def subjects(
-    source: Member, form: Form, modalities: Sequence[str] = (), fixed_size: bool = False
-) -> list[Subject]:
-    """The networks of this form: one for the gains form, one per modality when folded.
-
-    Args:
-        modalities: which to fold; all by default.
-
-    Raises:
-        UsageError: unknown modalities, some named for the gains form, or a folded source cannot
-            give the gains form.
-    """
-    known = tuple(source.plan.modalities)
-    for name in modalities:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise UsageError(
-                f"the model does not know the modality {name!r}.{hint} It knows {', '.join(known)}."
-            )
-    whole = source.segmenter
-    if form == "gains":
-        if modalities:
-            raise UsageError(
-                "--modality chooses networks to fold; the gains form is one network of all "
-                "modalities. Leave --modality out, or give --form folded."
-            )
-        if not isinstance(whole, Segmenter):
-            raise UsageError(
-                f"{shown(source.folder)} is folded already: its gains cannot be taken out of the "
-                "weights. Give --form folded, or export from the run."
-            )
-        live = deepcopy(whole)
-        return [Subject(form, whole, live, source.plan, source.config, source, fixed_size)]
-    assert isinstance(whole, Segmenter | Folded)
-    chosen = tuple(dict.fromkeys(modalities)) or known
-    copied, config = deepcopy(whole), source.config
-    return [
-        Subject(
-            form, fold(whole, m).eval(), copied, _part(source.plan, m), config, source, fixed_size
-        )
-        for m in chosen
-    ]
-
-
-def _part(plan: Plan, modality: str) -> Plan:
-    """The plan of one modality."""
-    return plan.model_copy(update={"modalities": {modality: plan.modalities[modality]}})
+    return Model(Folded(networks), plan, first.config, folder, digest)

@@ -1,29 +1,28 @@
-"""ONNX: written from the traced graph, and run by onnxruntime in the place of the network."""
+"""ONNX, read: the graph in onnxruntime takes the place of the network."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
-from unpaired.artifact.graph import quiet
-from unpaired.artifact.model import ONNX
-from unpaired.artifact.preprocessing import read_preprocessing
 from unpaired.backbones.base import Decoded
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import read_json, shown
 from unpaired.models.fold import Folded
 
-OPSET = 20
-_LARGEST_FILE = 2**31 - 2**24
-"""Bytes; protocol buffers end at 2 GiB, and weights of larger models lie beside the graph."""
+ONNX, PREPROCESSING = "model.onnx", "preprocessing.json"
+FORMAT, SCHEMA = "unpaired-preprocessing", 1
+"""Of preprocessing.json."""
 
 
 def need(*packages: str) -> None:
@@ -34,37 +33,6 @@ def need(*packages: str) -> None:
             f"ONNX needs {' and '.join(missing)}, which is not installed here. "
             "Install the extra: pip install 'unpaired[onnx]'."
         )
-
-
-def write_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write the graph, weights included.
-
-    Raises:
-        UsageError: the extra is not installed, or an operation has no counterpart in ONNX.
-    """
-    need("onnx", "onnxscript", "onnxruntime")
-    onnx: Any = import_module("onnx")
-
-    with quiet():
-        try:
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                output_names=["logits"],
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UsageError(
-                f"this network cannot be written as ONNX: {reason}. Give --format pt2 or "
-                "safetensors."
-            ) from error
-        assert made is not None
-        made.rename_axes({str(made.model.graph.inputs[0].shape[0]): "batch"})  # type: ignore[index]
-        size = sum(t.nbytes for t in program.state_dict.values())
-        made.save(path, external_data=size > _LARGEST_FILE)
-    onnx.checker.check_model(path)
 
 
 class OnnxGraph(nn.Module):
@@ -123,7 +91,7 @@ class OnnxGains(nn.Module):
         return self.graph.run(image, modality=torch.tensor([self.modalities.index(modality)]))
 
 
-def load_onnx(folder: Path) -> tuple[nn.Module, Plan, Config, str]:
+def read_onnx(folder: Path) -> tuple[nn.Module, Plan, Config, str]:
     """The network of an ONNX export, its plan, its inference settings, and its fingerprint.
 
     Raises:
@@ -131,7 +99,7 @@ def load_onnx(folder: Path) -> tuple[nn.Module, Plan, Config, str]:
         UsageError: onnxruntime is not installed.
     """
     need("onnxruntime")
-    about = read_preprocessing(folder)
+    about = _described(folder)
     graph = OnnxGraph(folder / ONNX)
     network: nn.Module
     if about.form == "gains":
@@ -139,3 +107,64 @@ def load_onnx(folder: Path) -> tuple[nn.Module, Plan, Config, str]:
     else:
         network = Folded({about.modalities[0]: graph})
     return network.eval(), about.plan, about.config, about.digest
+
+
+class _Described(NamedTuple):
+    """What preprocessing.json says, checked."""
+
+    form: str
+    modalities: tuple[str, ...]
+    plan: Plan
+    config: Config
+    """Defaults, but for the inference settings; float32."""
+    digest: str
+    """Of the model file and this description."""
+
+
+def _described(folder: Path) -> _Described:
+    """preprocessing.json, read; its model file must be the one it means."""
+    path = folder / PREPROCESSING
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"{shown(path)} was not written by an export. Export again.")
+    if found.get("schema") != SCHEMA:
+        raise DataError(f"{shown(path)} is of a newer version. Update unpaired.")
+    try:
+        model = found["model"]
+        plan = Plan.model_validate_json(json.dumps(found["plan"]), strict=True)
+        settings = {
+            "predict": found["predict"],
+            "augment": {"mirror": "auto" if found["mirror_axes"] else "none"},
+            "train": {"precision": "fp32"},
+        }
+        config = Config.model_validate_json(json.dumps(settings))
+        file, form, expected = model["file"], model["form"], model["sha256"]
+        named = found["modality"]["index"] if form == "gains" else plan.modalities
+        modalities = tuple(named)
+        if set(modalities) != set(plan.modalities) or Path(file).name != file:
+            raise ValueError("its parts do not fit each other")
+        if form == "folded" and len(modalities) != 1:
+            raise ValueError(f"a folded network of {len(modalities)} modalities")
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"{shown(path)} does not fit this version: {reason}. Export again."
+        ) from error
+    if not (folder / file).is_file() or file_digest(folder / file) != expected:
+        raise DataError(
+            f"{shown(folder / file)} is not the file that {PREPROCESSING} beside it describes. "
+            "Export again, or restore both from a copy."
+        )
+    text = json.dumps([expected, modalities, plan.model_dump(mode="json")])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _Described(form, modalities, plan, config, digest)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file and of those that continue its name (the data of a large ONNX model)."""
+    digest = hashlib.sha256()
+    for part in sorted(path.parent.glob(f"{path.name}*")):
+        with part.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

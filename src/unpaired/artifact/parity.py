@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from unpaired.artifact.model import Subject
+from unpaired.artifact.model import Model
+from unpaired.data.cache import Intensities
 from unpaired.errors import DataError, UnpairedError
 from unpaired.files import shown
-from unpaired.inference.inferer import context_stack
 from unpaired.run import RunFolder
-from unpaired.training.validate import Intensities
 
 TOLERANCE = 1e-4
 """Largest difference of logits in float32; classes whose logits are closer than this are tied."""
@@ -46,29 +45,33 @@ class Parity:
 
 @torch.no_grad()
 def check_parity(
-    subject: Subject, reloaded: Reloaded, sizes: Iterable[tuple[int, ...]], what: str
+    live: nn.Module, model: Model, reloaded: Reloaded, sizes: Iterable[tuple[int, ...]], what: str
 ) -> Parity:
     """Compare on random images of every modality and size, and on a prepared one where there is.
 
     Args:
+        live: the network to equal, called with images and a modality.
+        model: what was written.
+        reloaded: the written file.
         what: the file's name, for the message.
 
     Raises:
         ParityError: logits or labels differ.
     """
     largest, differing, positions, real = 0.0, 0, 0, 0
-    for modality, image, is_real in _images(subject, tuple(sizes)):
-        live = subject.live(image, modality).logits.float()
+    for modality, image, is_real in _images(model, tuple(sizes)):
+        expected = live(image, modality).logits.float()
         found = reloaded(image, modality)
-        difference = (found - live).abs().max().item() if found.shape == live.shape else np.inf
+        same = found.shape == expected.shape
+        difference = (found - expected).abs().max().item() if same else np.inf
         if not difference <= TOLERANCE:  # not a number fails too
             raise ParityError(
                 f"{what} does not answer as the network it was made from: for {shown(modality)} "
                 f"its scores are off by {difference:.3g}, {TOLERANCE:g} is allowed. Nothing was "
                 "written. Please report this, with the configuration of the run."
             )
-        a, b = live.argmax(1), found.argmax(1)
-        margin = _at(live, a) - _at(live, b)
+        a, b = expected.argmax(1), found.argmax(1)
+        margin = _at(expected, a) - _at(expected, b)
         if (margin > TOLERANCE).any():
             raise ParityError(
                 f"{what} labels {int((margin > TOLERANCE).sum())} positions otherwise than the "
@@ -85,22 +88,22 @@ def _at(logits: Float[Tensor, "B Z *space"], label: Tensor) -> Tensor:
 
 
 def _images(
-    subject: Subject, sizes: tuple[tuple[int, ...], ...]
+    model: Model, sizes: tuple[tuple[int, ...], ...]
 ) -> Iterator[tuple[str, Float[Tensor, "B Km *space"], bool]]:
     """Modality, images, whether they are of the run: another batch size for every size."""
     generator = torch.Generator().manual_seed(0)
-    for modality, channels in subject.channels.items():
+    for modality, channels in model.channels.items():
         for batch, size in enumerate(dict.fromkeys(sizes), start=1):
             yield modality, torch.randn(batch, channels, *size, generator=generator), False
-        image = _prepared(subject, modality)
+        image = _prepared(model, modality)
         if image is not None:
             yield modality, image, True
 
 
-def _prepared(subject: Subject, modality: str) -> Float[Tensor, "1 Km *space"] | None:
+def _prepared(model: Model, modality: str) -> Float[Tensor, "1 Km *space"] | None:
     """The middle of the first prepared case of the run that the model lies in, if it is there."""
-    run = RunFolder(subject.source.folder.parent)
-    if run.files.model != subject.source.folder or not run.files.data.is_file():
+    run = RunFolder(model.folder.parent)
+    if run.files.model != model.folder or not run.files.data.is_file():
         return None
     try:
         cases = list(run.prepared.get(modality, {}).values())
@@ -108,9 +111,10 @@ def _prepared(subject: Subject, modality: str) -> Float[Tensor, "1 Km *space"] |
         return None
     if not cases:
         return None
-    image, plan = Intensities(cases[0]), subject.plan
+    image, plan = Intensities(cases[0]), model.plan
     if len(plan.patch) == 2:
-        stack = context_stack(image, image.shape[1] // 2, plan.context)
+        depth, near = image.shape[1], np.arange(plan.context) - plan.context // 2
+        stack = image[:, (depth // 2 + near).clip(0, depth - 1)].reshape(-1, *image.shape[2:])
     else:
         stack = np.asarray(image[:], np.float32)
     return torch.from_numpy(_fitted(stack, plan.patch))[None]

@@ -31,71 +31,28 @@ from unpaired.methods import method_of
 from unpaired.models.fold import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
 
-# Room for the tensors of a folded network: the plain backbone of one modality.
-
-
-def build_segmenter(config: Config, plan: Plan) -> Segmenter:
-    """What is kept at test time, untrained."""
-    return method_of(config).segmenter(config, plan)
-
-
-def build_folded(config: Config, plan: Plan) -> Folded:
-    """The plain backbone that folding leaves of one modality, untrained.
-
-    Raises:
-        ValueError: the plan knows several modalities; each is folded into a file of its own.
-    """
-    if len(plan.modalities) != 1:
-        raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
-    (modality,) = plan.modalities
-    return Folded({modality: method_of(config).backbone(config, plan)})
-
-
-def with_biases(network: Folded, tensors: Mapping[str, Tensor]) -> Folded:
-    """With room for the biases that folding a stem adds to layers that have none."""
-    backbone = only(network)
-    for path in backbone.input_layers:
-        layer, bias = backbone.get_submodule(path), tensors.get(f"{path}.bias")
-        width = getattr(layer, "out_channels", None)
-        if layer.bias is None and bias is not None and tuple(bias.shape) == (width,):
-            where = layer.weight.device
-            layer.bias = nn.Parameter(torch.empty(bias.shape, device=where))
-    return network
-
-
-def only(network: Folded) -> Backbone:
-    """The backbone of a network of one modality."""
-    (backbone,) = network.networks.values()
-    assert isinstance(backbone, Backbone)
-    return backbone
-
-
-# Building a network without its memory, to compare it with a file before it is allocated.
-
-
 Network = TypeVar("Network", bound=nn.Module)
+FORMAT, SCHEMA = "unpaired-segmenter", 1
+GAINS, FOLDED = "gains", "folded"
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 _LARGEST = 2**30
 """Bytes of tables that are computed and not stored; a window of 56 x 56 takes 75 MiB a block."""
 
 
-def build_shapes(
-    config: Config,
-    plan: Plan,
-    tensors: int,
-    build: Callable[[Config, Plan], Network] = build_segmenter,  # type: ignore[assignment]
-) -> Network:
-    """The network on the device "meta": names, shapes and types without content.
+def build_shapes(build: Callable[[], Network], tensors: int) -> Network:
+    """The network on the device "meta": names, shapes and types without content, to compare with a
+    file before anything is allocated.
 
     Args:
-        tensors: how many the file holds; a network of far more is given up while it is built.
         build: what makes it.
+        tensors: how many the file holds; a network of far more is given up while it is built.
 
     Raises:
         ValueError: it is far larger than the file.
         Exception: whatever the backbone raises; the description is at fault.
     """
     with torch.device("meta"), _Bounded(100 * (tensors + 100)):
-        network = build(config, plan)
+        network = build()
     stored = network.state_dict().keys()
     tables = sum(b.nbytes for name, b in network.named_buffers() if name not in stored)
     if tables > _LARGEST:
@@ -127,22 +84,13 @@ class _Bounded(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-FORMAT, SCHEMA = "unpaired-segmenter", 1
-GAINS, FOLDED = "gains", "folded"
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-
-
-def save_model(
-    network: Segmenter | Backbone, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
+def write_safetensors(
+    network: nn.Module, config: Config, plan: Plan, folder: Path, extra: dict[str, Any]
 ) -> None:
-    """Write `folder`/model.safetensors and `folder`/model.json, each whole or not at all.
+    """Write the weights file and the copy of its description; see `Model.save`.
 
     Args:
         network: the gains form, or the folded form of the plan's one modality: a plain backbone.
-        extra: further facts for the description, JSON values (training steps, scores).
-
-    Raises:
-        ResourceError: the folder cannot be written.
     """
     tensors = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     description = {
@@ -190,18 +138,24 @@ def without_folders(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model, "train": train})
 
 
-def load_model(folder: Path) -> tuple[Segmenter | Folded, Plan, Config]:
-    """Read what `save_model` wrote, on the CPU, in evaluation mode.
+def read_safetensors(folder: Path) -> tuple[Segmenter | Folded, Plan, Config, str]:
+    """Read what `write_safetensors` wrote, on the CPU, in evaluation mode.
+
+    Returns:
+        network, plan, configuration, and their fingerprint (hexadecimal).
 
     Raises:
         DataError: missing, damaged, changed, foreign, newer, or not fitting its own description.
     """
     path = folder / WEIGHTS
-    tensors, metadata = _read(path)
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     with _told(path):
         form, config, plan = _checked(path, tensors, metadata)
-        fill = _fill_folded if form == FOLDED else _fill
-        return fill(path, tensors, config, plan), plan, config
+        network = _filled(path, tensors, form, config, plan)
+    digest = _digest(metadata["sha256"] + metadata["description_sha256"])
+    return network, plan, config, digest
 
 
 @contextmanager
@@ -237,13 +191,6 @@ def _checked(
     return form, *_config_and_plan(path, description)
 
 
-def model_digest(folder: Path) -> str:
-    """A fingerprint of the exported model (weights, plan, configuration), hexadecimal."""
-    with _opened(folder / WEIGHTS) as file:
-        metadata = file.metadata() or {}
-    return _digest(metadata.get("sha256", "") + metadata.get("description_sha256", ""))
-
-
 def tensor_digest(tensors: dict[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
@@ -257,12 +204,6 @@ def tensor_digest(tensors: dict[str, Tensor]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header."""
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 @contextmanager
@@ -346,34 +287,49 @@ def _config_and_plan(path: Path, description: dict[str, Any]) -> tuple[Config, P
     return config, plan
 
 
-def _fill(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Segmenter:
+def _filled(
+    path: Path, tensors: dict[str, Tensor], form: str, config: Config, plan: Plan
+) -> Segmenter | Folded:
     # Shapes first: a description must not be able to ask for more memory than its file has.
-    shapes = _with_gains(build_shapes(config, plan, len(tensors)), tensors)
+    build = _segmenter_for if form == GAINS else _backbone_for
+    shapes = build_shapes(lambda: build(config, plan, tensors), len(tensors))
     _check_fit(path, shapes.state_dict(), tensors)
     # The random start is overwritten; the caller's random numbers must not notice it.
     with torch.random.fork_rng(devices=[]):
-        segmenter = _with_gains(build_segmenter(config, plan), tensors)
-    segmenter.load_state_dict(tensors)
-    return segmenter.eval().requires_grad_(False)
+        network = build(config, plan, tensors)
+    network.load_state_dict(tensors)
+    network.eval().requires_grad_(False)
+    return (
+        network
+        if isinstance(network, Segmenter)
+        else Folded(dict.fromkeys(plan.modalities, network))
+    )
 
 
-def _fill_folded(path: Path, tensors: dict[str, Tensor], config: Config, plan: Plan) -> Folded:
-    shapes = with_biases(build_shapes(config, plan, len(tensors), build_folded), tensors)
-    _check_fit(path, only(shapes).state_dict(), tensors)
-    with torch.random.fork_rng(devices=[]):
-        folded = with_biases(build_folded(config, plan), tensors)
-    only(folded).load_state_dict(tensors)
-    return folded.eval().requires_grad_(False)
-
-
-def _with_gains(segmenter: Segmenter, tensors: dict[str, Tensor]) -> Segmenter:
-    """With room for the gains that the file holds and that fit."""
+def _segmenter_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) -> Segmenter:
+    """Untrained, with room for the gains that the file holds and that fit."""
+    segmenter = method_of(config).segmenter(config, plan)
     for modality in segmenter.modalities:
         phi = tensors.get(f"gains.{modality}.phi")
         size = (sum(segmenter.branches.values()),)
         if phi is not None and phi.dtype == torch.float32 and tuple(phi.shape) == size:
             segmenter.gains[modality] = GainTable(phi)
     return segmenter
+
+
+def _backbone_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) -> Backbone:
+    """The plain backbone that folding leaves of one modality, untrained, with room for the biases
+    that folding a stem adds to layers that have none."""
+    if len(plan.modalities) != 1:
+        raise ValueError(f"a folded network has one modality, its plan {len(plan.modalities)}")
+    backbone = method_of(config).backbone(config, plan)
+    for path in backbone.input_layers:
+        layer, bias = backbone.get_submodule(path), tensors.get(f"{path}.bias")
+        width = getattr(layer, "out_channels", None)
+        if layer.bias is None and bias is not None and tuple(bias.shape) == (width,):
+            where = layer.weight.device
+            layer.bias = nn.Parameter(torch.empty(bias.shape, device=where))
+    return backbone
 
 
 def _check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -230,7 +230,7 @@ def _branches(network: nn.Module) -> tuple[str, ...]:
 
 def _readers(network: nn.Module, place: str, said: Declaration) -> list[str]:
     """The convolution of this path, or those of this block that read its input."""
-    block = network.get_submodule(place)
+    block: Any = network.get_submodule(place)
     if type(block).__name__ == "UnetResBlock" and not hasattr(block, "conv3"):
         raise ValueError(
             f"{said.width}={block.conv1.conv.in_channels} equals the number of input channels: the "
@@ -289,7 +289,7 @@ def _dynunet_arguments(o: Options, rows: Sequence[Size]) -> Options:
     }  # fmt: skip
 
 
-def _dynunet_stages(rows: Sequence[Size], network: nn.Module) -> dict[str, Level]:
+def _dynunet_stages(rows: Sequence[Size], network: Any) -> dict[str, Level]:
     depths = range(len(rows) - 2, -1, -1)  # of the up-sampling stages, coarse to fine
     return {
         f"upsamples.{i}": Level(network.filters[depth], _total(rows[: depth + 1]))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from unpaired.backbones.base import Level
+from unpaired.nn.attention import Window
 from unpaired.nn.block import Block, SkipBlock
 from unpaired.nn.dims import per_axis
 
@@ -39,23 +40,19 @@ class Stage(NamedTuple):
 
     channels: int
     heads: int
-    window: tuple[int, ...]
-    shift: tuple[int, ...]
-    legacy_index: bool
-    mask_shift: bool
+    window: Window
 
     def blocks(self, rates: Sequence[float], shifted: Sequence[bool]) -> nn.ModuleList:
         """One block per drop-path rate."""
-        none = (0,) * len(self.window)
-        flags = self.legacy_index, self.mask_shift
+        still = self.window.still()
         return nn.ModuleList(
-            Block(self.channels, self.heads, self.window, self.shift if s else none, rate, *flags)
+            Block(self.channels, self.heads, self.window if s else still, rate)
             for rate, s in zip(rates, shifted, strict=True)
         )
 
     def join(self, rate: float) -> SkipBlock:
         """The block that attends to the skip."""
-        return SkipBlock(self.channels, self.heads, self.window, rate, self.legacy_index)
+        return SkipBlock(self.channels, self.heads, self.window, rate)
 
 
 def check_options(decoder: str, depths: Sequence[int], deep_outputs: int) -> None:
@@ -95,26 +92,33 @@ def plan_downs(
     return [Down(*parts) for parts in zip(kernels, strides, around, strict=True)]
 
 
+class Cut(NamedTuple):
+    """The options of `NNFormer` that say how maps are cut into windows."""
+
+    window: PerStage
+    cubic: bool
+    legacy_index: bool
+    mask_shift: bool
+
+
 def plan_stages(
     sizes: Sequence[Sequence[int]],
     embed_dim: int,
     heads: Sequence[int],
-    window: PerStage,
-    cubic: bool,
-    legacy_index: bool,
-    mask_shift: bool,
+    cut: Cut,
     last: bool = True,
 ) -> list[Stage]:
     """One stage per map of the encoder, fine to coarse; without `last` those of the decoder."""
-    windows = per_stage("window", window, len(sizes), len(sizes[0]))
+    windows = per_stage("window", cut.window, len(sizes), len(sizes[0]))
     count = len(sizes) - (not last)
     if len(heads) != count:
         raise ValueError(f"{count} stages need as many numbers of heads, not {tuple(heads)}")
     stages = []
     for i in range(count):
-        fitted, shift = (_cubic if cubic else _fit)(sizes[i], windows[i])
+        fitted, shift = (_cubic if cut.cubic else _fit)(sizes[i], windows[i])
         channels = embed_dim * 2**i
-        stages.append(Stage(channels, heads[i], fitted, shift, legacy_index, mask_shift))
+        window = Window(fitted, shift, cut.legacy_index, cut.mask_shift)
+        stages.append(Stage(channels, heads[i], window))
     return stages
 
 

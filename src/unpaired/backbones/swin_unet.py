@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded, Level
+from unpaired.nn.attention import Window
 from unpaired.nn.block import Block, Gains
 from unpaired.nn.dims import per_axis
 from unpaired.nn.resample import PatchEmbed, PatchExpand, PatchMerge, cells_to_space
@@ -23,16 +24,15 @@ class Stage(NamedTuple):
 
     channels: int
     heads: int
-    window: tuple[int, ...]
-    shift: tuple[int, ...]
+    window: Window
     rates: tuple[float, ...]
     """Drop-path rate per block."""
 
     def blocks(self) -> nn.ModuleList:
         """Alternating plain and shifted blocks."""
-        none = (0,) * len(self.window)
+        still = self.window.still()
         return nn.ModuleList(
-            Block(self.channels, self.heads, self.window, self.shift if i % 2 else none, rate)
+            Block(self.channels, self.heads, self.window if i % 2 else still, rate)
             for i, rate in enumerate(self.rates)
         )
 
@@ -216,7 +216,7 @@ def _stage(
             "divides it, or another image size (256 with window 8, 224 with window 7)"
         )
     shift = tuple(w // 2 if n > w else 0 for n, w in zip(size, fitted, strict=True))
-    return Stage(channels, heads, fitted, shift, tuple(rates))
+    return Stage(channels, heads, Window(fitted, shift), tuple(rates))
 
 
 def _windows(sizes: Sequence[Sequence[int]], largest: int = 8) -> tuple[int, ...]:
@@ -234,6 +234,6 @@ def _multiple(
 ) -> tuple[int, ...]:
     """Smallest step of legal sizes: every stage's map is a multiple of its window."""
     return tuple(
-        lcm(*(patch[a] * stride[a] ** i * stage.window[a] for i, stage in enumerate(stages)))
+        lcm(*(patch[a] * stride[a] ** i * stage.window.size[a] for i, stage in enumerate(stages)))
         for a in range(len(patch))
     )

@@ -1,6 +1,6 @@
 """The table of what is wrong with data sets, worst first. Nothing is ever changed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +20,12 @@ from unpaired.errors import DataError, ResourceError
 from unpaired.files import shown
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder
+from unpaired.progress import Progress
 
 __all__ = ["Examined", "Facts", "Finding", "Severity", "check", "check_path", "examine",
            "examine_path", "examine_roots"]  # fmt: skip
 
-Progress = Callable[[int, int], None]
+
 # A process takes about a second to begin: few cases are done before.
 _CASES_A_WORKER = 4
 
@@ -51,7 +52,7 @@ def check(
 ) -> list[Finding]:
     """Read every file of every case and compare the cases; worst first.
 
-    One bad case never stops the others. `progress(done, total)` is called after each case.
+    One bad case never stops the others. `progress(done, total, "")` is called after each case.
     """
     return examine(datasets, progress, workers).findings
 
@@ -85,7 +86,7 @@ def examine(
         facts.append(one)
         found += more
         if progress is not None:
-            progress(len(facts), len(jobs))
+            progress(len(facts), len(jobs), "")
     facts.sort(key=lambda fact: (fact.modality, fact.case))
     for modality, dataset in datasets.items():
         own = [fact for fact in facts if fact.modality == dataset.modality]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Preset, parse_data
-from unpaired.cli.output import Progress, note, say, say_json, say_table
+from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.progress import ProgressBar
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _examine(
 
     if path is not None and (splits is not None or folds is not None):
         raise UsageError("--splits and --folds need --data NAME=FOLDER, once per modality.")
-    with Progress("check") as progress:
+    with ProgressBar("check") as progress:
         if path is not None:
             return examine_path(path, progress, workers)
         return examine_roots(roots, progress, workers, splits, folds)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.output import Progress, duration, say
+from unpaired.cli.output import say
 from unpaired.errors import DataError
+from unpaired.progress import ProgressBar, duration
 
 NAME = "demo"
 CASES = 20
@@ -55,21 +56,15 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
     from unpaired.phantom import write_phantom
 
     counts = {"ct": cases, "mr": cases}
-    with Progress("scans") as bar:
-        done: list[str] = []
-
-        def one_more(name: str) -> None:
-            done.append(name)
-            bar(len(done), sum(counts.values()), name)
-
-        return write_phantom(folder, counts, seed=seed, progress=one_more)
+    with ProgressBar("scans") as bar:
+        return write_phantom(folder, counts, seed=seed, progress=bar)
 
 
 def _check(roots: Mapping[str, Path]) -> None:
     from unpaired.checks.check import check
     from unpaired.datasets.sources import open_dataset
 
-    with Progress("check") as bar:
+    with ProgressBar("check") as bar:
         found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
@@ -79,12 +74,11 @@ def _check(roots: Mapping[str, Path]) -> None:
 
 
 def _evaluate(run: Path) -> dict[str, Any]:
-    from unpaired.evaluation.run import evaluate_run
-    from unpaired.run.scores import markdown, read_evaluation, summarise
+    from unpaired.evaluation.evaluate import NATIVE, evaluate
+    from unpaired.run.scores import markdown, summarise
 
-    with Progress("evaluate") as bar:
-        evaluate_run(run, bar)
-    found = read_evaluation(run / "evaluation")
+    with ProgressBar("evaluate") as bar:
+        found = evaluate(run, progress=bar)[NATIVE]
     say(markdown(found))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")
     return summarise(found.scores)
@@ -101,7 +95,7 @@ def _floor(run: Path) -> str:
 
 def _fold(run: Path) -> None:
     from unpaired.config import config_from_toml
-    from unpaired.evaluation.run import folded_differences
+    from unpaired.evaluation.evaluate import folded_differences
     from unpaired.files import read_json
 
     about = read_json(run / "model" / "model.json")["extra"]["parameters"]

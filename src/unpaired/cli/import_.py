@@ -9,8 +9,9 @@ import typer
 
 from unpaired.cli.options import NAME as MODALITY_NAME
 from unpaired.cli.options import Json
-from unpaired.cli.output import Progress, note, say, say_json, say_table
+from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.progress import ProgressBar
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def command(
     from unpaired.importing.run import import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
-    with Progress("import") as progress:
+    with ProgressBar("import") as progress:
         outcome = import_source(
             source,
             archive,
@@ -154,15 +155,9 @@ def _phantom(
     from unpaired.phantom import write_phantom
 
     counts = _counts(cases or "ct=12,mr=12")
-    done: list[str] = []
-    with Progress("import") as progress:
-
-        def one_more(name: str) -> None:
-            done.append(name)
-            progress(len(done), sum(counts.values()), name)
-
+    with ProgressBar("import") as progress:
         folders = write_phantom(
-            out, counts, level=level, seed=seed, workers=workers, progress=one_more
+            out, counts, level=level, seed=seed, workers=workers, progress=progress
         )
     if as_json:
         say_json({"folders": folders, "cases": counts})

@@ -14,8 +14,9 @@ from unpaired.cli.options import (
     ResampleSlices,
     Series,
 )
-from unpaired.cli.output import Progress, note, say, say_json
+from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError
+from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
     from unpaired.inference.outcome import Outcome
@@ -106,13 +107,13 @@ def _segment(
     from unpaired.io.read import is_series_folder
 
     if len(images) == 1 and images[0].is_dir() and not is_series_folder(images[0]):
-        with Progress("predict") as progress:
+        with ProgressBar("predict") as progress:
             return predictor.predict_folder(
                 images[0], out, modality, **options, progress=progress, strict=False
             )
     found = predictor.predict_file(images, out, modality, **options)
     notes = {out.name: found.notes} if found.notes else {}
-    return Outcome({out.name: found.files[0]}, {}, {}, notes)
+    return Outcome({out.name: found.files[0]}, notes=notes)
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, say, say_json, say_plan
+from unpaired.cli.output import say, say_json, say_plan
+from unpaired.progress import ProgressBar
 
 NAME = "prepare"
 
@@ -31,11 +32,11 @@ def command(
 
     from unpaired.datasets.split_file import PARTS
     from unpaired.run import RunFolder
-    from unpaired.training.setup import make_setup
+    from unpaired.training.prepare import prepare_run
 
     folder = RunFolder(out)
-    with folder.lock(), Progress("prepare") as progress:
-        make_setup(settings, roots, folder, prepared=out, progress=progress)
+    with folder.lock(), ProgressBar("prepare") as progress:
+        prepare_run(settings, roots, folder, prepared=out, progress=progress)
     plan = folder.plan
     parts = [folder.prepared_cases(name) for name in PARTS]
     cases = {m: sum(len(part[m]) for part in parts) for m in plan.modalities}

@@ -2,18 +2,24 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
+from unpaired.cli.output import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
+from unpaired.progress import ProgressBar, duration
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unpaired.config import Config
+    from unpaired.data.plan import Plan
+    from unpaired.run import RunFolder
     from unpaired.training.fit import TrainResult
 
 NAME = "train"
@@ -43,7 +49,7 @@ def command(
         one_run(settings, roots, out, prepared)
         return
 
-    from unpaired.training.setup import fold_configs
+    from unpaired.training.folds import fold_configs
 
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
@@ -60,62 +66,55 @@ def _refuse_group() -> None:
 
 
 def one_run(
-    config: "Config", data: Mapping[str, Path], run: Path, prepared: Path | None = None
+    config: "Config", data: Mapping[str, Path], out: Path, prepared: Path | None = None
 ) -> "TrainResult":
     """Prepare, say what is ahead, train, say how it ended."""
-    from unpaired.training.fit import train
+    from unpaired.run import RunFolder
+    from unpaired.training.distributed import leads, stop_signals
+    from unpaired.training.fit import fit
+    from unpaired.training.prepare import prepare_run
 
-    for line in _announce(config, data, run, prepared):
-        say(line)
-    with Progress("train") as bar:
-
-        def steps_only(done: int, total: int, what: str) -> None:
-            if what.startswith("loss"):  # the cases were prepared, and shown, before
-                bar(done, total, what)
-
-        result = train(config, data, run, steps_only, prepared)
-    if _leads():
+    run = RunFolder(out)
+    with run.lock() if leads() else nullcontext():
+        if leads():
+            weights = _weights(config, run)
+            with ProgressBar("prepare") as bar:
+                prepare_run(config, data, run, prepared, bar)
+            for line in _ahead(config, run, weights):
+                say(line)
+        with stop_signals() as stop, ProgressBar("train") as bar:
+            result = fit(config, run, stop, bar)
+    if leads():
         how = f"step {result.step} ({result.stopped})"
         say(f"Stopped at {how}, validation score {result.score:.3f}.")
-        say(f"The run is in {run}; look at it with: unpaired report {run}")
+        say(f"The run is in {out}; look at it with: unpaired report {out}")
     return result
 
 
-def _leads() -> bool:
-    """Whether this process speaks: torchrun numbers its processes."""
-    return os.environ.get("RANK", "0") == "0"
+def _weights(config: "Config", run: "RunFolder") -> "dict[str, Tensor] | None":
+    """A file that cannot be read is refused before the cases are prepared."""
+    if run.begun or config.model.pretrained is None:
+        return None
+    from unpaired.training.pretrained import read_pretrained
+
+    return read_pretrained(config)
 
 
-def _announce(
-    config: "Config", data: Mapping[str, Path], run: Path, prepared: Path | None
+def _ahead(
+    config: "Config", run: "RunFolder", weights: "dict[str, Tensor] | None"
 ) -> Iterator[str]:
     """Plan, sizes, memory and time, before the first step."""
-    if not _leads():
-        return
-    from unpaired.run import RunFolder
-    from unpaired.training.forecast import forecast
-    from unpaired.training.pretrained import HEAD, preview, read_pretrained
-    from unpaired.training.setup import make_setup
-    from unpaired.training.start import source_plan
-
-    folder = RunFolder(run)
-    # a file that cannot be read is refused before the cases are prepared
-    weights = None if folder.begun else read_pretrained(config)
-    with folder.lock(), Progress("prepare") as progress:
-        make_setup(config, data, folder, prepared, source_plan(config), progress)
-    plan = folder.plan
+    plan = run.plan
     say_plan(plan)
-    yield f"Run folder: {run}"
-    if folder.begun:
+    yield f"Run folder: {run.root}"
+    if run.begun:
         yield "Going on from the last checkpoint."
+        yield from _new_end(config, run)
         return
     if weights is not None:
-        filling = preview(config, plan, weights)
-        say_table(Table(HEAD, filling.rows()))
-        yield (
-            f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
-            f"({filling.layout})."
-        )
+        yield _filled(config, plan, weights)
+    from unpaired.training.forecast import forecast
+
     ahead = forecast(config, plan)
     yield (
         f"Parameters: {ahead.training_parameters:,} in training, "
@@ -129,3 +128,26 @@ def _announce(
     )
     if ahead.memory_bytes > ahead.memory_available_bytes:
         note("warning: this may not fit into memory; lower train.batch_size.")
+
+
+def _new_end(config: "Config", run: "RunFolder") -> Iterator[str]:
+    """The schedule of a run whose `train.steps` was raised."""
+    for raised in run.schedules:
+        if raised["steps"] == config.train.steps:
+            yield (
+                f"train.steps was raised from {raised['before']} to {raised['steps']}: from step "
+                f"{raised['step']} on the learning rate follows the schedule that ends at step "
+                f"{raised['steps']}."
+            )
+
+
+def _filled(config: "Config", plan: "Plan", weights: "dict[str, Tensor]") -> str:
+    """What the file of weights fills, as a table and a sentence."""
+    from unpaired.training.pretrained import HEAD, preview
+
+    filling = preview(config, plan, weights)
+    say_table(Table(HEAD, filling.rows()))
+    return (
+        f"{filling.percent:.1f} % of encoder and decoder start from {filling.file} "
+        f"({filling.layout})."
+    )

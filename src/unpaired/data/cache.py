@@ -67,6 +67,30 @@ class PreparedCase:
 
 
 @dataclass(frozen=True)
+class Intensities:
+    """A prepared image [K d h w] that gives float32 where it is indexed."""
+
+    case: PreparedCase
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, slices, rows, columns."""
+        return (len(self.case.scale), *self.case.shape)
+
+    def __getitem__(self, key: Any, /) -> np.ndarray:
+        scale, shift = (
+            np.asarray(v, np.float32)[:, None, None, None]
+            for v in (self.case.scale, self.case.shift)
+        )
+        channels = key[0] if isinstance(key, tuple) else key
+        return self.case.image()[key] * _like(scale[channels]) + _like(shift[channels])
+
+
+def _like(value: np.ndarray) -> np.ndarray:
+    return value.reshape(()) if value.size == 1 else value
+
+
+@dataclass(frozen=True)
 class PreparedSet:
     """A folder of prepared cases and the plan they follow."""
 

@@ -26,6 +26,8 @@ __all__ = [
 
 PERCENTILES = (0.5, 99.5)
 _NEARLY_EQUAL = 1.05
+SEED = 0
+"""Of the cases and voxels that intensities are learnt from."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,6 @@ def make_plan(
     multiple: tuple[int, ...],
     *,
     train: Mapping[str, Sequence[str]] | None = None,
-    seed: int = 0,
     rule: PlanRule | None = None,
 ) -> Plan:
     """Choose the grid and the intensity scale for these data sets.
@@ -101,7 +102,7 @@ def make_plan(
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
         values = [value for value, index in value_table(dataset, classes).items() if index]
-        sample = _Sample(dataset, values, cases, seed)
+        sample = _Sample(dataset, values, cases, SEED)
         plans[name], reasons[f"modalities.{name}"] = _modality(sample, modalities.get(name))
     plan = Plan(
         classes=classes,

@@ -2,7 +2,7 @@
 
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import metadata
@@ -35,6 +35,7 @@ from unpaired.data.preprocess import (
 from unpaired.datasets.dataset import Case, Dataset, sha256_of, source_files, unchanged, value_table
 from unpaired.errors import DataError, ResourceError, UnpairedError
 from unpaired.io.read import read_image, read_label_image
+from unpaired.progress import Progress
 
 __all__ = [
     "PreparedCase",
@@ -46,7 +47,7 @@ __all__ = [
     "restore_labels",
 ]
 
-Progress = Callable[[int, int, str], None]
+
 # Raise when the same plan leads to other prepared arrays than before.
 _FORMAT = 1
 # Temporary files of `files.atomic`, markers of cases in work.

@@ -45,6 +45,28 @@ class Batch:
         return Batch(image, label, self.case, self.position)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What one process draws in a step.
+
+    Attributes:
+        batch_size: samples a step.
+        seed: of the random numbers.
+        rank, world: this process among all; together they draw what one would draw with a batch
+            `world` times as large.
+    """
+
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def positions(self, step: int) -> range:
+        """Numbers of this step's samples in the whole training."""
+        start = (step * self.world + self.rank) * self.batch_size
+        return range(start, start + self.batch_size)
+
+
 def modality_key(modality: str) -> int:
     """A number that stands for the modality in counter-based seeds."""
     return zlib.crc32(modality.encode())
@@ -65,11 +87,8 @@ class PatchSampler:
         modality: str,
         patch: tuple[int, ...],
         context: int,
-        batch_size: int,
         foreground: float,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> None:
         """Read nothing yet.
 
@@ -86,15 +105,15 @@ class PatchSampler:
             raise UsageError(f"context is {context}; it must be odd.")
         if len(patch) == 3 and context != 1:
             raise UsageError(f"context is {context}; a patch of several slices has none, give 1.")
-        if not 0 <= foreground <= 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world:
+        d = draws
+        if not 0 <= foreground <= 1 or d.batch_size < 1 or d.seed < 0 or not 0 <= d.rank < d.world:
             raise UsageError(
-                f"foreground {foreground}, batch size {batch_size}, seed {seed}, rank {rank} of "
-                f"{world}: one of them is out of range."
+                f"foreground {foreground}, batch size {d.batch_size}, seed {d.seed}, rank {d.rank} "
+                f"of {d.world}: one of them is out of range."
             )
         self.cases, self.patch, self.context = tuple(cases), patch, context
-        self.batch_size, self.foreground = batch_size, foreground
-        self.rank, self.world = rank, world
-        self._seed = (seed, modality_key(modality))
+        self.foreground, self.draws = foreground, draws
+        self._seed = (draws.seed, modality_key(modality))
         self._window = (*[1] * (3 - len(patch)), *patch)
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
         self._places = np.cumsum([0, *(self._count(case) for case in cases)])
@@ -113,15 +132,14 @@ class PatchSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
-        start = (step * self.world + self.rank) * self.batch_size
-        positions = range(start, start + self.batch_size)
+        positions = self.draws.positions(step)
         passes = {p // self.places: self._permutation(p // self.places) for p in positions}
         drawn = [self._draw(p, passes[p // self.places]) for p in positions]
         return Batch(
             image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
             label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
             case=tuple(case for _, _, case in drawn),
-            position=torch.arange(start, start + self.batch_size),
+            position=torch.arange(positions.start, positions.stop),
         )
 
     def _permutation(self, number: int) -> np.ndarray:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.artifact.model import load_member, model_folders
+from unpaired.artifact.model import Model, model_folders
+from unpaired.data.cache import Intensities
 from unpaired.device import find_device
 from unpaired.errors import UsageError
 from unpaired.methods.payer.crops import structures_centre
 from unpaired.methods.payer.inference import Located
 from unpaired.run import RunFolder
 from unpaired.run.folder import Part
-from unpaired.training.validate import Intensities
 
 
 def localisation_errors_mm(
@@ -26,13 +26,13 @@ def localisation_errors_mm(
         UsageError: the run's model does not localise.
         DataError: no model, or no prepared cases.
     """
-    member = load_member(model_folders(Path(run))[0])
+    model = Model.load(model_folders(Path(run))[0])
     where = find_device(device)
-    member.segmenter.to(where)
+    model.segmenter.to(where)
     folder = RunFolder(run)
     errors: dict[str, dict[str, float]] = {}
     for m, wanted in folder.cases(part).items():
-        network = member.network(m)
+        network = model.network(m)
         if not isinstance(network, Located):
             raise UsageError(f"the model of {run} does not localise; it segments patch by patch.")
         errors[m] = {}

@@ -1,6 +1,6 @@
 """Scores of predictions against the truth, on the native grid."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,8 @@ from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
 from unpaired.names import canonical_name, did_you_mean
+from unpaired.progress import Progress
 from unpaired.run.scores import Evaluation, Score, Tolerance
-
-Progress = Callable[[int, int, str], None]
 
 
 class Pair(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 from unpaired.datasets.nnunet import need_folder
 from unpaired.errors import DataError, ResourceError
 from unpaired.files import shown
+from unpaired.progress import Progress
 
 MAX_BYTES = 512 * 2**30
 """No archive unpacks to more than this: the largest known ones have a tenth of it."""
@@ -27,7 +28,6 @@ _DAMAGE = (
     zlib.error,
     EOFError,
 )
-Progress = Callable[[int, int, str], None]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from unpaired.importing.archive import opened
 from unpaired.importing.folder import RECORD, SPLITS, still_whole
 from unpaired.importing.write import stage_case
 from unpaired.names import did_you_mean
+from unpaired.progress import Progress
 
 # What an import did; and whether an earlier call has imported just this archive and all of it is
 # still whole: then it need not be unpacked again.
@@ -119,9 +120,6 @@ def _is_whole(root: Path, record: Mapping[str, Any]) -> bool:
         return listed and all(still_whole(root, case["files"]) for case in cases)
     except (AttributeError, KeyError, OSError, TypeError):
         return False
-
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

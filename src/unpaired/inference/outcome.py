@@ -1,14 +1,99 @@
-"""What became of a list of cases."""
+"""What is asked of a prediction, and what comes of one image or of many."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from unpaired.errors import DataError
+import numpy as np
+
+from unpaired.errors import DataError, UsageError
+from unpaired.inference.ensemble import OutOfMemoryError
+from unpaired.inference.label_files import colours
+from unpaired.io.read import Reading
+from unpaired.io.volume import Volume
+from unpaired.io.write import Names, Writing, write_labels
+from unpaired.names import did_you_mean
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a prediction.
+
+    Attributes:
+        probabilities: those of all classes too, kept (4 bytes per class and voxel), or written
+            beside a label file.
+        largest_component: class names of which only the largest connected piece is kept; the
+            model's configuration by default. The probabilities are left as they are.
+        reading: which DICOM series, and whether its slices may be resampled.
+        writing: the formats of label files.
+        label_files: write what the numbers mean beside each label file.
+    """
+
+    probabilities: bool = False
+    largest_component: Sequence[str] | None = None
+    reading: Reading | None = None
+    writing: Writing | None = None
+    label_files: bool = True
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The segmentation of one image.
+
+    Attributes:
+        labels: uint8 [i j k], class indices in the file's axis order, on the image's grid.
+        volume: that grid (its array is empty of content); `write_volume(path, labels, volume)`.
+        classes: class names, background first.
+        probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
+        notes: what was odd, yet accepted, and how memory ran short.
+        files: the label files written.
+    """
+
+    labels: np.ndarray
+    volume: Volume
+    classes: tuple[str, ...]
+    modality: str
+    probabilities: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.labels.shape))
+        names = [name for i, name in enumerate(self.classes) if i and (self.labels == i).any()]
+        return f"Prediction({self.modality}, {shape} voxels: {', '.join(names) or 'nothing'})"
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels on the image's grid, in the format of the path's ending.
+
+        Raises:
+            UsageError: the ending is of no format that labels are written in.
+            ResourceError: the file cannot be written.
+        """
+        target = Path(path).expanduser()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        names = Names(self.classes, colours(len(self.classes)), self.modality)
+        write_labels(target, self.labels, self.volume, names)
+
+    def volume_ml(self, cls: str) -> float:
+        """The volume of a class in millilitres.
+
+        Raises:
+            UsageError: there is no class of that name.
+        """
+        if cls not in self.classes:
+            hint = did_you_mean(cls, self.classes)
+            raise UsageError(f"there is no class {cls!r}.{hint} It has {', '.join(self.classes)}.")
+        voxels = np.count_nonzero(self.labels == self.classes.index(cls))
+        return float(voxels * abs(np.linalg.det(self.volume.affine[:3, :3])) / 1000)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the cases; every case is in one of the three.
+    """What became of a list of cases; every case is in one of the first three.
 
     Attributes:
         written, kept: case -> label file; kept were whole and of the same model already.
@@ -16,10 +101,19 @@ class Outcome:
         notes: case -> what was odd, yet accepted.
     """
 
-    written: dict[str, Path]
-    kept: dict[str, Path]
-    failures: dict[str, str]
-    notes: dict[str, tuple[str, ...]]
+    written: dict[str, Path] = field(default_factory=dict)
+    kept: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @contextmanager
+    def attempt(self, case: str) -> Iterator[None]:
+        """Note the failure of a case; the others go on."""
+        try:
+            yield
+        except (DataError, UsageError, OutOfMemoryError) as error:
+            self.failures[case] = str(error)
+            log.warning("%s: %s", case, error)
 
     def raise_failures(self) -> None:
         """Raise DataError if a case failed, with the list."""

@@ -1,28 +1,26 @@
-"""Volume -> labels on the image's own grid, in bounded memory."""
+"""Images, files and folders -> labels on the images' own grids."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import nn
 
-from unpaired.artifact.model import Member, load_members
-from unpaired.data.preprocess import PreparedImage, preprocess, slices
-from unpaired.device import Precision, autocast_dtype, find_device
+from unpaired.artifact.model import Model, load_models
+from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
-from unpaired.inference.images import Image, grid_of, told_otherwise, volumes_of
-from unpaired.inference.inferer import (
-    is_memory,
-    labels_into,
-    native_slices,
-    scores_into,
-    segment_slices,
-    told_for,
+from unpaired.files import shown
+from unpaired.inference.ensemble import Ensemble, told_for
+from unpaired.inference.images import (
+    Image,
+    files_in,
+    grid_of,
+    group_channels,
+    told_otherwise,
+    volumes_of,
 )
 from unpaired.inference.label_files import (
     SCALE,
@@ -32,186 +30,31 @@ from unpaired.inference.label_files import (
     recipe_mark,
     write_label_files,
 )
-from unpaired.inference.outcome import Outcome
-from unpaired.inference.targets import case_of_target, refuse_unwritable, targets_of
+from unpaired.inference.outcome import Options, Outcome, Prediction
+from unpaired.inference.targets import (
+    case_of_target,
+    case_targets,
+    is_done,
+    refuse_unwritable,
+    targets_of,
+)
+from unpaired.io.arrays import Number
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Names, Writing, write_labels
-from unpaired.metrics import keep_largest
 from unpaired.names import did_you_mean
-
-# One network, or the mean of several, from volumes to labels on their own grid.
-
-
-log = logging.getLogger(__name__)
-
-
-class Ensemble:
-    """Members that predict together; it goes on in smaller batches when memory runs out.
-
-    Attributes:
-        device, batch_size: as they are now.
-        notes: what was changed because memory ran out.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[Member],
-        device: torch.device,
-        batch_size: int,
-        overlap: float,
-        precision: Precision,
-        mirror: bool = False,
-    ) -> None:
-        self.members, self.mirror = tuple(members), mirror
-        self.batch_size, self.overlap, self.precision = batch_size, overlap, precision
-        self.notes: list[str] = []
-        self._move(device)
-
-    def segment(
-        self,
-        volumes: list[Volume],
-        modality: str,
-        largest: Sequence[int] = (),
-        scores: np.ndarray | None = None,
-        encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
-    ) -> np.ndarray:
-        """uint8 labels [i j k] of one image.
-
-        Args:
-            volumes: one a channel; the list is emptied, since their memory is needed.
-            largest: classes of which the largest connected piece is kept.
-            scores: [Z i j k], filled with the encoded probabilities inside the content box.
-
-        Raises:
-            DataError: the volumes do not fit the modality.
-            OutOfMemoryError: smaller batches, or the CPU, did not help.
-        """
-        with told_for(grid_of(volumes[0])):
-            images = {
-                member.recipe(modality): preprocess(volumes, modality, member.plan)
-                for member in self.members
-            }
-            volumes.clear()
-            turn = next(iter(images.values())).orientation
-            whole = self._labels(images, modality, scores, encode)
-            images.clear()
-            if largest:
-                whole = keep_largest(whole, largest)
-            return _positive(turn.undo(whole))
-
-    def _labels(
-        self,
-        images: Mapping[str, PreparedImage],
-        modality: str,
-        scores: np.ndarray | None,
-        encode: Callable[[np.ndarray], np.ndarray],
-    ) -> np.ndarray:
-        """uint8 labels in canonical axes; smaller batches, then the CPU, when memory runs out."""
-        image = next(iter(images.values()))
-        whole = np.zeros(image.native_shape, np.uint8)
-        box = slices(image.box)
-        while True:
-            runs = self._runs(images, modality)
-            between = native_slices(runs, image.array.shape[1], image.box_shape)
-            try:
-                if scores is None:
-                    labels_into(whole[box], between)
-                else:
-                    turned = image.orientation.apply(scores)
-                    scores_into(whole[box], turned[:, *box], between, encode)
-                return whole
-            except (MemoryError, RuntimeError) as error:
-                if not is_memory(error):
-                    raise
-                reason = str(error)
-            # Only here, when the error has let go of the tensors in its frames.
-            self._shrink(reason)
-
-    def _runs(
-        self, images: Mapping[str, PreparedImage], modality: str
-    ) -> Iterator[tuple[int, Float[Tensor, "n Z h w"]]]:
-        """Consecutive slices with the members' mean class probabilities."""
-        streams = [
-            segment_slices(
-                member.network(modality, self.mirror),
-                images[member.recipe(modality)].array,
-                context=member.plan.context,
-                patch=member.plan.patch,
-                overlap=self.overlap,
-                batch_size=self.batch_size,
-                device=self.device,
-                autocast=self.autocast,
-            )
-            for member in self.members
-        ]
-        for together in zip(*streams, strict=True):
-            start, total = together[0]
-            for _, other in together[1:]:
-                total = total + other
-            yield start, total / len(streams) if len(streams) > 1 else total
-
-    def _shrink(self, reason: str) -> None:
-        """Half the batch; the CPU where there is no half.
-
-        Raises:
-            MemoryError: that was tried already.
-        """
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.batch_size > 1:
-            self.batch_size //= 2
-            note = f"out of memory on {self.device}: going on with batches of {self.batch_size}"
-        elif self.device.type != "cpu":
-            self._move(torch.device("cpu"))
-            note = "out of memory on the GPU even with one patch: going on on the CPU, slowly"
-        else:
-            raise MemoryError(reason)
-        log.warning("%s (%s)", note, reason)
-        self.notes.append(note)
-
-    def _move(self, device: torch.device) -> None:
-        self.device = device
-        self.autocast = autocast_dtype(self.precision, device)
-        for member in self.members:
-            member.segmenter.to(device)
-
-
-def _positive(view: np.ndarray) -> np.ndarray:
-    """The same values without negative strides, which torch cannot take."""
-    return view if min(view.strides) > 0 else view.copy(order="K")
-
+from unpaired.progress import Progress
 
 _EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The segmentation of one image.
-
-    Attributes:
-        labels: uint8 [i j k], class indices in the file's axis order, on the image's grid.
-        volume: that grid (its array is empty of content); `write_volume(path, labels, volume)`.
-        classes: class names, background first.
-        probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
-        notes: what was odd, yet accepted, and how memory ran short.
-        files: the label files written.
-    """
-
-    labels: np.ndarray
-    volume: Volume
-    classes: tuple[str, ...]
-    modality: str
-    probabilities: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
 
 
 class Predictor:
     """Segments images with one trained model, or the mean of several.
 
+    Its methods take the fields of `Options` by name.
+
     Args:
-        members: loaded models of equal classes and grid.
+        models: of equal classes and grid.
         batch_size: patches per call of the network; the model's configuration by default.
         precision: of the network; the model's training configuration by default.
         mirror: mean over mirrored images; the model's configuration by default.
@@ -219,24 +62,22 @@ class Predictor:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        models: Sequence[Model],
         device: torch.device,
         batch_size: int | None = None,
         precision: Precision | None = None,
         mirror: bool | None = None,
     ) -> None:
-        first = members[0]
-        self.members = tuple(members)
-        self.plan, self.classes = first.plan, first.plan.classes
-        self.modalities = tuple(first.plan.modalities)
-        self.largest_component = first.config.predict.largest_component
+        first = models[0]
+        self.models = tuple(models)
+        self.plan, self.classes, self.modalities = first.plan, first.plan.classes, first.modalities
+        settings = first.config.predict
+        if batch_size:
+            settings = settings.model_copy(update={"batch_size": batch_size})
+        if mirror is not None:
+            settings = settings.model_copy(update={"mirror": "auto" if mirror else "none"})
         self._ensemble = Ensemble(
-            members,
-            device,
-            batch_size or first.config.predict.batch_size,
-            first.config.predict.overlap,
-            precision or first.config.train.precision,
-            first.config.predict.mirror == "auto" if mirror is None else mirror,
+            models, device, settings, precision or first.config.train.precision
         )
 
     @classmethod
@@ -254,7 +95,7 @@ class Predictor:
             ResourceError: the device is not there.
         """
         named = [run] if isinstance(run, str | Path) else list(run)
-        return cls(load_members([Path(one) for one in named]), find_device(device), **options)
+        return cls(load_models([Path(one) for one in named]), find_device(device), **options)
 
     def predict(
         self,
@@ -262,10 +103,8 @@ class Predictor:
         modality: str | None = None,
         *,
         affine: np.ndarray | None = None,
-        spacing_mm: Sequence[float] | None = None,
-        probabilities: bool = False,
-        largest_component: Sequence[str] | None = None,
-        reading: Reading | None = None,
+        spacing_mm: Sequence[Number] | None = None,
+        **options: Any,
     ) -> Prediction:
         """Segment one image: a path (a file, or the folder of a DICOM series), a volume, an array
         [i j k], or a sequence of one a channel.
@@ -273,20 +112,18 @@ class Predictor:
         Args:
             modality: may be left out where the model knows only one.
             affine, spacing_mm: the geometry of arrays, see `unpaired.inference.images.volumes_of`.
-            probabilities: keep those of all classes; they take 4 bytes per class and voxel.
-            largest_component: class names of which only the largest connected piece is kept; the
-                model's configuration by default. The probabilities are left as they are.
-            reading: which DICOM series, and whether its slices may be resampled.
+            options: `probabilities`, `largest_component`, `reading` of `Options`.
 
         Raises:
             UsageError: an unknown modality or class, or an array without geometry.
             DataError: the image is at fault.
             ResourceError: there is not enough memory.
         """
-        name, largest = self.modality(modality), self.class_indices(largest_component)
-        volumes = volumes_of(image, affine, spacing_mm, reading)
+        asked = Options(**options)
+        name, largest = self.modality(modality), self.class_indices(asked.largest_component)
+        volumes = volumes_of(image, affine, spacing_mm, asked.reading)
         scores = None
-        if probabilities:
+        if asked.probabilities:
             with told_for(volumes[0]):
                 scores = np.zeros((len(self.classes), *volumes[0].array.shape), np.float32)
                 scores[0] = 1
@@ -298,12 +135,7 @@ class Predictor:
         image: Path | Sequence[Path],
         out: Path,
         modality: str | None = None,
-        *,
-        probabilities: bool = False,
-        largest_component: Sequence[str] | None = None,
-        label_files: bool = True,
-        reading: Reading | None = None,
-        writing: Writing | None = None,
+        **options: Any,
     ) -> Prediction:
         """Segment files and write the labels on the image's grid, to `out` or into the folder
         `out` in the image's own format (see `unpaired.inference.targets`).
@@ -314,37 +146,20 @@ class Predictor:
         Raises:
             as `predict`, and UsageError where `out` would overwrite the image.
         """
-        paths = [image] if isinstance(image, Path) else list(image)
-        return self.predict_into(
-            paths,
-            targets_of(out, paths, writing or Writing()),
-            modality,
-            probabilities=probabilities,
-            largest_component=largest_component,
-            label_files=label_files,
-            reading=reading,
-            writing=writing,
-        )
+        paths, asked = [image] if isinstance(image, Path) else list(image), Options(**options)
+        targets = targets_of(out, paths, asked.writing or Writing())
+        return self._predict_into(paths, targets, modality, asked)
 
-    def predict_into(
-        self,
-        paths: Sequence[Path],
-        targets: Sequence[Path],
-        modality: str | None = None,
-        *,
-        probabilities: bool = False,
-        largest_component: Sequence[str] | None = None,
-        label_files: bool = True,
-        reading: Reading | None = None,
-        writing: Writing | None = None,
+    def _predict_into(
+        self, paths: Sequence[Path], targets: Sequence[Path], modality: str | None, asked: Options
     ) -> Prediction:
-        """As `predict_file`, into label files of given names, each in the format of its ending."""
-        name, largest = self.modality(modality), self.class_indices(largest_component)
-        volumes = volumes_of(paths, reading=reading)
+        """Into label files of given names, each in the format of its ending."""
+        name, largest = self.modality(modality), self.class_indices(asked.largest_component)
+        volumes = volumes_of(paths, reading=asked.reading)
         refuse_unwritable(targets, volumes[0])
-        mark = self.mark(name, largest_component, reading)
+        mark = self.mark(name, asked)
         grid, first, case = grid_of(volumes[0], mark), targets[0], case_of_target(targets[0])
-        if probabilities:
+        if asked.probabilities:
             beside = first.with_name(f"{case}_probabilities.nii")
             with probability_file(beside, len(self.classes), grid) as scores:
                 scores[0] = SCALE
@@ -354,10 +169,84 @@ class Predictor:
             found = self._segment(volumes, name, largest)
         notes, told = list(found.notes), Names(self.classes, colours(len(self.classes)), mark)
         for target in targets:
-            notes += write_labels(target, found.labels, grid, told, writing)
-        if label_files:
+            notes += write_labels(target, found.labels, grid, told, asked.writing)
+        if asked.label_files:
             write_label_files(first.parent, self.classes, f"{case}_")
         return replace(found, notes=tuple(notes), files=tuple(targets))
+
+    def predict_folder(
+        self,
+        images: Path | Sequence[Path],
+        out: Path,
+        modality: str | None = None,
+        *,
+        strict: bool = True,
+        **options: Any,
+    ) -> Outcome:
+        """Predict every image of a folder (or list of files) into the folder `out`, each in its own
+        format (NIfTI: `<case>.nii.gz`). A folder with a DICOM series in it is an image.
+
+        Files named `<case>_0000.nii.gz`, `<case>_0001.nii.gz` are the channels of a case; other
+        names are cases of one channel. See `predict_cases` for the rest.
+
+        Args:
+            strict: raise at the end if cases failed; else they are in the outcome's `failures`.
+
+        Raises:
+            DataError: no image; or some cases failed, all of them are listed and the others done.
+            UsageError: an unknown modality or class, or `out` is the folder of the images.
+        """
+        name = self.modality(modality)
+        paths = files_in(images) if isinstance(images, Path) else list(images)
+        if any(out.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
+            raise UsageError(
+                f"{shown(out)} holds the images; choose another folder for the labels."
+            )
+        cases, broken = group_channels(paths, len(self.plan.modalities[name].channel_names))
+        outcome = self.predict_cases(cases, out, name, **options)
+        outcome.failures.update(broken)
+        if strict:
+            outcome.raise_failures()
+        return outcome
+
+    def predict_cases(
+        self,
+        cases: Mapping[str, Sequence[Path]],
+        out: Path,
+        modality: str,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Predict cases, each a file a channel; a case at fault does not stop the others.
+
+        Interrupted, the same call goes on: a label file is kept if it is whole, newer than its
+        image and made by the same model and options (its header says so), unless `overwrite`.
+
+        Args:
+            progress: called with (cases done, cases in all, case).
+
+        Raises:
+            ResourceError: `out` cannot be written.
+        """
+        asked = Options(**{**options, "label_files": False})
+        mark, outcome = self.mark(modality, asked), Outcome()
+        write_label_files(out, self.classes)
+        for done, (case, paths) in enumerate(cases.items(), 1):
+            targets = case_targets(out, case, paths[0], asked.writing or Writing())
+            extra = (out / f"{case}_probabilities.nii",) if asked.probabilities else ()
+            if not overwrite and is_done(targets, extra, paths, mark, len(self.classes)):
+                outcome.kept[case] = targets[0]
+            else:
+                with outcome.attempt(case):
+                    found = self._predict_into(list(paths), targets, modality, asked)
+                    outcome.written[case] = targets[0]
+                    if found.notes:
+                        outcome.notes[case] = found.notes
+            if progress is not None:
+                progress(done, len(cases), case)
+        return outcome
 
     def modality(self, name: str | None) -> str:
         """The modality's name, checked; the only one where there is one.
@@ -365,57 +254,50 @@ class Predictor:
         Raises:
             UsageError: unknown, or left out though there are several.
         """
-        if name in self.modalities:
-            return name
         if name is None and len(self.modalities) == 1:
             return self.modalities[0]
-        known = ", ".join(self.modalities)
         if name is None:
+            known = ", ".join(self.modalities)
             raise UsageError(f"say which modality the image is; the model knows {known}.")
-        hint = did_you_mean(name, self.modalities)
-        raise UsageError(f"the model does not know the modality {name!r}.{hint} It knows {known}.")
+        self.models[0].check_modality(name)
+        return name
 
     def class_indices(self, names: Sequence[str] | None) -> list[int]:
-        """The indices of foreground classes.
+        """The indices of foreground classes; of those of the model's configuration by default.
 
         Raises:
             UsageError: a name that is not one of the model's.
         """
         known = self.classes[1:]
-        found = self.largest_component if names is None else names
-        for name in found:
+        chosen = self._ensemble.settings.largest_component if names is None else names
+        for name in chosen:
             if name not in known:
                 raise UsageError(
                     f"the model has no class {name!r}.{did_you_mean(name, known)} "
                     f"It has {', '.join(known)}."
                 )
-        return [self.classes.index(name) for name in found]
+        return [self.classes.index(name) for name in chosen]
 
-    def mark(
-        self,
-        modality: str,
-        largest_component: Sequence[str] | None = None,
-        reading: Reading | None = None,
-    ) -> str:
+    def fold(self, modality: str) -> nn.Module:
+        """A plain network of one modality, a copy: images [B K *space] in, `Decoded` out.
+
+        Raises:
+            UsageError: an unknown modality, several models, or one that is ONNX.
+        """
+        if len(self.models) > 1:
+            raise UsageError("several models predict together here; load one of them to fold it.")
+        self.models[0].need_weights()
+        self.models[0].check_modality(modality)
+        return self.models[0].fold(modality)
+
+    def mark(self, modality: str, asked: Options | None = None) -> str:
         """What a prediction depends on besides the image, as a short text for its header."""
-        largest = self.class_indices(largest_component)
-        weights = [member.digest for member in self.members]
-        facts = [modality, f"{self._ensemble.overlap}", f"{sorted(largest)}", f"{_EXPORT}"]
-        facts += ["mirrored"] if self._ensemble.mirror else []
-        facts += [] if reading in (None, Reading()) else [repr(reading)]
-        return f"unpaired {recipe_mark(*weights, *facts)}"
-
-    def predict_folder(
-        self,
-        images: Path | Sequence[Path],
-        out: Path,
-        modality: str | None = None,
-        **options: Any,
-    ) -> Outcome:
-        """Segment every image of a folder; see `unpaired.inference.folder.predict_folder`."""
-        from unpaired.inference.folder import predict_folder
-
-        return predict_folder(self, images, out, modality, **options)
+        asked, settings = asked or Options(), self._ensemble.settings
+        largest = sorted(self.class_indices(asked.largest_component))
+        facts = [modality, f"{settings.overlap}", f"{largest}", f"{_EXPORT}"]
+        facts += ["mirrored"] if settings.mirror == "auto" else []
+        facts += [] if asked.reading in (None, Reading()) else [repr(asked.reading)]
+        return f"unpaired {recipe_mark(*(model.digest for model in self.models), *facts)}"
 
     @property
     def notes(self) -> tuple[str, ...]:

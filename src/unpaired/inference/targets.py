@@ -1,16 +1,16 @@
-"""Where the labels of an image go, and in which formats."""
+"""Where the labels of an image go, in which formats, and whether they are there already."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from unpaired.errors import UsageError
+from unpaired.errors import DataError, UsageError
 from unpaired.files import shown
-from unpaired.inference.images import case_of, case_of_channel
+from unpaired.inference.images import case_of, case_of_channel, newest_change
 from unpaired.io.dicom import DicomSource
 from unpaired.io.dicom.library import library
 from unpaired.io.read import format_of
 from unpaired.io.volume import Volume
-from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing
+from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing, read_mark
 
 
 def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Path, ...]:
@@ -68,3 +68,29 @@ def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
                     "and the image is no DICOM series; write NIfTI instead."
                 )
             library("highdicom")
+
+
+def is_done(
+    targets: Sequence[Path],
+    extra: Sequence[Path],
+    images: Sequence[Path],
+    mark: str,
+    classes: int,
+) -> bool:
+    """Whether the label files are whole and they, and what lies beside, would come out the same."""
+    try:
+        newest = max(newest_change(path) for path in images)
+        if any(path.stat().st_mtime < newest for path in (*targets, *extra)):
+            return False
+        if any(_description(path) != mark for path in extra):
+            return False
+        told = [read_mark(path) for path in targets]
+    except (OSError, DataError):
+        return False
+    return all(found == mark and highest < classes for found, highest in told)
+
+
+def _description(path: Path) -> str:
+    """The `descrip` of a plain NIfTI header, without reading what follows."""
+    with path.open("rb") as file:
+        return file.read(348)[148:228].rstrip(b"\0").decode(errors="replace")

@@ -2,17 +2,17 @@
 
 from unpaired.losses.consistency import icr, mcr
 from unpaired.losses.objective import Objective, Prediction, Term, Terms, weigh
-from unpaired.losses.segmentation import auxiliary_loss, dice_loss, segmentation_loss
+from unpaired.losses.segmentation import SegmentationLoss, auxiliary_loss, dice_loss
 
 __all__ = [
     "Objective",
     "Prediction",
+    "SegmentationLoss",
     "Term",
     "Terms",
     "auxiliary_loss",
     "dice_loss",
     "icr",
     "mcr",
-    "segmentation_loss",
     "weigh",
 ]

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from unpaired.losses.consistency import icr, mcr
 from unpaired.losses.segmentation import (
+    SegmentationLoss,
     Sync,
     auxiliary_loss,
     deep_weights,
     identity,
     label_at,
-    segmentation_loss,
 )
 
 
@@ -125,12 +125,9 @@ class Objective:
     def _auxiliary(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """L_aux per modality (Eq. 9)."""
         return {
-            m: auxiliary_loss(
-                output.auxiliary, labels[m], self.aux_target, self.ce, self.dice,
-                self._weights(output.auxiliary[0]), self.background, self.sync,
-            )
+            m: auxiliary_loss(output.auxiliary, labels[m], self.aux_target, self._one_map)
             for m, output in outputs.items()
-        }  # fmt: skip
+        }
 
     def _mcr(self, outputs: Outputs, labels: Labels) -> Tensor | dict[str, Tensor]:
         """L_mcr (Eq. 10); one modality has none."""
@@ -153,23 +150,16 @@ class Objective:
         return torch.stack(losses).sum()
 
     def _deep(self, output: Prediction, label: Tensor) -> Tensor:
-        weights = self._weights(output.logits)
         scales = [output.logits, *output.deep]
         losses = [
-            share
-            * segmentation_loss(
-                logits, label_at(label, logits.shape[2:]), self.ce, self.dice, weights,
-                self.background, self.sync,
-            )
+            share * self._one_map(logits, label_at(label, logits.shape[2:]))
             for share, logits in zip(deep_weights(len(scales)), scales, strict=True)
-        ]  # fmt: skip
+        ]
         return torch.stack(losses).sum()
 
-    def _weights(self, like: Tensor) -> Tensor | None:
-        if self.class_weights is None:
-            return None
-        exact = torch.promote_types(like.dtype, torch.float32)
-        return torch.tensor(self.class_weights, dtype=exact, device=like.device)
+    @property
+    def _one_map(self) -> SegmentationLoss:
+        return SegmentationLoss(self.ce, self.dice, self.class_weights, self.background, self.sync)
 
 
 def _present(label: Int64[Tensor, "B *space"], classes: int) -> Bool[Tensor, "B Z"]:

@@ -1,6 +1,7 @@
 """Cross-entropy + Dice, and the auxiliary loss on semantic-aware maps (paper, Eq. 9)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -59,19 +60,31 @@ def dice_sums(
     return sync(torch.stack([overlap, square, truth]))
 
 
-def segmentation_loss(
-    logits: Float[Tensor, "B Z *space"],
-    label: Int64[Tensor, "B *space"],
-    ce: float = 1.0,
-    dice: float = 1.0,
-    class_weights: Float[Tensor, " Z"] | None = None,
-    background: bool = True,
-    sync: Sync = identity,
-) -> Float[Tensor, ""]:
-    """L_seg = ce * cross-entropy + dice * Dice, at least in float32."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = ce * cross_entropy(logits, label, class_weights, sync)
-    return loss + dice * dice_loss(logits, label, background, sync)
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """L_seg = ce * cross-entropy + dice * Dice, at least in float32.
+
+    Attributes:
+        class_weights: of the cross-entropy, background first; None: all equal.
+        background: whether the Dice loss counts it.
+        sync: sums over the processes of a distributed run.
+    """
+
+    ce: float = 1.0
+    dice: float = 1.0
+    class_weights: tuple[float, ...] | None = None
+    background: bool = True
+    sync: Sync = identity
+
+    def __call__(
+        self, logits: Float[Tensor, "B Z *space"], label: Int64[Tensor, "B *space"]
+    ) -> Float[Tensor, ""]:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weights = None
+        if self.class_weights is not None:
+            weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
+        loss = self.ce * cross_entropy(logits, label, weights, self.sync)
+        return loss + self.dice * dice_loss(logits, label, self.background, self.sync)
 
 
 def label_at(label: Int64[Tensor, "B *space"], size: Sequence[int]) -> Int64[Tensor, "B *small"]:
@@ -93,16 +106,13 @@ def auxiliary_loss(
     logits: Sequence[Float[Tensor, "B Z ..."]],
     label: Int64[Tensor, "B *space"],
     target: Literal["label", "logits"] = "label",
-    ce: float = 1.0,
-    dice: float = 1.0,
-    class_weights: Float[Tensor, " Z"] | None = None,
-    background: bool = True,
-    sync: Sync = identity,
+    segment: SegmentationLoss = SegmentationLoss(),
 ) -> Float[Tensor, ""]:
     """Eq. 9: the segmentation loss of each scale's auxiliary prediction, summed over the scales.
 
     Args:
         target: "label" brings the label to the scale; "logits" interpolates the logits up.
+        segment: the loss of one scale.
     """
     total = logits[0].new_zeros(())
     for scale in logits:
@@ -111,5 +121,5 @@ def auxiliary_loss(
         else:
             truth, mode = label, {1: "linear", 2: "bilinear", 3: "trilinear"}[label.ndim - 1]
             scale = functional.interpolate(scale, label.shape[1:], mode=mode)
-        total = total + segmentation_loss(scale, truth, ce, dice, class_weights, background, sync)
+        total = total + segment(scale, truth)
     return total

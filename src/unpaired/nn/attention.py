@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -131,18 +132,35 @@ def attend(
     return logits.softmax(-1) @ v
 
 
+class Window(NamedTuple):
+    """How a map is cut.
+
+    Attributes:
+        size: of a window, per axis.
+        shift: cyclic shift per axis, 0 for none.
+        legacy_index: look the bias up as the original nnFormer does (`colliding_index`).
+        mask_shift: keep apart what only the cyclic shift brings together; the original nnFormer
+            of one data set does not.
+    """
+
+    size: tuple[int, ...]
+    shift: tuple[int, ...]
+    legacy_index: bool = False
+    mask_shift: bool = True
+
+    def still(self) -> "Window":
+        """The same window, not shifted."""
+        return self._replace(shift=(0,) * len(self.size))
+
+
 class Windows(nn.Module):
     """What attention in windows of a channels-last map shares: the cut, the bias, the way back.
 
     Args:
         channels: width C of the map.
         heads: number of heads; C must be a multiple of it.
-        window: window size per axis.
-        shift: cyclic shift per axis, 0 for none.
+        window: how the map is cut.
         reads: name of the layer that comes first, a letter for each tensor that it makes: "qkv".
-        legacy_index: look the bias up as the original nnFormer does (`colliding_index`).
-        mask_shift: keep apart what only the cyclic shift brings together; the original nnFormer
-            of one data set does not.
 
     A map that the window does not divide is padded with zeros behind the end of its axes; padded
     positions take part like any other, as in the original nnFormer.
@@ -150,26 +168,17 @@ class Windows(nn.Module):
 
     relative: Tensor
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        shift: Sequence[int],
-        reads: str,
-        legacy_index: bool = False,
-        mask_shift: bool = True,
-    ) -> None:
+    def __init__(self, channels: int, heads: int, window: Window, reads: str) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels cannot be split into {heads} heads")
-        self.heads, self.window, self.shift = heads, tuple(window), tuple(shift)
-        self.masked = mask_shift and any(self.shift)
+        self.heads, self.window, self.shift = heads, window.size, window.shift
+        self.masked = window.mask_shift and any(self.shift)
         self.add_module(reads, nn.Linear(channels, len(reads) * channels))
         self.project = nn.Linear(channels, channels)
-        self.bias_table = nn.Parameter(torch.empty(prod(2 * w - 1 for w in window), heads))
-        index = colliding_index if legacy_index else relative_index
-        self.register_buffer("relative", index(window), persistent=False)
+        self.bias_table = nn.Parameter(torch.empty(prod(2 * w - 1 for w in self.window), heads))
+        index = colliding_index if window.legacy_index else relative_index
+        self.register_buffer("relative", index(self.window), persistent=False)
         self._masks: dict[tuple[object, ...], Tensor] = {}
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
@@ -223,16 +232,8 @@ class WindowAttention(Windows):
 
     qkv: nn.Linear
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        shift: Sequence[int],
-        legacy_index: bool = False,
-        mask_shift: bool = True,
-    ) -> None:
-        super().__init__(channels, heads, window, shift, "qkv", legacy_index, mask_shift)
+    def __init__(self, channels: int, heads: int, window: Window) -> None:
+        super().__init__(channels, heads, window, "qkv")
 
     def forward(self, x: Float[Tensor, "B *space C"]) -> Float[Tensor, "B *space C"]:
         space = x.shape[1:-1]
@@ -241,7 +242,8 @@ class WindowAttention(Windows):
 
 
 class SkipAttention(Windows):
-    """Positions of a map attend to the skip in the same window; the map itself is the query.
+    """Positions of a map attend to the skip in the same window, never shifted; the map itself is
+    the query.
 
     Only keys and values have a projection (nnFormer, Zhou et al. 2023, in its published code).
     `project` is the last linear layer of the branch.
@@ -249,14 +251,8 @@ class SkipAttention(Windows):
 
     kv: nn.Linear
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        legacy_index: bool = False,
-    ) -> None:
-        super().__init__(channels, heads, window, (0,) * len(window), "kv", legacy_index)
+    def __init__(self, channels: int, heads: int, window: Window) -> None:
+        super().__init__(channels, heads, window.still(), "kv")
 
     def forward(
         self, x: Float[Tensor, "B *space C"], skip: Float[Tensor, "B *space C"]

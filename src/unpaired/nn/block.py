@@ -1,12 +1,12 @@
 """The transformer block with modality-aware channel scaling (paper, Eq. 13-15)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unpaired.nn.attention import SkipAttention, WindowAttention
+from unpaired.nn.attention import SkipAttention, Window, WindowAttention
 
 Gains = Mapping[str, Tensor]
 """Per branch, named by the module path of its last layer, the diagonal of Phi."""
@@ -82,18 +82,8 @@ class TransformerBlock(ScaledBlock):
 class Block(TransformerBlock):
     """X' = X + Phi1 * MSA(Norm X);  X = X' + Phi2 * FFN(Norm X')  (Eq. 14-15), pre-norm."""
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        shift: Sequence[int],
-        drop_path: float = 0.0,
-        legacy_index: bool = False,
-        mask_shift: bool = True,
-    ) -> None:
-        attention = WindowAttention(channels, heads, window, shift, legacy_index, mask_shift)
-        super().__init__(channels, attention, drop_path)
+    def __init__(self, channels: int, heads: int, window: Window, drop_path: float = 0.0) -> None:
+        super().__init__(channels, WindowAttention(channels, heads, window), drop_path)
 
     def forward(
         self, x: Float[Tensor, "B *space C"], gains: Gains | None = None
@@ -108,15 +98,8 @@ class SkipBlock(TransformerBlock):
     S is the skip of the encoder; one norm serves both (nnFormer, in its published code).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: Sequence[int],
-        drop_path: float = 0.0,
-        legacy_index: bool = False,
-    ) -> None:
-        super().__init__(channels, SkipAttention(channels, heads, window, legacy_index), drop_path)
+    def __init__(self, channels: int, heads: int, window: Window, drop_path: float = 0.0) -> None:
+        super().__init__(channels, SkipAttention(channels, heads, window), drop_path)
 
     def forward(
         self,

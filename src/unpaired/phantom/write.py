@@ -1,6 +1,6 @@
 """Phantoms as files: the nnU-Net raw layout, one folder a modality."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from unpaired.phantom.render import fitted_subject, render
 from unpaired.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
 from unpaired.phantom.subject import ORGANS
 from unpaired.phantom.tissue import CT, T1, T2, Contrast
+from unpaired.progress import Progress
 
 VERSION = 1  # of the generator: files of another version are not mixed with these
 
@@ -109,7 +110,7 @@ def write_phantom(
     seed: int = 0,
     quality: Number = 1.5,
     workers: int = 2,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Write `counts[modality]` cases of each modality in the nnU-Net raw layout.
 
@@ -141,9 +142,9 @@ def write_phantom(
     results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator_unordered")(
         delayed(_write_case)(*job) for job in jobs
     )
-    for name in results:
+    for done, name in enumerate(results, 1):
         if progress is not None:
-            progress(name)
+            progress(done, sum(counts.values()), name)
     for modality in counts:
         _describe(folder / modality, modality)
     return {modality: folder / modality for modality in counts}

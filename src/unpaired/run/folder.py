@@ -24,7 +24,7 @@ from unpaired.device import cpu_capabilities
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json
 from unpaired.run.data import RunData, read_data
-from unpaired.run.log import read_log
+from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
 PACKAGES = ("unpaired", "torch", "numpy", "scipy", "nibabel", "isal", "safetensors", "pydantic")
@@ -90,6 +90,11 @@ class RunFiles:
     @property
     def pretrained(self) -> Path:
         return self.root / "pretrained.json"
+
+    @property
+    def method(self) -> Path:
+        """What the loss had beside the terms of `model.name`; there only where it had."""
+        return self.root / "method.json"
 
     @property
     def floor(self) -> Path:
@@ -186,6 +191,11 @@ class RunFolder:
     def validations(self) -> tuple[dict[str, Any], ...]:
         """The validations, in their order."""
         return self._records("validation")
+
+    @property
+    def schedules(self) -> tuple[dict[str, Any], ...]:
+        """Each time `train.steps` was raised: "step", "before" and "steps"."""
+        return self._records(SCHEDULE)
 
     def _records(self, kind: str) -> tuple[dict[str, Any], ...]:
         """The last record of each step, so that a resumed run has no doubles."""

@@ -9,19 +9,39 @@ from typing import Any
 
 from unpaired.files import write_text
 
+SCHEDULE = "schedule"
+"""Kind of the record of a run that goes on beyond its planned end."""
+
 
 class RunLog:
     """Appends to `log.jsonl`; on resuming, what came after the checkpoint is cut off."""
 
     def __init__(self, path: Path, resume_at: int) -> None:
         self.path = path
-        kept = [r for r in read_log(path) if r["step"] <= resume_at] if resume_at else []
-        write_text(path, "".join(_line(record) for record in kept))
+        before = read_log(path) if resume_at else []
+        kept = [r for r in before if r["step"] <= resume_at or r["kind"] == SCHEDULE]
+        write_text(path, "".join(map(_line, kept)))
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+    def write(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Append one record, and return it as it stands there."""
+        return _append(self.path, record)
+
+
+def _append(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    written: dict[str, Any] = _strict(record)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(written))
+    return written
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_strict(record), allow_nan=False) + "\n"
+
+
+def note_schedule(path: Path, before: int, steps: int) -> None:
+    """Say in the log that a run which was to end at step `before` goes on to `steps`."""
+    last = max((record["step"] for record in read_log(path)), default=0)
+    _append(path, {"kind": SCHEDULE, "step": last, "before": before, "steps": steps})
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -55,10 +75,6 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         row[m] = record["mean"][m]
         row.update({f"{m}/{name}": value for name, value in classes.items()})
     return row
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_strict(record), allow_nan=False) + "\n"
 
 
 def _strict(value: Any) -> Any:

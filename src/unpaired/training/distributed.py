@@ -80,6 +80,11 @@ class SumOverProcesses(torch.autograd.Function):
         return total
 
 
+def leads() -> bool:
+    """Whether this process is the first, or the only one: torchrun numbers its processes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def process_group(cuda: bool) -> Iterator[Group]:
     """Join the group that torchrun describes in the environment; alone without it."""

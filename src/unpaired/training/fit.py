@@ -1,18 +1,30 @@
 """Training: from folders of scans to a run folder with a model."""
 
+import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from unpaired.artifact.model import Model
 from unpaired.config import Config
+from unpaired.data.sampling import Draws, PatchSampler
+from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
+from unpaired.files import atomic
+from unpaired.methods import Method
+from unpaired.models import Joint, gains_form
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
-from unpaired.training import start
-from unpaired.training import start as finish
-from unpaired.training.distributed import Group, Stop, process_group, stop_signals
-from unpaired.training.setup import Progress, make_setup
-from unpaired.training.trainer import Trainer
+from unpaired.training.checkpoint import load_checkpoint, load_matching
+from unpaired.training.distributed import Group, Stop, leads, process_group, stop_signals
+from unpaired.training.forecast import parameter_counts
+from unpaired.training.prepare import prepare_run
+from unpaired.training.trainer import OnStep, Trainer
 
 
 @dataclass(frozen=True)
@@ -29,44 +41,106 @@ class TrainResult:
 
 def train(
     config: Config,
-    data: Mapping[str, Path],
-    run: Path,
-    progress: Progress | None = None,
+    data: Mapping[str, Path | str | Dataset],
+    out: Path | str,
     prepared: Path | None = None,
+    method: Method | None = None,
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainResult:
     """Prepare, train, validate and export; the same call goes on where it stopped.
 
+    With a larger `train.steps` a run goes on too, at its end as well.
+
     Args:
-        data: modality -> folder of its data set.
-        run: the run folder.
-        progress: called as progress(done, total, what) during preparation and training.
+        data: modality -> its data set, or the folder of it.
+        out: the run folder.
         prepared: a cache shared between runs; the run folder's own by default.
+        method: with terms of one's own in its loss; by default the one that model.name names.
+        progress: told of every prepared case, then of every step.
+        on_step: called with each record of log.jsonl as it is written.
 
     Raises:
         UsageError, DataError, ResourceError: as they say.
         Interrupted: a signal came; everything is saved.
     """
-    device = find_device(config.train.device)
-    folder = RunFolder(Path(run))
-    with process_group(device.type == "cuda") as group, stop_signals() as stop:
-        if not group.leads:
-            group.barrier()
-            return _run(config, folder, group, stop, None)
-        with folder.lock():
-            source = start.source_plan(config)
-            make_setup(config, data, folder, prepared, source, progress)
-            group.barrier()
-            return _run(config, folder, group, stop, progress)
+    find_device(config.train.device)  # refused before the cases are prepared
+    run = RunFolder(out)
+    with stop_signals() as stop, run.lock() if leads() else nullcontext():
+        if leads():
+            prepare_run(config, data, run, prepared, progress, method)
+        return fit(config, run, stop, progress, on_step, method)
 
 
-def _run(
-    config: Config, folder: RunFolder, group: Group, stop: Stop, progress: Progress | None
+def fit(
+    config: Config,
+    run: RunFolder,
+    stop: Stop,
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
+    method: Method | None = None,
 ) -> TrainResult:
-    trainer = Trainer(config, folder, group, progress)
+    """Train what `prepare_run` prepared. The caller holds the folder's lock.
+
+    Raises:
+        DataError, ResourceError: as they say.
+        Interrupted: `stop` was asked; everything is saved.
+    """
+    device = find_device(config.train.device)
+    with process_group(device.type == "cuda") as group:
+        group.barrier()
+        return _train(Trainer(config, run, group, progress, on_step, method), stop, group)
+
+
+def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
     stopped = trainer.loop(stop)
     if group.leads:
-        finish.export(config, folder)
+        export(trainer.config, trainer.run, trainer.method)
     group.barrier()
+    root = trainer.run.root
     if group.any(stop.asked):
-        raise Interrupted(f"stopped after the training in {folder.root} had ended; it is whole.")
-    return TrainResult(folder.root, trainer.step, trainer.kept_score, stopped)
+        raise Interrupted(f"stopped after the training in {root} had ended; it is whole.")
+    return TrainResult(root, trainer.step, trainer.state.choice.kept_score, stopped)
+
+
+# How a training ends: the exported model, and the semantics as pictures need them.
+
+
+def export(config: Config, folder: RunFolder, method: Method) -> None:
+    """From the kept weights: the model without its semantics, and the semantics' matrices."""
+    path, plan = folder.files.weights, folder.plan
+    state = load_checkpoint(path)
+    joint = method.joint(config, plan)
+    load_matching(joint, state["model"], path)
+    joint.eval()
+    extra = {"step": state["step"], "parameters": parameter_counts(joint)}
+    exported = gains_form(joint, config.model.scaling_at_test)
+    Model(exported, plan, config).save(folder.files.model, extra)
+    save_semantics(joint, config, folder)
+
+
+@torch.no_grad()
+def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
+    """semantics.npz: embeddings, and the mean correlation per scale over validation slices."""
+    if not joint.semantics:
+        return
+    device = find_device(config.train.device)
+    joint.to(device)
+    arrays: dict[str, np.ndarray] = {}
+    for m, module in joint.semantics.items():
+        arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
+    plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
+    cases = {m: val.get(m) or train[m] for m in joint.semantics}
+    for m, members in cases.items():
+        draws = Draws(config.train.batch_size, seed=0)
+        sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
+        found = []
+        for step in range(-(-sampler.places // draws.batch_size)):
+            output = joint({m: sampler.batch(step).image.to(device)})[m]
+            found.append([e.mean(0).cpu().numpy() for e in output.correlations])
+        for scale, matrices in enumerate(zip(*found, strict=True), start=1):
+            arrays[f"correlation/{m}/{scale}"] = np.mean(matrices, axis=0)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    with atomic(folder.files.semantics) as temporary:
+        temporary.write_bytes(buffer.getvalue())

@@ -14,7 +14,7 @@ from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.methods import method_of
-from unpaired.training.start import parameter_counts
+from unpaired.models import Joint
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
 """Per parameter: weight, gradient, and the optimiser's moments, in float32."""
@@ -85,6 +85,14 @@ def _saved_bytes(config: Config, plan: Plan, joint: nn.Module, device: torch.dev
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         _step(config, plan, joint, device)
     return sum(kept.values())
+
+
+def parameter_counts(joint: Joint) -> dict[str, int]:
+    """What is trained, and what is kept at test time (gains not counted)."""
+    return {
+        "training": sum(p.numel() for p in joint.parameters()),
+        "test": sum(p.numel() for p in joint.segmenter.parameters()),
+    }
 
 
 def _available(device: torch.device) -> int:

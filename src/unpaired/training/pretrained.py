@@ -1,4 +1,4 @@
-"""A file's weights into the networks of a training (`model.pretrained`), and what was filled."""
+"""Weights to start from: a file's (`model.pretrained`) or a run's (`train.init_from`)."""
 
 import pickle
 import warnings
@@ -19,9 +19,11 @@ from unpaired.backbones.transfer.match import AVERAGED, FILLED, INTERPOLATED, RA
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import shown, write_json
 from unpaired.methods import method_of
-from unpaired.models import Segmenter
+from unpaired.models import Joint, Segmenter
+from unpaired.run import RunFolder
+from unpaired.training.checkpoint import check_weights, load_checkpoint
 
 # Weights from a file of somebody else's: safetensors, or a torch file that needs no code.
 
@@ -232,3 +234,50 @@ def _row(part: str, entries: list[Entry], note: bool = True) -> list[str]:
     percent = 100 * (total - counts[-1]) / max(1, total)
     why = dict.fromkeys(entry.why for entry in entries if entry.why and note)
     return [part, f"{total:,}", *(f"{n:,}" for n in counts), f"{percent:.1f}", "; ".join(why)]
+
+
+# Weights from another run of ours.
+
+
+PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "semantics.")
+"""Where a modality's own parameters lie; a modality that is added starts with fresh ones."""
+
+
+def start_from_files(joint: Joint, config: Config, run: RunFolder, leads: bool) -> None:
+    """Fill a new run's network as `model.pretrained` or `train.init_from` says.
+
+    What `model.pretrained` filled is written to the run's pretrained.json, by the process that
+    leads.
+
+    Raises:
+        UsageError: the networks do not match; the message names the layers.
+        DataError: the file is at fault.
+    """
+    state = read_pretrained(config)
+    if state is not None and config.model.pretrained is not None:
+        filling = fill(joint.segmenter, state, config.model.pretrained)
+        if leads:
+            write_json(run.files.pretrained, filling.record())
+    elif config.train.init_from is not None:
+        fill_from_run(joint, config.train.init_from)
+
+
+def fill_from_run(joint: Joint, run: str) -> None:
+    """Start from another run's weights.
+
+    Raises:
+        UsageError: the networks do not match; the message names the layers.
+    """
+    path = RunFolder(run).files.kept
+    state = load_checkpoint(path)["model"]
+    own = joint.state_dict()
+    known = {m for m in joint.segmenter.modalities if f"segmenter.stems.{m}.0.weight" in state}
+    fresh = tuple(
+        f"{prefix}{m}." for prefix in PER_MODALITY for m in joint.segmenter.modalities
+        if m not in known
+    )  # fmt: skip
+    wanted = {name: value for name, value in own.items() if not name.startswith(fresh or ("\0",))}
+    for name in [name for name in wanted if name.startswith("semantics.") and name not in state]:
+        del wanted[name]  # a run on one modality, or without a loss, built fewer modules
+    check_weights(wanted, state, path, UsageError)
+    joint.load_state_dict({**own, **{name: state[name] for name in wanted}})

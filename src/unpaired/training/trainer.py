@@ -2,9 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from itertools import combinations
 from time import monotonic
 from typing import Any
 
@@ -13,38 +13,25 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unpaired.config import Config
+from unpaired.config import Config, TrainConfig
 from unpaired.data.augment import augment, mirror_axes
-from unpaired.data.plan import Plan
-from unpaired.data.sampling import Batch
+from unpaired.data.sampling import Batch, Draws
 from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.errors import DataError, Interrupted
-from unpaired.files import atomic
 from unpaired.losses import Terms
 from unpaired.methods import Method, method_of
 from unpaired.models import Joint
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.log import RunLog, read_log, write_metrics
-from unpaired.training import start
-from unpaired.training import start as finish
-from unpaired.training.checkpoint import Choice, load_checkpoint, save_checkpoint
+from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import build_optimizer, learning_rate
-from unpaired.training.setup import Progress
+from unpaired.training.pretrained import start_from_files
 from unpaired.training.validate import validate
 
-# A batch on disk, for looking at what broke a training.
-
-
-def save_batches(path: Path, batches: Mapping[str, Batch]) -> None:
-    """Write an .npz: `<modality>/image` [B K h w], `/label` [B h w] and `/case`."""
-    arrays: dict[str, np.ndarray] = {}
-    for m, batch in batches.items():
-        arrays[f"{m}/image"] = batch.image.cpu().numpy()
-        arrays[f"{m}/label"] = batch.label.cpu().numpy()
-        arrays[f"{m}/case"] = np.array(batch.case)
-    with atomic(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+OnStep = Callable[[dict[str, Any]], None]
+"""Called with a record of log.jsonl."""
 
 
 class Trainer:
@@ -53,43 +40,54 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        folder: RunFolder,
+        run: RunFolder,
         group: Group,
         progress: Progress | None = None,
+        on_step: OnStep | None = None,
         method: Method | None = None,
     ) -> None:
-        self.config, self.folder, self.group = config, folder, group
+        self.config, self.run, self.group = config, run, group
         self.method = method_of(config, method)
-        self.plan: Plan = folder.plan
-        self.held_out = folder.prepared_cases("val")
-        self.progress = progress
+        self.progress, self.on_step = progress, on_step
+        self.plan = run.plan
         self.device = find_device(config.train.device, group.local_rank)
         self.dtype = autocast_dtype(config.train.precision, self.device)
-        start.fix_numbers(config.train)
+        fix_numbers(config.train)
         self.joint: Joint = self.method.joint(config, self.plan).to(self.device)
-        start.begin(self.joint, config, folder, group.leads)
-        exempt = self.joint.segmenter.backbone.no_decay
-        self.optimizer = build_optimizer(self.joint, config.train, exempt)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        if not run.begun and (config.model.pretrained or config.train.init_from):
+            start_from_files(self.joint, config, run, group.leads)
         self.objective = self.method.objective(config, self.plan, group.sync)
-        learnt = folder.prepared_cases("train")
-        self.streams = self.method.streams(config, self.plan, learnt, group.rank, group.world)
+        learnt = run.prepared_cases("train")
+        draws = Draws(config.train.batch_size, config.train.seed, group.rank, group.world)
+        self.streams = self.method.streams(config, self.plan, learnt, draws)
+        self.held_out = run.prepared_cases("val")
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
-        self.step, self.seconds = 0, 0.0
-        self.choice = Choice(config.train)
-        if folder.begun:
-            self._resume()
-        self.log = RunLog(folder.files.log, self.step) if group.leads else None
+        self.state = self._state()
+        self.log = RunLog(run.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
         if group.world > 1:
             self.network = DistributedDataParallel(self.joint)
 
+    def _state(self) -> TrainingState:
+        """New, or as the last checkpoint has it."""
+        exempt = self.joint.segmenter.backbone.no_decay
+        state = TrainingState(
+            self.joint,
+            build_optimizer(self.joint, self.config.train, exempt),
+            torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
+            Choice(self.config.train),
+            self.plan,
+        )
+        if self.run.begun:
+            state.restore(self.run)
+        return state
+
     @property
-    def kept_score(self) -> float:
-        """Validation score of the weights that are kept."""
-        return self.choice.kept_score
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.state.step
 
     @property
     def epoch_steps(self) -> int:
@@ -105,20 +103,21 @@ class Trainer:
         Raises:
             Interrupted: a signal came.
         """
-        options, began, before = self.config.train, monotonic(), self.seconds
-        if self.step >= options.steps or self._gave_up():
-            return "steps" if self.step >= options.steps else "early_stop"
+        state, options = self.state, self.config.train
+        began, before = monotonic(), state.seconds
+        if state.step >= options.steps or self._gave_up():
+            return "steps" if state.step >= options.steps else "early_stop"
         for batches in self._batches():
             terms = self._optimise(batches)
-            self.step += 1
-            self.seconds = before + monotonic() - began
+            state.step += 1
+            state.seconds = before + monotonic() - began
             self._report(terms)
-            if self.step % self.epoch_steps == 0 or self.step == options.steps:
+            if state.step % self.epoch_steps == 0 or state.step == options.steps:
                 self._validate()
                 self._save()
-            if self.step == options.steps:
+            if state.step == options.steps:
                 return "steps"
-            if self.step % self.epoch_steps == 0 and self._gave_up():
+            if state.step % self.epoch_steps == 0 and self._gave_up():
                 return "early_stop"
             if self.group.any(self._out_of_time()):
                 self._save()
@@ -126,15 +125,16 @@ class Trainer:
             if self.group.any(stop.asked):
                 self._save()
                 raise Interrupted(
-                    f"stopped at step {self.step} of {options.steps}; everything is saved in "
-                    f"{self.folder.root}. The same command goes on from there."
+                    f"stopped at step {state.step} of {options.steps}; everything is saved in "
+                    f"{self.run.root}. The same command goes on from there."
                 )
         raise AssertionError("the batches never end")
 
     def _optimise(self, batches: dict[str, Batch]) -> Terms:
         """One step: forward, objective, backward, clip, update."""
         options = self.config.train
-        for group in self.optimizer.param_groups:
+        optimizer, scaler = self.state.optimizer, self.state.scaler
+        for group in optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(options, self.step)
         torch.manual_seed(_step_seed(options.seed, self.step, self.group.rank))  # drop path
         batches = {
@@ -149,15 +149,15 @@ class Trainer:
         terms = self.objective(outputs, {m: batch.label for m, batch in batches.items()})
         if self.group.any(not math.isfinite(float(terms.total.detach()))):
             self._stop_on_nan(batches)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(terms.total).backward()
         if options.gradient_clip is not None:
-            self.scaler.unscale_(self.optimizer)
+            scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(self.joint.parameters(), options.gradient_clip)
-            if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+            if not scaler.is_enabled() and not bool(norm.isfinite()):
                 self._stop_on_nan(batches)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        scaler.step(optimizer)
+        scaler.update()
         return terms
 
     def _batches(self) -> Iterator[dict[str, Batch]]:
@@ -186,19 +186,25 @@ class Trainer:
         if self.progress is not None:
             self.progress(self.step, options.steps, f"loss {float(terms.total.detach()):.3f}")
         if self.step % options.log_every == 0 or self.step == 1:
-            self.log.write(
+            self._log(
                 {
                     "kind": "step",
                     "step": self.step,
                     "epoch": self.step / self.epoch_steps,
-                    "lr": self.optimizer.param_groups[0]["lr"],
+                    "lr": self.state.optimizer.param_groups[0]["lr"],
                     "loss": float(terms.total.detach()),
                     "terms": {name: float(v.detach()) for name, v in terms.terms.items()},
                     "weighted": {name: float(v.detach()) for name, v in terms.weighted.items()},
-                    "gain_distance": finish.gain_distance(self.joint),
-                    "seconds": self.seconds,
+                    "gain_distance": gain_distance(self.joint),
+                    "seconds": self.state.seconds,
                 }
             )
+
+    def _log(self, record: dict[str, Any]) -> None:
+        assert self.log is not None
+        written = self.log.write(record)
+        if self.on_step is not None:
+            self.on_step(written)
 
     def _validate(self) -> None:
         """On the first process; the others wait and learn whether to stop."""
@@ -206,11 +212,10 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.held_out, self.plan, self.method, self.device, self.dtype,
-                self.config.predict.batch_size,
-            )  # fmt: skip
+                self.joint, self.held_out, self.config, self.plan, self.device, self.method
+            )
             score = found.score
-            self.log.write(
+            self._log(
                 {
                     "kind": "validation",
                     "step": self.step,
@@ -218,72 +223,38 @@ class Trainer:
                     "dice": found.dice,
                     "mean": found.mean,
                     "score": score,
-                    "seconds": self.seconds,
+                    "seconds": self.state.seconds,
                 }
             )
-            write_metrics(self.folder.files.metrics, read_log(self.folder.files.log))
+            write_metrics(self.run.files.metrics, read_log(self.run.files.log))
         score = self.group.from_lead(score)
-        if self.choice.better(score, epoch):
+        if self.state.choice.better(score, epoch):
             self._keep()
 
     def _gave_up(self) -> bool:
         patience = self.config.train.early_stop
         epoch = self.step // self.epoch_steps
-        return patience is not None and epoch - self.choice.best_epoch >= patience
+        return patience is not None and epoch - self.state.choice.best_epoch >= patience
 
     def _out_of_time(self) -> bool:
         limit = self.config.train.max_minutes
-        return limit is not None and self.seconds >= 60 * limit
+        return limit is not None and self.state.seconds >= 60 * limit
 
     def _save(self) -> None:
-        """Everything that the next step depends on; data and randomness depend on the step only.
-
-        What is kept is written first: a kill in between then costs steps, not the model.
-        """
-        if self.choice.keeps_last:
+        """What is kept is written first: a kill in between then costs steps, not the model."""
+        if self.state.choice.keeps_last:
             self._keep()
         if self.group.leads:
-            save_checkpoint(
-                self.folder.files.last,
-                {
-                    "model": self.joint.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                    "step": self.step,
-                    "choice": self.choice.state(),
-                    "seconds": self.seconds,
-                    "plan": self.plan.model_dump_json(),
-                },
-            )
+            self.state.save(self.run)
         self.group.barrier()
 
     def _keep(self) -> None:
         """These weights become the model, unless later ones do."""
         if self.group.leads:
-            state = {"step": self.step, "score": self.choice.score}
-            save_checkpoint(self.folder.files.kept, {"model": self.joint.state_dict(), **state})
-
-    def _resume(self) -> None:
-        state: dict[str, Any] = load_checkpoint(self.folder.files.last)
-        if state.get("plan") != self.plan.model_dump_json():
-            raise DataError(
-                f"{self.folder.files.plan} changed since {self.folder.files.last} was written. "
-                "Restore it, or choose another --out."
-            )
-        start.load_matching(self.joint, state["model"], self.folder.files.last)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.choice.restore(state["choice"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise DataError(
-                f"{self.folder.files.last} is not a whole checkpoint of this network ({error}). "
-                "Restore it from a copy, or train anew in another --out."
-            ) from error
+            self.state.keep(self.run)
 
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:
-        path = self.folder.root / "nan_batch.npz"
+        path = self.run.root / "nan_batch.npz"
         if self.group.leads:
             save_batches(path, batches)
         raise DataError(
@@ -293,6 +264,24 @@ class Trainer:
         )
 
 
+def fix_numbers(options: TrainConfig) -> None:
+    """Seed, threads and kernels, before anything random is built."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(options.deterministic, warn_only=True)
+    torch.manual_seed(options.seed)
+
+
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """A seed of its own for each step and process, so that resuming repeats what was."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+@torch.no_grad()
+def gain_distance(joint: Joint) -> float | None:
+    """||Phi^a - Phi^b|| over all branches, mean over the pairs of modalities; None without V3."""
+    if joint.scaling is None or len(joint.segmenter.modalities) < 2:
+        return None
+    gains = [joint.gains(m) or {} for m in joint.segmenter.modalities]
+    flat = [torch.cat(list(table.values())) for table in gains]
+    return float(np.mean([float((a - b).norm()) for a, b in combinations(flat, 2)]))

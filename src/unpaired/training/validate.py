@@ -2,42 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unpaired.data.cache import PreparedCase
+from unpaired.artifact.model import Network, probabilities
+from unpaired.config import Config
+from unpaired.config.schema import PredictConfig
+from unpaired.data.cache import Intensities, PreparedCase
 from unpaired.data.plan import Plan
-from unpaired.inference.inferer import Network, mean_probabilities, segment_labels
-from unpaired.methods import Method
+from unpaired.device import autocast_dtype
+from unpaired.inference.inferer import Inferer
+from unpaired.methods import Method, method_of
 from unpaired.metrics import dice
 from unpaired.models import Joint
-
-
-@dataclass(frozen=True)
-class Intensities:
-    """A prepared image [K d h w] that gives float32 where it is indexed."""
-
-    case: PreparedCase
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Channels, slices, rows, columns."""
-        return (len(self.case.scale), *self.case.shape)
-
-    def __getitem__(self, key: Any, /) -> np.ndarray:
-        scale, shift = (
-            np.asarray(v, np.float32)[:, None, None, None]
-            for v in (self.case.scale, self.case.shift)
-        )
-        channels = key[0] if isinstance(key, tuple) else key
-        return self.case.image()[key] * _like(scale[channels]) + _like(shift[channels])
-
-
-def _like(value: np.ndarray) -> np.ndarray:
-    return value.reshape(()) if value.size == 1 else value
 
 
 @dataclass(frozen=True)
@@ -60,33 +39,27 @@ class Validation:
 def validate(
     joint: Joint,
     cases: Mapping[str, Sequence[PreparedCase]],
+    config: Config,
     plan: Plan,
-    method: Method,
     device: torch.device,
-    autocast: torch.dtype | None,
-    batch_size: int = 8,
+    method: Method | None = None,
 ) -> Validation:
-    """Segment every case and compare on the prepared grid."""
+    """Segment every case and compare on the prepared grid.
+
+    Args:
+        method: as of `train`.
+    """
     joint.eval()
+    method = method_of(config, method)
+    settings = PredictConfig(batch_size=config.predict.batch_size)
+    autocast = autocast_dtype(config.train.precision, device)
     found: dict[str, dict[str, float]] = {}
     for m, members in cases.items():
         if not members:
             continue
+        inferer = Inferer(_network(joint, m, plan, method), plan, settings, device, autocast)
         rows = [
-            _dice_of(
-                segment_labels(
-                    _network(joint, m, plan, method),
-                    Intensities(case),
-                    context=plan.context,
-                    patch=plan.patch,
-                    batch_size=batch_size,
-                    device=device,
-                    autocast=autocast,
-                ),
-                case,
-                len(plan.classes),
-            )
-            for case in members
+            _dice_of(inferer.labels(Intensities(case)), case, len(plan.classes)) for case in members
         ]
         found[m] = {
             name: _mean([row[i] for row in rows]) for i, name in enumerate(plan.classes[1:])
@@ -103,7 +76,7 @@ def _network(joint: Joint, modality: str, plan: Plan, method: Method) -> Network
     def scores(image: Tensor) -> Tensor:
         return joint.segmenter(image, modality, gains).logits
 
-    found = scores if method.one_pass else mean_probabilities([scores])
+    found = scores if method.one_pass else probabilities(scores)
     return method.looking(found, joint.segmenter, modality, plan)
 
 

@@ -58,7 +58,7 @@ class Located:
         device: torch.device,
         autocast: torch.dtype | None = None,
     ) -> Iterator[tuple[int, Float32[Tensor, "1 Z h w"]]]:
-        """The scores of every slice of the image, in order, as `segment_slices` gives them.
+        """The scores of every slice of the image, in order, as `Inferer.scores` gives them.
 
         Outside the crop they are 1 for the background and 0 for the other classes, as
         probabilities are.

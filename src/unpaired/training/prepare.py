@@ -1,7 +1,7 @@
-"""From folders to what a training needs: classes, split, plan, prepared cases, all recorded."""
+"""From scans to a prepared run: its split, plan and prepared cases, all recorded in its folder."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +17,18 @@ from unpaired.datasets.dataset import Case, Dataset, class_names
 from unpaired.datasets.make_split import (
     check_modalities,
     check_names,
-    free_cases,
     make_split,
-    shares,
 )
 from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import Split, k_folds, random_split, read_splits, write_splits
+from unpaired.datasets.split import Split, read_splits, write_splits
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
-from unpaired.methods import method_of
+from unpaired.methods import Method, method_of
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import check_same_data, data_record
-
-Progress = Callable[..., None]
+from unpaired.run.log import note_schedule
 
 MAY_CHANGE = {
     "train.device",
@@ -44,37 +42,40 @@ MAY_CHANGE = {
 """What may differ when a run goes on: it does not change what the steps compute."""
 
 
-def make_setup(
+def prepare_run(
     config: Config,
-    data: Mapping[str, Path],
+    data: Mapping[str, Path | str | Dataset],
     folder: RunFolder,
     prepared: Path | None = None,
-    source: Plan | None = None,
     progress: Progress | None = None,
+    method: Method | None = None,
 ) -> None:
     """Decide and prepare everything, writing it into the run folder. Repeatable.
 
     Args:
+        data: modality -> its data set, or the folder of it.
         prepared: a cache to share between runs; the run folder's own by default.
-        source: the plan of the run this one is initialised from: its grid and classes are kept.
+        method: as of `train`.
 
     Raises:
         DataError: the data are at fault. UsageError: the folder belongs to another run.
     """
+    method, source = method_of(config, method), source_plan(config)
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     check_modalities(config.modalities, data)
     check_names(config.data, data)
     if folder.begun:
         check_same_config(folder.config, config, folder)
-    datasets = {m: open_dataset(m, Path(root)) for m, root in data.items()}
+        check_same_terms(method, folder)
+    datasets = opened(data)
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
         if not cases:
             raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
-    _begin(config, folder)
+    _begin(config, method, folder)
     split = _split(config, labelled, folder)
-    plan = _plan(config, datasets, split, folder, source)
+    plan = _plan(config, method, datasets, split, folder, source)
     cache = (prepared or folder.files.prepared) / cache_key(plan)
     kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
     record = data_record(kept, plan, cache)
@@ -84,6 +85,31 @@ def make_setup(
         prepare(_used(kept, split), plan, cache, config.data.workers, progress)
     write_json(folder.files.data, record)
     folder.write_environment()
+
+
+def opened(data: Mapping[str, Path | str | Dataset]) -> dict[str, Dataset]:
+    """The data sets, those of folders read."""
+    return {
+        m: one if isinstance(one, Dataset) else open_dataset(m, Path(one))
+        for m, one in data.items()
+    }
+
+
+def source_plan(config: Config) -> Plan | None:
+    """The plan of the run to start from: its grid and classes are kept.
+
+    Raises:
+        UsageError: it has no weights to start from.
+    """
+    if config.train.init_from is None:
+        return None
+    source = RunFolder(config.train.init_from)
+    if not source.files.kept.is_file():
+        raise UsageError(
+            f"train.init_from={config.train.init_from} holds no checkpoints/kept.pt; give the "
+            "folder of a run that has validated at least once."
+        )
+    return source.plan
 
 
 def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
@@ -114,22 +140,50 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _begin(config: Config, folder: RunFolder) -> None:
+def _begin(config: Config, method: Method, folder: RunFolder) -> None:
     """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
     if not folder.begun:
-        folder.files.splits.unlink(missing_ok=True)
-        folder.files.plan.unlink(missing_ok=True)
+        files = folder.files
+        for path in (files.splits, files.plan, files.pretrained, files.method):
+            path.unlink(missing_ok=True)
+        if (record := method.record()) is not None:
+            write_json(files.method, record)
+    elif config.train.steps > (before := folder.config.train.steps):
+        note_schedule(folder.files.log, before, config.train.steps)
     write_text(folder.files.config, to_toml(config))
 
 
+def check_same_terms(method: Method, folder: RunFolder) -> None:
+    """Raise UsageError where a run would go on with another loss."""
+    path = folder.files.method
+    try:
+        before = read_json(path)["terms"] if path.is_file() else {}
+        was = [f"{name} ({float(term['weight']):g})" for name, term in before.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is not what training writes ({error!r}). Restore it, or choose another --out."
+        ) from error
+    now = [f"{name} ({term.weight:g})" for name, term in method.added.items()]
+    if was != now:
+        raise UsageError(
+            f"{folder.root} was trained with the added loss terms {', '.join(was) or 'none'}, this "
+            f"call gives {', '.join(now) or 'none'}. Give the same method to go on, as in "
+            "train(..., method=...), or choose another --out."
+        )
+
+
 def check_same_config(old: Config, new: Config, folder: RunFolder) -> None:
-    """Raise UsageError where a run would go on under another configuration."""
+    """Raise UsageError where a run would go on under another configuration.
+
+    More steps are no other configuration: the schedule then ends later.
+    """
+    free = {"train.steps"} if new.train.steps > old.train.steps else set()
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     changed = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
-        and key not in MAY_CHANGE
+        and key not in MAY_CHANGE | free
         and key.split(".")[0] not in {"predict", "evaluate"}
     ]
     if changed:
@@ -151,6 +205,7 @@ def _split(config: Config, cases: Mapping[str, list[Case]], folder: RunFolder) -
 
 def _plan(
     config: Config,
+    method: Method,
     datasets: Mapping[str, Dataset],
     split: Split,
     folder: RunFolder,
@@ -166,9 +221,9 @@ def _plan(
                 f"({', '.join(plan.modalities)}: {', '.join(plan.classes)}). Choose another --out."
             )
         return plan
-    plan = method_of(config).plan(config, datasets, split.train)
+    plan = method.plan(config, datasets, split.train)
     if source is not None:
-        plan = _like_source(plan, source)
+        plan = _like_source(method, plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
     parts = {f"split.{m}": text for m, text in split.reasons.items()}
     plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
@@ -176,7 +231,7 @@ def _plan(
     return plan
 
 
-def _like_source(plan: Plan, source: Plan) -> Plan:
+def _like_source(method: Method, plan: Plan, source: Plan) -> Plan:
     """Keep the grid of the run to start from, and the intensities of the modalities it knows."""
     if plan.classes != source.classes:
         raise UsageError(
@@ -185,12 +240,7 @@ def _like_source(plan: Plan, source: Plan) -> Plan:
         )
     known = {m: source.modalities.get(m, part) for m, part in plan.modalities.items()}
     why = dict.fromkeys(("spacing_mm", "patch"), "as in the run that training starts from")
-    kept = {
-        n: getattr(source, n)
-        for n in ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
-    }
-    if plan.coarse is not None and source.coarse is not None:
-        kept["coarse"] = source.coarse
+    kept = method.grid_of(source)
     return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
 
 
@@ -202,71 +252,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = item
     return found
-
-
-# Cross-validation: one configuration per fold, sharing one file of splits.
-
-
-def fold_configs(
-    config: Config, data: Mapping[str, Path], out: Path, folds: int
-) -> dict[str, Config]:
-    """ "fold_0", ... -> its configuration. Without a splits file, one is drawn and written.
-
-    The test part, that of the random split and the cases the data sets hold out, is the same in
-    every fold: the folds share out the rest.
-
-    Raises:
-        UsageError: `out`, or the given file, holds another number of folds.
-        DataError: too few patients for the folds.
-    """
-    check_names(config.data, data)
-    path = out / "splits_final.json"
-    drawn: dict[str, object] = {"cases": {}}  # the file holds what was drawn
-    if config.data.splits is not None:
-        path = Path(config.data.splits)
-        _check_number(path, folds)
-    else:
-        _draw(config, data, path, folds)
-    return {
-        f"fold_{i}": config.model_copy(
-            update={
-                "data": config.data.model_copy(update={**drawn, "splits": str(path), "fold": i})
-            }
-        )
-        for i in range(folds)
-    }
-
-
-def _check_number(path: Path, folds: int) -> None:
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise DataError(f"{path} must be a list with one entry a fold.")
-    if len(entries) != folds:
-        raise UsageError(
-            f"--folds {folds}, but data.splits={path} holds {len(entries)}. Ask for as many folds "
-            "as the file holds."
-        )
-
-
-def _draw(config: Config, data: Mapping[str, Path], path: Path, folds: int) -> None:
-    """Write the splits; drawn again from the same data they must be the same."""
-    datasets = {m: open_dataset(m, root) for m, root in data.items()}
-    cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
-    free, fixed = free_cases(config.data, cases)
-    test = dict(fixed.test)
-    parts = shares(config.data, cases)
-    if any(part[2] for part in parts.values()):
-        drawn = random_split(free, parts, config.data.split_seed).test
-        test = {m: (*drawn.get(m, ()), *held) for m, held in test.items()}
-    kept = {m: [*free[m], *(c for c in cases[m] if c.id in set(fixed.test[m]))] for m in cases}
-    splits = k_folds(kept, folds, config.data.split_seed, test)
-    before = path.read_bytes() if path.exists() else None
-    draft = path.with_name(".splits_new.json")
-    write_splits(draft, splits)
-    if before is not None and draft.read_bytes() != before:
-        draft.unlink()
-        raise UsageError(
-            f"{path} holds other folds than these data and settings give. Use the same --folds, "
-            "data and data.split, or another --out."
-        )
-    draft.replace(path)

@@ -1,0 +1,173 @@
+"""One network, or the mean of several, from volumes to labels on their own grid; and what happens
+when memory runs out."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from unpaired.artifact.model import Model
+from unpaired.config.schema import PredictConfig
+from unpaired.data.preprocess import PreparedImage, preprocess
+from unpaired.device import Precision
+from unpaired.errors import ResourceError
+from unpaired.files import shown
+from unpaired.inference.images import grid_of
+from unpaired.inference.inferer import Inferer
+from unpaired.inference.native import Runs, native_labels
+from unpaired.io.volume import Volume
+from unpaired.metrics import keep_largest
+
+log = logging.getLogger(__name__)
+
+
+class OutOfMemoryError(ResourceError):
+    """A case needs more memory than there is; other cases may not."""
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether an error of numpy, of a GPU, or of torch's CPU allocator means no memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )
+
+
+@contextmanager
+def told_for(grid: Volume) -> Iterator[None]:
+    """Turn such errors into one that names the image and what to do.
+
+    Raises:
+        OutOfMemoryError: instead of them.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        size = " x ".join(map(str, grid.array.shape))
+        name = "the image" if grid.path is None else shown(grid.path)
+        raise OutOfMemoryError(
+            f"there is not enough memory for {name} ({size} voxels). Close other programs, or crop "
+            "the image."
+        ) from error
+
+
+class Ensemble:
+    """Models that predict together; it goes on in smaller batches when memory runs out.
+
+    Attributes:
+        device, settings: as they are now.
+        notes: what was changed because memory ran out.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        device: torch.device,
+        settings: PredictConfig,
+        precision: Precision,
+    ) -> None:
+        self.models, self.settings, self.precision = tuple(models), settings, precision
+        self.notes: list[str] = []
+        self._move(device)
+
+    def segment(
+        self,
+        volumes: list[Volume],
+        modality: str,
+        largest: Sequence[int] = (),
+        scores: np.ndarray | None = None,
+        encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+    ) -> np.ndarray:
+        """uint8 labels [i j k] of one image.
+
+        Args:
+            volumes: one a channel; the list is emptied, since their memory is needed.
+            largest: classes of which the largest connected piece is kept.
+            scores: [Z i j k], filled with the encoded probabilities inside the content box.
+
+        Raises:
+            DataError: the volumes do not fit the modality.
+            OutOfMemoryError: smaller batches, or the CPU, did not help.
+        """
+        with told_for(grid_of(volumes[0])):
+            images = {
+                model.recipe(modality): preprocess(volumes, modality, model.plan)
+                for model in self.models
+            }
+            volumes.clear()
+            turn = next(iter(images.values())).orientation
+            turned = None if scores is None else turn.apply(scores)
+            labels = self._labels(images, modality, turned, encode)
+            images.clear()
+            if largest:
+                labels = keep_largest(labels, largest)
+            return _positive(turn.undo(labels))
+
+    def _labels(
+        self,
+        images: Mapping[str, PreparedImage],
+        modality: str,
+        scores: np.ndarray | None,
+        encode: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """In canonical axes; smaller batches, then the CPU, when memory runs out."""
+        image = next(iter(images.values()))
+        while True:
+            try:
+                return native_labels(self._runs(images, modality), image, scores, encode)
+            except (MemoryError, RuntimeError) as error:
+                if not is_memory(error):
+                    raise
+                reason = str(error)
+            # Only here, when the error has let go of the tensors in its frames.
+            self._shrink(reason)
+
+    def _runs(self, images: Mapping[str, PreparedImage], modality: str) -> Runs:
+        """Consecutive slices with the models' mean class probabilities."""
+        streams = [
+            Inferer.of(model, modality, self.device, self.settings, self.precision).scores(
+                images[model.recipe(modality)].array
+            )
+            for model in self.models
+        ]
+        for together in zip(*streams, strict=True):
+            start, total = together[0]
+            for _, other in together[1:]:
+                total = total + other
+            yield start, total / len(streams) if len(streams) > 1 else total
+
+    def _shrink(self, reason: str) -> None:
+        """Half the batch; the CPU where there is no half.
+
+        Raises:
+            MemoryError: that was tried already.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.settings.batch_size > 1:
+            half = self.settings.batch_size // 2
+            self.settings = self.settings.model_copy(update={"batch_size": half})
+            note = f"out of memory on {self.device}: going on with batches of {half}"
+        elif self.device.type != "cpu":
+            self._move(torch.device("cpu"))
+            note = "out of memory on the GPU even with one patch: going on on the CPU, slowly"
+        else:
+            raise MemoryError(reason)
+        log.warning("%s (%s)", note, reason)
+        self.notes.append(note)
+
+    def _move(self, device: torch.device) -> None:
+        self.device = device
+        for model in self.models:
+            model.segmenter.to(device)
+
+
+def _positive(view: np.ndarray) -> np.ndarray:
+    """The same values without negative strides, which torch cannot take."""
+    return view if min(view.strides) > 0 else view.copy(order="K")
