@@ -94,15 +94,15 @@ def packed(root, archive):
 def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
     archive = packed(mini.write_amos(tmp_path / "in"), tmp_path / "amos22.zip")
     first, _ = imported("amos", archive, tmp_path / "out")
-    unpacked = []
+    calls = []
 
     def watched(*arguments, **more):
-        unpacked.append(arguments)
+        calls.append(arguments)
         return unpacked(*arguments, **more)
 
-    monkeypatch.setattr("unpaired.importing.run.opened", watched)
+    monkeypatch.setattr("unpaired.importing.run.unpacked", watched)
     again, _ = imported("amos", archive, tmp_path / "out")
-    assert not unpacked
+    assert not calls
     assert again == replace(first, kept=sum(first.cases.values()))
     assert not list((tmp_path / "out").glob(".*"))
     # whatever is missing or changed, of the result or of the archive, is found and mended
@@ -112,14 +112,14 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
         (tmp_path / "out" / name).unlink()
         if name.startswith("mr/"):
             shutil.rmtree(tmp_path / "out" / "mr")
-        unpacked.clear()
+        calls.clear()
         imported("amos", archive, tmp_path / "out")
-        assert len(unpacked) == 1, name
+        assert len(calls) == 1, name
         assert tree(tmp_path / "out") == good
     os.utime(archive, ns=(1, 1))
-    unpacked.clear()
+    calls.clear()
     imported("amos", archive, tmp_path / "out")
-    assert len(unpacked) == 1
+    assert len(calls) == 1
 
 
 def test_an_archive_with_a_bad_case_says_so_every_time(tmp_path):
