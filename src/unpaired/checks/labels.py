@@ -20,10 +20,12 @@ FEW_PERCENT = 0.1
 # From here to the organ a fragment is no frayed edge any more.
 FAR_MM = 20.0
 _EDGE_AXIS = 5
-# Fewer voxels along an axis show no body.
+# Fewer voxels along an axis show no body; more are thinned out to about so many.
 _SMALLEST, _SIDE = 16, 96
+# A part of the body has at least this share of the largest one.
 _PIECE = 0.1
 OUTSIDE_SHARE = 0.1
+# An odd size: of fewer scans none, else by this factor and by so many deviations.
 _FEW, _FACTOR, _DEVIATIONS = 5, 4.0, 5.0
 
 

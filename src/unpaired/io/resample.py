@@ -18,6 +18,7 @@ from torch import Tensor
 
 # The spline's prefilter forgets by 0.27 a voxel: 12 repeats of the edge are exact in float32.
 _PAD = 12
+# Voxels at a time: the one-hot arrays and the scores of all classes never exist at once.
 _LABEL_SLAB = 1 << 22
 
 
@@ -134,9 +135,9 @@ def neighbours(n_in: int, n_out: int) -> Neighbours:
     """
     common = int(np.gcd(n_in, n_out))
     # x + 1 instead of x, to divide positive numbers.
-    whole, rest = np.divmod((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in + n_out, 2 * n_out)
-    below = (whole - 1).clip(0, n_in - 1)
-    above = whole.clip(0, n_in - 1)
+    quotient, rest = np.divmod((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in + n_out, 2 * n_out)
+    below = (quotient - 1).clip(0, n_in - 1)
+    above = quotient.clip(0, n_in - 1)
     return Neighbours(below, above, rest // common, 2 * n_out // common)
 
 

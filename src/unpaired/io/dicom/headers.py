@@ -34,7 +34,7 @@ class Header:
     Attributes:
         series: the series' UID.
         frames: number of slices in the file.
-        facts: a pydicom data set of the tags this package reads.
+        tags: a pydicom data set of the tags this package reads.
     """
 
     path: Path
@@ -62,12 +62,12 @@ class Frame:
     Attributes:
         path, index: the file, and the slice's number in it, from 0.
         instance: SOP instance UID of the file.
-        number: InstanceNumber; None if it is not told.
+        number: InstanceNumber; None if it is not known.
         rows, columns: size in voxels.
         position_mm: [3], the centre of the first voxel.
         axes: [2 3], unit vectors along which the column index and the row index grow.
         spacing_mm: distance of neighbours along these two.
-        thickness_mm: of the slice; None if it is not told.
+        thickness_mm: of the slice; None if it is not known.
         slope, intercept: stored value -> true value.
         marks: what may tell it from another slice in the same place.
     """

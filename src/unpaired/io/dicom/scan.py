@@ -38,7 +38,7 @@ class DicomSource:
     Attributes:
         frames: the slices along the normal; slice k of the array, unless `resampled`.
         resampled: the array lies on a grid of its own.
-        modality: as the series calls it; empty if it is not told.
+        modality: as the series calls it; empty if it is not known.
     """
 
     frames: tuple[Frame, ...]
@@ -51,7 +51,7 @@ class Series:
     """The image files of one series.
 
     Attributes:
-        number: as the scanner counts; empty if it is not told.
+        number: as the scanner counts; empty if it is not known.
         kind: "image", or "localizer" or "derived" if all of its files are.
     """
 
