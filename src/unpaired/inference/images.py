@@ -11,10 +11,9 @@ from torch import Tensor
 
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable
-from unpaired.io.arrays import Number, volume_of_array
 from unpaired.io.dicom import holds_dicom
 from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
-from unpaired.io.volume import Volume
+from unpaired.io.volume import Number, Volume, volume_of_array
 from unpaired.io.write import marked
 
 Image = Path | str | Volume | np.ndarray | Tensor

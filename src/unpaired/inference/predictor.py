@@ -38,10 +38,9 @@ from unpaired.inference.targets import (
     refuse_unwritable,
     targets_of,
 )
-from unpaired.io.arrays import Number
 from unpaired.io.raw import Names
 from unpaired.io.read import Reading
-from unpaired.io.volume import Volume
+from unpaired.io.volume import Number, Volume
 from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
