@@ -25,6 +25,7 @@ from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.importing import run as module
 from unpaired.importing.run import ImportOptions, import_source
+from unpaired.importing.unpack import unpacked
 
 LABEL = "RawData/Training/label/label0002.nii.gz"
 IMAGE = "RawData/Training/img/img0002.nii.gz"
