@@ -15,7 +15,8 @@ from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
-from unpaired.data.plan import Plan, PlanRule, make_plan
+from unpaired.data.make_plan import PlanRule, make_plan
+from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UsageError
