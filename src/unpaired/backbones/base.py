@@ -84,11 +84,11 @@ class Backbone(nn.Module):
     @property
     def branches(self) -> dict[str, int]:
         """Module path of each residual branch's last layer -> width D, in network order."""
-        found: dict[str, int] = {}
+        widths: dict[str, int] = {}
         for module in self.modules():
             if isinstance(module, ScaledBlock):
-                found.update(module.branch_ends())
-        return found
+                widths.update(module.branch_ends())
+        return widths
 
     def take_private(self) -> nn.Module:
         """Take out what a modality may have of its own, here the encoder (V1).

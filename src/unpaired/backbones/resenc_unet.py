@@ -114,14 +114,14 @@ class Decoder(nn.Module):
 
     def forward(self, maps: list[Tensor], gains: Gains | None = None) -> Decoded:
         *skips, x = maps
-        found = []
+        decoded = []
         for up, block in zip(self.ups, self.stages, strict=True):
             x = block(torch.cat([up(x), skips.pop()], 1), gains)
-            found.append(x)
+            decoded.append(x)
         deep: list[Tensor] = []
         if self.training:
-            deep = [head(y) for head, y in zip(self.deep, found[1:], strict=False)]
-        return Decoded(self.classify(x), tuple(found[i] for i in self.read), tuple(deep[::-1]))
+            deep = [head(y) for head, y in zip(self.deep, decoded[1:], strict=False)]
+        return Decoded(self.classify(x), tuple(decoded[i] for i in self.read), tuple(deep[::-1]))
 
 
 @dataclass(frozen=True)

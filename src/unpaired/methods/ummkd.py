@@ -130,12 +130,12 @@ def distillation(
     mean = sums[..., :-1] / counts.clamp(min=1)[..., None]
     log_p = (mean / temperature).log_softmax(-1)
     p = log_p.exp()
-    found = []
+    losses = []
     for a, b in combinations(range(len(sums)), 2):
         both = (counts[a] > 0) & (counts[b] > 0)
         per_class = ((p[a] - p[b]) * (log_p[a] - log_p[b])).sum(-1) / 2
-        found.append((per_class * both).sum() / both.sum().clamp(min=1))
-    return torch.stack(found).mean() if found else sums.new_zeros(())
+        losses.append((per_class * both).sum() / both.sum().clamp(min=1))
+    return torch.stack(losses).mean() if losses else sums.new_zeros(())
 
 
 def _exact(logits: Tensor) -> Tensor:

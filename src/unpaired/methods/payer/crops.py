@@ -71,8 +71,8 @@ def structures_centre(label: np.ndarray) -> np.ndarray:
     middle = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero((label > 0).any(axis=others))
-        low, high = (found[0], found[-1]) if len(found) else (0, label.shape[axis] - 1)
+        marked = np.flatnonzero((label > 0).any(axis=others))
+        low, high = (marked[0], marked[-1]) if len(marked) else (0, label.shape[axis] - 1)
         middle.append((low + high) / 2)
     return np.array(middle, float)
 

@@ -109,8 +109,8 @@ def _extent_mm(case: Case, values: Sequence[int], axis: SliceAxis) -> list[float
     sides = []
     for a, mm in enumerate(turn.spacing(label.spacing_mm)):
         others = tuple(other for other in range(3) if other != a)
-        found = np.flatnonzero(inside.any(axis=others))
-        sides.append(float((found[-1] - found[0] + 1) * mm))
+        marked = np.flatnonzero(inside.any(axis=others))
+        sides.append(float((marked[-1] - marked[0] + 1) * mm))
     return sides
 
 
