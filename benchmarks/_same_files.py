@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -241,7 +242,8 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "*.zip": _zip,
     "*.onnx": _onnx,
     "*.pt2": _pt2,
-    **dict.fromkeys(("*.txt", "*.csv", "*.md", "*.toml", "*.cfg"), _lines),
+    "*.toml": lambda data: tomllib.loads(data.decode()),
+    **dict.fromkeys(("*.txt", "*.csv", "*.md"), _lines),
 }
 
 

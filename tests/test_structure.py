@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "unpaired"
 LEVELS = {
     "cli": 12,
+    "api": 11.5,
     "experiments": 11,
     "report": 11,
     "training": 9,

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from unpaired.backbones.resenc_stages import (
+    Layout,
     choose_kernels,
     choose_strides,
     lay_out,
@@ -15,9 +16,7 @@ from unpaired.backbones.resenc_stages import (
 
 
 def stages(size: tuple[int, ...], **options: object) -> list:
-    names = ("max_width", "stages", "blocks", "strides", "kernels")
-    given = {**dict.fromkeys(names), "base_width": 32, "anisotropic": False, **options}
-    return lay_out(size, **given)
+    return lay_out(size, Layout(**{"base_width": 32, **options}))
 
 
 @pytest.mark.parametrize(

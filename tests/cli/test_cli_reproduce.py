@@ -1,7 +1,6 @@
 """`unpaired reproduce`: what it says before it runs, and what it refuses."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,9 @@ import pytest
 from toy_data import write_settings
 
 from unpaired.cli.app import run
+from unpaired.errors import DataError
+from unpaired.experiments import execute
+from unpaired.experiments.jobs import Job
 from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.files import read_json
 
@@ -55,20 +57,17 @@ def test_what_cannot_be_is_refused(
     assert said in capsys.readouterr().err
 
 
+def fail(job: Job, prepared: Path) -> None:
+    """In a run's process, which imports it by name."""
+    raise DataError("the scan is damaged.")
+
+
 def test_a_failed_run_stands_in_the_table(
     toy: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The whole command with workers that fail at once."""
-    from unpaired.experiments import pool
-
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import sys; from pathlib import Path\n"
-        "Path(sys.argv[-1]).with_name('failure.txt').write_text('the scan is damaged.')\n"
-        "sys.exit(3)\n"
-    )
-    monkeypatch.setattr(pool, "WORKER", (sys.executable, str(script)))
+    """The whole command with runs that fail at once."""
+    monkeypatch.setattr(execute, "execute", fail)
     command = call(toy, tmp_path, "table7", "--seeds", "1", "--rows", "Joint V3")
     assert run(command) == 0
     printed = capsys.readouterr()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from unpaired.cli import output as module
-from unpaired.cli.output import Progress, duration, memory, say_json, say_table
+from unpaired import progress as module
+from unpaired.cli.output import memory, say_json, say_table
+from unpaired.progress import ProgressBar as Progress
+from unpaired.progress import duration
 from unpaired.tables import Table
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_sets import prepared_case
-from unpaired.data.sampling import Batch, PatchSampler
+from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.errors import DataError, UsageError
 
 # Each voxel names its place: slice * 900 + row * 30 + column, plus 10_000 a case or channel.
@@ -34,7 +34,7 @@ def cases(tmp_path_factory):
 
 
 def sampler(cases, patch=(12, 12), batch=4, foreground=0.0, seed=3, context=3, **more):
-    return PatchSampler(cases, "ct", patch, context, batch, foreground, seed, **more)
+    return PatchSampler(cases, "ct", patch, context, foreground, Draws(batch, seed, **more))
 
 
 def stored(image):
@@ -114,7 +114,7 @@ def test_resumed_equals_unbroken(cases):
 def test_seed_and_modality_change_the_draw(cases):
     first = sampler(cases, batch=12).batch(0)
     other = sampler(cases, batch=12, seed=4).batch(0)
-    named = PatchSampler(cases, "mr", (12, 12), 3, 12, 0.0, 3).batch(0)
+    named = PatchSampler(cases, "mr", (12, 12), 3, 0.0, Draws(12, 3)).batch(0)
     assert len({tuple(places(b)) for b in (first, other, named)}) == 3
 
 
@@ -223,7 +223,7 @@ def test_cases_without_foreground_still_give_samples(cases, tmp_path):
     empty = prepared_case(
         tmp_path, "empty", np.zeros((1, 3, 8, 8), np.int16), np.zeros((3, 8, 8), np.uint8)
     )
-    batch = PatchSampler([empty], "ct", (8, 8), 3, 3, 1.0, 0).batch(0)
+    batch = PatchSampler([empty], "ct", (8, 8), 3, 1.0, Draws(3, 0)).batch(0)
     assert not batch.label.any()
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
-from unpaired.experiments.cells import Result, Results
 from unpaired.experiments.record import Record
+from unpaired.experiments.results import Result, Results
 from unpaired.experiments.rows import EXPERIMENTS, Row
 from unpaired.run.scores import Score
 
 CLASSES = ("liver", "spleen", "right kidney", "left kidney")
-FACTS = {
+SETTINGS = {
     "model.backbone": "swin_unet", "data.spacing_mm": [6.0, 3.0, 3.0], "train.steps": 100,
     "loss.alpha": 0.4, "loss.beta": 0.1, "loss.gamma": 0.1,
 }  # fmt: skip
@@ -43,7 +43,7 @@ def made_record(row: str, seed: int, *modalities: str, cases: int = 4) -> Record
         identity=f"{row}-{seed}-{'_'.join(modalities)}",
         test="as_trained",
         modalities=modalities,
-        facts=FACTS,
+        settings=SETTINGS,
         split={"train": ids, "val": {m: [] for m in modalities}, "test": ids},
         scores={PREPARED: scores, NATIVE: native},
         floor={m: dict.fromkeys(CLASSES, 0.5 + 0.01 * seed) for m in modalities},
@@ -67,4 +67,4 @@ def made_results(name: str, seeds: int = 3, paper: bool = False, left_out: int =
     rows = [made_result(row, seeds) for row in experiment.rows[:cut]]
     rows += [Result(row, {}, seeds) for row in experiment.rows[cut:]]
     printed = {"ct": "CT", "mr": "MR"} if paper else {}
-    return Results(experiment, tuple(rows), ("ct", "mr"), CLASSES, printed)
+    return Results(experiment, tuple(rows), ("ct", "mr"), printed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unpaired.experiments.papers import in_order, is_papers, printed_names, protocol
+from unpaired.experiments.paper import in_order, is_papers, printed_names, protocol_of
 from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.files import write_json
 
@@ -43,8 +43,8 @@ def test_damaged_or_missing_provenance_is_no_paper(tmp_path: Path) -> None:
 
 def test_the_abdomen_draws_nine_of_the_mr_scans() -> None:
     data = {"ct": Path("a"), "mr": Path("b")}
-    assert protocol(EXPERIMENTS["table2"], data) == ("data.cases.mr=9",)
-    assert protocol(EXPERIMENTS["table5"], data) == ()
+    assert protocol_of(EXPERIMENTS["table2"], data) == ("data.cases.mr=9",)
+    assert protocol_of(EXPERIMENTS["table5"], data) == ()
 
 
 def test_ct_is_first_whatever_the_order() -> None:

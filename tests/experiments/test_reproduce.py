@@ -15,14 +15,14 @@ from toy_study import toy_study
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
 from unpaired.evaluation.evaluate import evaluate
-from unpaired.experiments.collect import collect, read_checked
-from unpaired.experiments.execute import execute, read_job, write_job
-from unpaired.experiments.jobs import DEFAULT, Job, plan_jobs
+from unpaired.experiments.execute import execute
+from unpaired.experiments.jobs import DEFAULT, Job, plan_runs
+from unpaired.experiments.pictures import median_case, predictions_of
 from unpaired.experiments.record import Record, read_record
-from unpaired.experiments.render import markdown
 from unpaired.experiments.rows import EXPERIMENTS
-from unpaired.experiments.shown import median_case, predictions_of
+from unpaired.experiments.store import collect
 from unpaired.experiments.study import Study
+from unpaired.experiments.tables import markdown
 from unpaired.run import RunFolder
 from unpaired.run.scores import read_evaluation
 
@@ -32,8 +32,7 @@ TABLE = EXPERIMENTS["scaling"]
 
 def the_job(study: Study) -> Job:
     """Ours, tested with and without gains."""
-    jobs, _ = plan_jobs(TABLE, study, [0], [TABLE.rows[0], TABLE.rows[1]])
-    (job,) = jobs.values()
+    (job,) = plan_runs(TABLE, study, [0], [TABLE.rows[0], TABLE.rows[1]]).jobs.values()
     return job
 
 
@@ -81,8 +80,7 @@ def test_without_gains_the_same_network_is_tested_otherwise(whole: tuple[Study, 
     with_gains, without = (read_record(job.record(test)) for test in job.tests)
     assert with_gains.identity == without.identity
     assert dice(with_gains) != dice(without)
-    jobs, reasons = plan_jobs(TABLE, study, [0], TABLE.rows)
-    text = markdown(collect(TABLE, jobs, reasons, ("a", "b"), [0]))
+    text = markdown(collect(plan_runs(TABLE, study, [0]), study))
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()}
     assert "not run" not in lines["Ours, no gains at test"]
     assert "not run" in lines["Joint V3"]
@@ -95,15 +93,6 @@ def test_what_is_kept_names_no_folder(whole: tuple[Study, Job]) -> None:
     assert "spacing_mm" in text and '"training"' in text
 
 
-def test_a_job_is_read_as_it_was_written(whole: tuple[Study, Job], tmp_path: Path) -> None:
-    study, job = whole
-    path = write_job(replace(job, folder=tmp_path), study.out / "prepared")
-    found, prepared = read_job(path)
-    assert prepared == study.out / "prepared"
-    assert found.config == job.config and found.tests == job.tests
-    assert (found.identity, found.split, found.seed) == (job.identity, job.split, job.seed)
-
-
 def dice(record: Record) -> list[float]:
     return [one.dice for one in record.scores["prepared"]]
 
@@ -112,17 +101,17 @@ def test_a_picture_shows_the_median_case_by_every_row_that_was_run(
     whole: tuple[Study, Job], tmp_path: Path
 ) -> None:
     study, _ = whole
-    jobs, reasons = plan_jobs(TABLE, study, [0], TABLE.rows)
-    results = collect(TABLE, jobs, reasons, ("a", "b"), [0])
+    runs = plan_runs(TABLE, study, [0])
+    results = collect(runs, study)
     case = median_case(results, "a", 0)
     assert case is not None and case in {s.case for s in results.rows[0].scores("native")[0]}
-    found = predictions_of(results, jobs, "a", case, 0)
+    found = predictions_of(results, runs, "a", case, 0)
     assert list(found) == ["Ours (w/ CR)"]  # the other row of it is only tested otherwise
     assert (found["Ours (w/ CR)"] / "predictions" / "a" / f"{case}.nii.gz").exists()
-    path = draw_overlays(results, jobs, tmp_path)
+    path = draw_overlays(results, runs, tmp_path)
     assert path is not None and path.read_bytes().startswith(b"\x89PNG")
     nothing = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
-    assert median_case(nothing, "a", 0) is None and draw_overlays(nothing, jobs, tmp_path) is None
+    assert median_case(nothing, "a", 0) is None and draw_overlays(nothing, runs, tmp_path) is None
 
 
 def test_a_record_of_another_configuration_is_refused(
@@ -132,14 +121,14 @@ def test_a_record_of_another_configuration_is_refused(
     text = job.record(DEFAULT).read_text()
     moved = replace(job, folder=tmp_path)
     moved.record(DEFAULT).write_text(text)
-    assert read_checked(moved, DEFAULT).identity == job.identity
+    assert moved.read(DEFAULT).identity == job.identity
     for old, new, what in (
         ('"loss.alpha": 0.4', '"loss.alpha": 0.5', r"loss\.alpha: 0\.5 -> 0\.4"),
         (job.identity, "0" * 64, "of another run"),
     ):
         moved.record(DEFAULT).write_text(text.replace(old, new))
         with pytest.raises(UsageError, match=what):
-            read_checked(moved, DEFAULT)
+            moved.read(DEFAULT)
 
 
 def test_a_study_that_moved_goes_on(whole: tuple[Study, Job], tmp_path: Path) -> None:

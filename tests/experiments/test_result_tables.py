@@ -11,16 +11,29 @@ import pytest
 from made_results import CLASSES, made_results
 
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
-from unpaired.experiments.cells import ASD, DICE, Result, Results, numbers, seed_mean
-from unpaired.experiments.curves import gained, validation_tables
-from unpaired.experiments.effects import Effect, effects
-from unpaired.experiments.figure import figures, points
 from unpaired.experiments.notes import notes
-from unpaired.experiments.published import ALL, MEAN, cell, printed_class
-from unpaired.experiments.render import latex, markdown, to_csv
+from unpaired.experiments.paper import ALL, MEAN, cell, printed_class
+from unpaired.experiments.pictures import figures, points
+from unpaired.experiments.results import (
+    ASD,
+    DICE,
+    Result,
+    Results,
+    numbers,
+    seed_mean,
+    verdict,
+)
 from unpaired.experiments.rows import EXPERIMENTS
-from unpaired.experiments.table import tex
-from unpaired.experiments.tables import all_tables, score_tables
+from unpaired.experiments.tables import (
+    all_tables,
+    gained,
+    latex,
+    markdown,
+    score_tables,
+    tex,
+    to_csv,
+    validation_table,
+)
 
 
 def loop(result: Result, m: str, cls: str, metric: str, grid: str) -> dict[int, list[float]]:
@@ -96,18 +109,18 @@ def test_effects_are_paired_by_seed_and_case() -> None:
                 ]
                 means.append(sum(values) / len(values))
             differences.append(means[0] - means[1])
-    found = effects(results)
+    found = results.effects
     assert len(found) == 6
-    one = next(e for e in found if e.row == other.row.name and e.modality == "mr")
-    assert one.mean == pytest.approx(sum(differences) / 12)
-    assert one.low < one.mean < one.high
-    assert (one.n, one.seeds) == (4, 3)
+    one = found[other.row.name, reference.row.name, "mr"]
+    assert one.difference.mean == pytest.approx(sum(differences) / 12)
+    assert one.low < one.difference.mean < one.high
+    assert (one.difference.n_cases, one.difference.n_seeds) == (4, 3)
     assert math.isnan(one.p)  # four cases cannot be significant
 
 
 def test_further_comparisons_stand_beside_those_with_the_reference() -> None:
     results = made_results("draws")
-    found = {(e.row, e.against, e.modality): e.mean for e in effects(results)}
+    found = {label: e.difference.mean for label, e in results.effects.items()}
     ours, control = "Ours (w/ CR)", "Ours, one embedding set"
     assert len(found) == 2 * (3 + 2)
     for m in ("ct", "mr"):
@@ -116,7 +129,8 @@ def test_further_comparisons_stand_beside_those_with_the_reference() -> None:
         v2 = found["Joint V2", "Joint V3", m]
         assert found[ours, "Joint V2", m] == pytest.approx(against_v3 - v2)
     bare = [replace(r, records={}) if r.row.name == control else r for r in results.rows]
-    left = effects(replace(results, rows=tuple(bare)))
+    left = replace(results, rows=tuple(bare)).effects
+    assert len(left) == 2 * 3
     assert {control} & {name for e in left for name in (e.row, e.against)} == set()
 
 
@@ -143,8 +157,8 @@ def test_every_comparison_names_rows_of_its_experiment() -> None:
 def test_what_is_shown_needs_the_interval_and_the_corrected_test(
     low: float, high: float, p_holm: float, word: str
 ) -> None:
-    mean = -1.0 if high < 0 else 1.0
-    assert Effect("a", "b", "mr", mean, low, high, 0.001, p_holm, 9, 3).shown == word
+    any_effect = next(iter(made_results("table7").effects.values()))
+    assert verdict(replace(any_effect, low=low, high=high, p=0.001, adjusted=p_holm)) == word
 
 
 def test_holm_is_over_all_rows_and_modalities() -> None:
@@ -156,10 +170,10 @@ def test_holm_is_over_all_rows_and_modalities() -> None:
             for seed, records in results.rows[0].records.items()
         }
         better.append(replace(result, records=records))
-    found = effects(replace(results, rows=tuple(better)))
+    found = replace(results, rows=tuple(better)).effects.values()
     assert all(one.p == pytest.approx(2 / 2**8) for one in found)
-    assert all(one.p_holm == pytest.approx(6 * 2 / 2**8) for one in found)
-    assert [round(one.mean, 6) for one in found] == [1, 1, 2, 2, 3, 3]
+    assert all(one.adjusted == pytest.approx(6 * 2 / 2**8) for one in found)
+    assert [round(one.difference.mean, 6) for one in found] == [1, 1, 2, 2, 3, 3]
 
 
 def _lifted(record, by: float, cases: int):  # type: ignore[no-untyped-def]
@@ -305,9 +319,9 @@ def test_networks_of_others_are_not_said_to_have_the_recipe() -> None:
     rows = list(results.rows)
     assert [row.row.name for row in rows[:2]] == ["Payer et al.", "UMMKD"]
     own = {"model.name": "payer", "data.spacing_mm": [6.0, 4.5, 4.5], "train.steps": 350}
-    for n, facts in enumerate((own, {"model.name": "ummkd"})):
+    for n, other in enumerate((own, {"model.name": "ummkd"})):
         records = {
-            seed: [replace(one, facts={**one.facts, **facts}) for one in found]
+            seed: [replace(one, settings={**one.settings, **other}) for one in found]
             for seed, found in rows[n].records.items()
         }
         rows[n] = replace(rows[n], records=records)
@@ -365,10 +379,10 @@ def test_validation_at_the_end_and_over_the_last_fifth() -> None:
     rising = {70: {"ct": 0.4, "mr": 0.2}, 80: {"ct": 0.5, "mr": 0.2}, 90: {"ct": 0.9, "mr": 0.9},
               100: {"ct": 0.6, "mr": 0.1}}  # fmt: skip
     found = replace(results, rows=(with_curve(alone, rising), with_curve(joint, {5: rising[70]})))
-    (table,) = validation_tables(found)
+    (table,) = validation_table(found)
     assert table.head == ("row", "ct", "mr", "ct, last fifth", "mr, last fifth")
     assert table.rows[0] == ("Backbone", "61.0 (1.0)", "11.0 (1.0)", "+10.0 (0.0)", "-10.0 (0.0)")
     assert table.rows[1][1:] == ("41.0 (1.0)", "21.0 (1.0)", "-", "-")  # nothing to compare with
     assert gained({10: 1.0, 20: 2.0, 24: 3.0, 25: 5.0}) == 3.0
     none = replace(found, rows=tuple(with_curve(r, {}) for r in found.rows))
-    assert validation_tables(none) == [] and list(figures(none)) == ["table5.png"]
+    assert not list(validation_table(none)) and list(figures(none)) == ["table5.png"]

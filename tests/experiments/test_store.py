@@ -8,29 +8,29 @@ import pytest
 from made_results import made_record, made_results
 
 from unpaired.config import Config
-from unpaired.datasets.split import Split
+from unpaired.datasets.split_file import Split
 from unpaired.errors import DataError, UsageError
-from unpaired.experiments.cells import Results
-from unpaired.experiments.jobs import Job, record_name
+from unpaired.experiments.jobs import Job, Runs, record_name
 from unpaired.experiments.record import read_record, write_record
-from unpaired.experiments.render import markdown
+from unpaired.experiments.results import Results
 from unpaired.experiments.store import load, store, write_page
+from unpaired.experiments.tables import markdown
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def jobs_of(results: Results, runs: Path) -> dict[str, Job]:
+def runs_of(results: Results, folder: Path) -> Runs:
     """Run folders with the records of made-up results, read back as a call would."""
-    jobs: dict[str, Job] = {}
+    runs = Runs(results.experiment, results.modalities, range(results.rows[0].wanted))
     for result in results.rows:
         for seed, records in result.records.items():
             for record in records:
                 name = re.sub(r"\W+", "_", record.identity)
-                job = Job(runs / name, name, Config(), {}, Split({}, {}, {}), seed)
+                job = Job(folder / name, name, Config(), {}, Split({}, {}, {}), seed)
                 job.rows.append((result.row.name, seed))
                 write_record(job.record(record_name(result.row)), record)
-                jobs[name] = job
-    return jobs
+                runs.jobs[name] = job
+    return runs
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     write_record(path, record)
     found = read_record(path)
-    for name in ("identity", "modalities", "facts", "split", "floor", "parameters", "curve"):
+    for name in ("identity", "modalities", "settings", "split", "floor", "parameters", "curve"):
         assert getattr(found, name) == getattr(record, name)
     for grid, scores in record.scores.items():
         for ours, theirs in zip(found.scores[grid], scores, strict=True):
@@ -62,7 +62,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_stored_results_are_the_results(name: str, tmp_path: Path) -> None:
     results = made_results(name, seeds=2, left_out=1, paper=name == "table5")
     results = replace(results, notes=("A row was not run: why.",))
-    index = store(results, jobs_of(results, tmp_path / "runs"), tmp_path / "docs" / "phantom")
+    index = store(results, runs_of(results, tmp_path / "runs"), tmp_path / "docs" / "phantom")
     found = load(index)
     assert markdown(found) == markdown(results)
     assert "not run" in markdown(found)
@@ -74,7 +74,7 @@ def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
                     "<!-- reproduce phantom/table7: end -->\n\nMore prose.\n")  # fmt: skip
     for name in ("table7", "fig5"):
         results = made_results(name)
-        store(results, jobs_of(results, tmp_path / name), folder / "phantom")
+        store(results, runs_of(results, tmp_path / name), folder / "phantom")
     written = write_page(folder, page)
     first = page.read_bytes()
     text = first.decode()
@@ -105,7 +105,7 @@ def test_the_page_may_lie_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = made_results("table7")
-    store(results, jobs_of(results, tmp_path / "runs"), tmp_path / "kept" / "phantom")
+    store(results, runs_of(results, tmp_path / "runs"), tmp_path / "kept" / "phantom")
     (tmp_path / "pages").mkdir()
     monkeypatch.chdir(tmp_path)
     for folder, page in ((tmp_path / "kept", Path("pages/a.md")), (Path("kept"), Path("b.md"))):

@@ -10,13 +10,12 @@ from made_results import made_record
 from toy_study import toy_study
 
 from unpaired.datasets.make_split import check_names
-from unpaired.datasets.split import Split, few_shot
+from unpaired.datasets.split import few_shot
+from unpaired.datasets.split_file import Split
 from unpaired.errors import UsageError
-from unpaired.experiments.collect import read_checked
-from unpaired.experiments.facts import facts_of, named_facts
-from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_jobs
-from unpaired.experiments.pace import forecast
-from unpaired.experiments.record import write_record
+from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_runs
+from unpaired.experiments.pool import forecast
+from unpaired.experiments.record import named_settings, settings_of, write_record
 from unpaired.experiments.rows import EXPERIMENTS, Row
 from unpaired.experiments.study import Study, open_study
 
@@ -28,9 +27,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def jobs_of(study: Study, name: str, seeds: int = 1) -> dict[str, Job]:
     experiment = EXPERIMENTS[name]
-    found, reasons = plan_jobs(experiment, study, range(seeds), experiment.rows)
-    assert not reasons
-    return found
+    runs = plan_runs(experiment, study, range(seeds))
+    assert not runs.refused
+    return runs.jobs
 
 
 def test_equal_runs_of_two_tables_are_one(study: Study) -> None:
@@ -52,10 +51,10 @@ def test_a_setting_that_is_not_used_makes_no_other_run(study: Study) -> None:
     assert rows == {"Joint V3", "Joint V3 + L_mcr"}
     job = next(job for job in after.values() if ("Joint V3", 0) in job.rows)
     old = next(job for job in before.values() if ("Joint V3", 0) in job.rows)
-    facts = {**named_facts(old.config), "loss.tau": 4.0}  # written by an earlier version
-    record = replace(made_record("any", 0, *job.data), identity=old.identity, facts=facts)
+    settings = {**named_settings(old.config), "loss.tau": 4.0}  # written by an earlier version
+    record = replace(made_record("any", 0, *job.data), identity=old.identity, settings=settings)
     write_record(job.record("as_trained"), record)
-    assert read_checked(job, "as_trained").identity == job.identity
+    assert job.read("as_trained").identity == job.identity
     job.record("as_trained").unlink()
 
 
@@ -120,14 +119,14 @@ def test_what_does_not_change_the_result_does_not_change_the_name(study: Study) 
     assert not set(jobs_of(other, "table7")) & before
     sooner = replace(study, overrides=("train.early_stop=3",))  # decides which weights are kept
     assert not set(jobs_of(sooner, "table7")) & before
-    assert "train.threads" not in facts_of(study.recipe())
+    assert "train.threads" not in settings_of(study.recipe())
 
 
 def test_a_row_that_cannot_be_built_says_why(study: Study) -> None:
     rows = (Row("odd", ("model.backbone=nothing",)), EXPERIMENTS["table7"].rows[0])
-    jobs, reasons = plan_jobs(EXPERIMENTS["table7"], study, [0], rows)
-    assert list(reasons) == ["odd"] and "nothing" in reasons["odd"]
-    assert len(jobs) == 1
+    runs = plan_runs(EXPERIMENTS["table7"], study, [0], rows)
+    assert list(runs.refused) == ["odd"] and "nothing" in runs.refused["odd"]
+    assert len(runs.jobs) == 1
 
 
 def test_another_recipe_or_other_data_in_the_same_folder_are_refused(
@@ -168,7 +167,7 @@ def test_a_corrected_label_under_the_same_name_is_other_data(tmp_path: Path) -> 
 
 def test_an_experiment_needs_its_modalities(study: Study) -> None:
     with pytest.raises(UsageError, match=r"three needs 3 modalities, --data gives 2 \(a, b\)"):
-        plan_jobs(EXPERIMENTS["three"], study, [0], EXPERIMENTS["three"].rows)
+        plan_runs(EXPERIMENTS["three"], study, [0])
 
 
 def test_an_experiment_of_ones_own_is_planned(
@@ -185,22 +184,26 @@ def test_an_experiment_of_ones_own_is_planned(
 
 def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_path: Path) -> None:
     measured = {"seconds_per_step": 3.0, "memory_bytes": 10}
-    told = replace(study, forecast=measured, out=tmp_path)
-    jobs = list(jobs_of(told, "table5").values())  # six of both modalities, four of one
-    ahead = forecast(told, jobs, 2)
+    measuring = replace(study, forecast=measured, out=tmp_path)
+    jobs = list(jobs_of(measuring, "table5").values())  # six of both modalities, four of one
+    ahead = forecast(measuring, jobs, 2)
     assert ahead.seconds == pytest.approx((6 * 3 + 4 * 1.5) * 2 / 2)  # two steps, two at a time
     assert ahead.memory_bytes == 20 and "one step" in ahead.basis
-    of_one = replace(told, forecast={**measured, "modalities": 1})  # an earlier call had only one
+    of_one = replace(
+        measuring, forecast={**measured, "modalities": 1}
+    )  # an earlier call had only one
     assert forecast(of_one, jobs, 2).seconds == pytest.approx((6 * 6 + 4 * 3) * 2 / 2)
     done = next(job for job in jobs if len(job.data) == 2)
     record = replace(
-        made_record("any", 0, *done.data), identity=done.identity, facts=named_facts(done.config)
+        made_record("any", 0, *done.data),
+        identity=done.identity,
+        settings=named_settings(done.config),
     )
     write_record(done.record("as_trained"), replace(record, seconds={"train": 30.0, "test": 10.0}))
-    ahead = forecast(told, jobs, 1)
+    ahead = forecast(measuring, jobs, 1)
     assert ahead.seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
     done.tests["another"] = ()  # the training is not done again
-    assert forecast(told, jobs, 1).seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2 + 10)
+    assert forecast(measuring, jobs, 1).seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2 + 10)
 
 
 @pytest.mark.parametrize(("cases", "count", "possible"), [(8, 1, 8), (4, 3, 4), (5, 2, 10)])

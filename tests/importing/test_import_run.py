@@ -21,12 +21,10 @@ from datasets.abdomen import assert_true
 from datasets.importing import ids, imported, tree
 from nifti_files import save
 from unpaired.datasets import mmwhs_btcv
-from unpaired.datasets.found import Options
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.importing import run as module
-from unpaired.importing.archive import opened
-from unpaired.importing.run import import_source
+from unpaired.importing.run import ImportOptions, import_source
 
 LABEL = "RawData/Training/label/label0002.nii.gz"
 IMAGE = "RawData/Training/img/img0002.nii.gz"
@@ -34,8 +32,8 @@ IMAGE = "RawData/Training/img/img0002.nii.gz"
 
 def test_files_that_stay_as_they_are_are_copied_byte_for_byte(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
-    _, opened = imported("btcv", archive, tmp_path / "out")
-    case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
+    _, unpacked = imported("btcv", archive, tmp_path / "out")
+    case = next(c for c in unpacked["ct"].cases if c.id == "btcv_0002")
     assert case.images[0].read_bytes() == (archive / IMAGE).read_bytes()
     assert case.label.read_bytes() == (archive / LABEL).read_bytes()
     assert case.images[0].stat().st_ino != (archive / IMAGE).stat().st_ino
@@ -43,8 +41,8 @@ def test_files_that_stay_as_they_are_are_copied_byte_for_byte(tmp_path):
 
 def test_links_instead_of_copies(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
-    _, opened = imported("btcv", archive, tmp_path / "out", link=True)
-    case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
+    _, unpacked = imported("btcv", archive, tmp_path / "out", link=True)
+    case = next(c for c in unpacked["ct"].cases if c.id == "btcv_0002")
     assert case.images[0].stat().st_ino == (archive / IMAGE).stat().st_ino
     before = tree(archive)
     imported("btcv", archive, tmp_path / "out", link=True)
@@ -100,7 +98,7 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
 
     def watched(*arguments, **more):
         unpacked.append(arguments)
-        return opened(*arguments, **more)
+        return unpacked(*arguments, **more)
 
     monkeypatch.setattr("unpaired.importing.run.opened", watched)
     again, _ = imported("amos", archive, tmp_path / "out")
@@ -154,40 +152,40 @@ def test_a_second_call_mends_what_is_not_whole(tmp_path, damage):
         save(path, array, found.affine)
     else:
         mini.write_btcv(archive, (1, 2, 9, 10))
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     assert outcome.kept == (4 if damage == "new" else 3)
     values = dict(mmwhs_btcv.BTCV_LABELS)
     if damage == "original":
         values["spleen"] = 4
-    case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
+    case = next(c for c in unpacked["ct"].cases if c.id == "btcv_0002")
     assert_true(case, values)
-    assert len(opened["ct"].cases) == (5 if damage == "new" else 4)
+    assert len(unpacked["ct"].cases) == (5 if damage == "new" else 4)
 
 
 def test_one_bad_case_does_not_stop_the_others(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
     mini.spoil(archive / IMAGE)
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     assert set(outcome.failed) == {"ct/btcv_0002"}
     assert "img0002.nii.gz" in outcome.failed["ct/btcv_0002"]
-    assert ids(opened["ct"]) == ["btcv_0001", "btcv_0009"]
+    assert ids(unpacked["ct"]) == ["btcv_0001", "btcv_0009"]
     record = json.loads((tmp_path / "out/ct/provenance.json").read_text())
     assert set(record["failed"]) == {"btcv_0002"}
     assert not [p for p in (tmp_path / "out").rglob("*") if "0002" in p.name]
     mini.write_btcv(archive)  # downloaded again
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     assert not outcome.failed
     assert outcome.kept == 3
-    assert ids(opened["ct"]) == ["btcv_0001", "btcv_0002", "btcv_0009"]
+    assert ids(unpacked["ct"]) == ["btcv_0001", "btcv_0002", "btcv_0009"]
 
 
 def test_a_case_that_went_bad_is_taken_out(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
     imported("btcv", archive, tmp_path / "out")
     mini.spoil(archive / LABEL)
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     assert set(outcome.failed) == {"ct/btcv_0002"}
-    assert ids(opened["ct"]) == ["btcv_0001", "btcv_0009"]
+    assert ids(unpacked["ct"]) == ["btcv_0001", "btcv_0009"]
 
 
 def swap(path):
@@ -201,16 +199,16 @@ def swap(path):
 def test_swapped_kidneys_are_refused(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
     swap(archive / LABEL)
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     text = outcome.failed["ct/btcv_0002"]
     assert "the left kidney lies" in text
     assert "to the right of the right kidney" in text
     assert "--allow-swapped" in text
-    assert ids(opened["ct"]) == ["btcv_0001", "btcv_0009"]
-    outcome, opened = imported("btcv", archive, tmp_path / "out", allow_swapped=True)
+    assert ids(unpacked["ct"]) == ["btcv_0001", "btcv_0009"]
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out", allow_swapped=True)
     assert not outcome.failed
     assert "swapped" in outcome.notes["ct/btcv_0002"][0]
-    assert len(ids(opened["ct"])) == 3
+    assert len(ids(unpacked["ct"])) == 3
 
 
 def test_a_mirrored_scan_is_refused(tmp_path):
@@ -233,14 +231,14 @@ def test_a_label_off_the_grid(tmp_path, shift, shape, words):
     matrix[2, 3] += shift
     array = np.asarray(found.dataobj)
     save(archive / LABEL, array[..., : (shape or array.shape)[2]], matrix)
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     if words is not None:
         assert words in outcome.failed["ct/btcv_0002"]
         return
     assert outcome.notes["ct/btcv_0002"] == [
         "the label's header was 0.3 mm off and now is the image's"
     ]
-    case = next(c for c in opened["ct"].cases if c.id == "btcv_0002")
+    case = next(c for c in unpacked["ct"].cases if c.id == "btcv_0002")
     assert_true(case, mmwhs_btcv.BTCV_LABELS)
 
 
@@ -272,9 +270,11 @@ def test_folders_of_others_are_left_alone(tmp_path):
 
 def test_several_processes_write_the_same(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
-    import_source("btcv", archive, tmp_path / "one", workers=1)
+    import_source("btcv", archive, tmp_path / "one", ImportOptions(workers=1))
     seen = []
-    import_source("btcv", archive, tmp_path / "two", workers=2, progress=lambda *a: seen.append(a))
+    import_source(
+        "btcv", archive, tmp_path / "two", ImportOptions(workers=2), lambda *a: seen.append(a)
+    )
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert [done for done, _, _ in seen] == [1, 2, 3, 4]
 
@@ -297,9 +297,9 @@ def test_an_interruption_leaves_no_half_case(tmp_path, monkeypatch):
     there = {p.name for f in ("imagesTr", "labelsTr") for p in (tmp_path / "out/ct" / f).iterdir()}
     assert there == {"btcv_0001_0000.nii.gz", "btcv_0001.nii.gz"}
     monkeypatch.setattr(module, "stage_case", stage)
-    outcome, opened = imported("btcv", archive, tmp_path / "out")
+    outcome, unpacked = imported("btcv", archive, tmp_path / "out")
     assert outcome.kept == 1
-    assert ids(opened["ct"]) == ["btcv_0001", "btcv_0002", "btcv_0009"]
+    assert ids(unpacked["ct"]) == ["btcv_0001", "btcv_0002", "btcv_0009"]
     assert not list((tmp_path / "out/ct").glob(".*"))
 
 
@@ -310,7 +310,7 @@ def test_killed_at_any_moment(tmp_path):
     out = tmp_path / "out"
     code = (
         "import sys; from pathlib import Path; from unpaired.importing.run import *; "
-        "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), workers=1)"
+        "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), ImportOptions(workers=1))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(archive), str(out)])
     deadline = time.monotonic() + 20
@@ -325,29 +325,29 @@ def test_killed_at_any_moment(tmp_path):
     half = out / "ct" / ".importing" / ".btcv_0009.98433165.json"  # a record cut short
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_text("")
-    _, opened = imported("btcv", archive, out)
-    assert len(ids(opened["ct"])) == 10
-    for case in opened["ct"].cases:
+    _, unpacked = imported("btcv", archive, out)
+    assert len(ids(unpacked["ct"])) == 10
+    for case in unpacked["ct"].cases:
         assert_true(case, mmwhs_btcv.BTCV_LABELS)
 
 
 def test_manifest(tmp_path):
     path = mini.write_manifest(tmp_path / "in")
-    outcome, opened = imported("manifest", path, tmp_path / "out")
-    assert ids(opened["ct"]) == ["a"]
-    assert ids(opened["ct"], held_out=True) == ["d"]
-    assert ids(opened["mr"]) == ["b", "c"]
-    assert [c.patient for c in opened["mr"].cases] == ["p1", "p2"]
-    for found in opened.values():
+    outcome, unpacked = imported("manifest", path, tmp_path / "out")
+    assert ids(unpacked["ct"]) == ["a"]
+    assert ids(unpacked["ct"], held_out=True) == ["d"]
+    assert ids(unpacked["mr"]) == ["b", "c"]
+    assert [c.patient for c in unpacked["mr"].cases] == ["p1", "p2"]
+    for found in unpacked.values():
         for case in found.cases:
             assert_true(case, mini.MANIFEST)
     direct = open_dataset("mr", path)
     assert [(c.id, c.patient) for c in direct.cases] == [("b", "p1"), ("c", "p2")]
-    assert direct.labels == opened["mr"].labels
+    assert direct.labels == unpacked["mr"].labels
     assert open_dataset("ct", path).cases[1].held_out
     assert outcome.splits is None
     with pytest.raises(UsageError, match="has no --classes"):
-        imported("manifest", path, tmp_path / "no", Options(classes=("liver",)))
+        imported("manifest", path, tmp_path / "no", ImportOptions(classes=("liver",)))
 
 
 @pytest.mark.parametrize("between", [";", "\t"])
@@ -367,10 +367,10 @@ def test_a_manifest_with_validation_becomes_a_split(tmp_path):
     path = mini.write_manifest(tmp_path / "in", lines)
     with pytest.raises(DataError, match=r"splits_final\.json"):
         open_dataset("ct", path)
-    outcome, opened = imported("manifest", path, tmp_path / "out")
+    outcome, unpacked = imported("manifest", path, tmp_path / "out")
     (fold,) = json.loads(outcome.splits.read_text())
     assert fold == {"train": ["ct/a", "mr/c"], "val": ["ct/b"], "test": []}
-    assert opened["mr"].cases[1].label is None
+    assert unpacked["mr"].cases[1].label is None
 
 
 @pytest.mark.parametrize(
@@ -412,9 +412,9 @@ def test_the_real_pair_stands_right(shared, tmp_path):
     """Two real scans of the trunk, RAS and LPS, are sided; with swapped names they are not."""
     root = shared("data/torso")
     for key in ("ct", "mr"):
-        outcome, opened = imported("nnunet", root / key, tmp_path / key)
+        outcome, unpacked = imported("nnunet", root / key, tmp_path / key)
         assert not outcome.failed
-        assert opened
+        assert unpacked
         work = tmp_path / f"swapped_{key}"
         for path in sorted((root / key).rglob("*")):
             if path.is_file():
@@ -428,7 +428,7 @@ def test_the_real_pair_stands_right(shared, tmp_path):
         labels = about["labels"]
         labels[left], labels[right] = labels[right], labels[left]
         file.write_text(json.dumps(about))
-        outcome = import_source("nnunet", work, tmp_path / f"no_{key}", workers=1)
+        outcome = import_source("nnunet", work, tmp_path / f"no_{key}", ImportOptions(workers=1))
         assert len(outcome.failed) == 1
         assert "swapped" in next(iter(outcome.failed.values()))
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferers import inferer_of
 from torch import Tensor, nn
 
+from inferers import inferer_of
 from unpaired.artifact.model import probabilities
 from unpaired.inference.inferer import read_patch
 from unpaired.inference.native import best_class

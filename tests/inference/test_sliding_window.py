@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferers import inferer_of
 from torch import Tensor, nn
 
+from inferers import inferer_of
 from unpaired.artifact.model import mirrored
 from unpaired.inference import tiling as ring
 from unpaired.inference.tiling import Ring, make_tiling

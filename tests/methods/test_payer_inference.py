@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferers import inferer_of
 from torch import Tensor
 
+from inferers import inferer_of
 from unpaired.data.plan import CoarseView
 from unpaired.methods.payer.crops import corner_of
 from unpaired.methods.payer.inference import Located, read_crop

@@ -9,6 +9,7 @@ import torch
 from small_cases import write_small
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import CoarseView
+from unpaired.data.sampling import Draws
 from unpaired.errors import DataError
 from unpaired.methods.payer.crops import (
     CaseSampler,
@@ -42,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedCase]:
 
 
 def sampler(cases: list[PreparedCase], take=CROP, **more: int) -> CaseSampler:
-    return CaseSampler(cases, "a", take, **{"batch_size": 2, "seed": 3, **more})
+    return CaseSampler(cases, "a", take, Draws(**{"batch_size": 2, "seed": 3, **more}))
 
 
 def test_every_pass_takes_every_case_once(cases: list[PreparedCase]) -> None:
@@ -57,7 +58,7 @@ def test_a_batch_is_a_function_of_seed_name_and_step(cases: list[PreparedCase]) 
     first, again = sampler(cases).batch(4), sampler(cases).batch(4)
     assert torch.equal(first.image, again.image) and first.case == again.case
     others = [sampler(cases).batch(5), sampler(cases, seed=4).batch(4)]
-    others.append(CaseSampler(cases, "b", CROP, 2, 3).batch(4))
+    others.append(CaseSampler(cases, "b", CROP, Draws(2, 3)).batch(4))
     assert all(not torch.equal(first.image, other.image) for other in others)
 
 

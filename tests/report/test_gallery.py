@@ -12,8 +12,8 @@ from matplotlib.image import imread
 from unpaired.errors import DataError
 from unpaired.report.figures import class_colours
 from unpaired.report.overlays import OPACITY, PANEL, Line, gallery
-from unpaired.report.run import open_run
 from unpaired.report.slices import load_slice
+from unpaired.run.contents import read_contents
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_organs_stand_in_the_papers_colours_in_truth_and_predictions(tmp_path: P
     picture = pixels(gallery(lines))
     height, width, _ = picture.shape
     columns = [picture[:, i * width // 4 : (i + 1) * width // 4] for i in range(4)]
-    shown = load_slice(open_run(run), "ct", "ct_001", by_truth=True)
+    shown = load_slice(read_contents(run), "ct", "ct_001", by_truth=True)
     present = [CLASSES[i] for i in np.unique(shown.truth) if i]
     assert len(present) > 2
     body = height - int(0.45 * height / (2 * PANEL + 0.8))  # above the legend
@@ -54,7 +54,7 @@ def beside_air(modality: str, number: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def test_pictures_of_two_runs_show_the_same_crop(tmp_path: Path) -> None:
     run = make_run(tmp_path, 1, beside_air)
-    first = load_slice(open_run(run), "ct", "ct_000", by_truth=True)
+    first = load_slice(read_contents(run), "ct", "ct_000", by_truth=True)
     path = run / "predictions" / "ct" / "ct_000.nii.gz"
     import nibabel as nib
 
@@ -62,9 +62,9 @@ def test_pictures_of_two_runs_show_the_same_crop(tmp_path: Path) -> None:
     stray = np.asarray(file.dataobj).copy()
     stray[0, 0] = 1  # far outside the body
     nib.save(nib.Nifti1Image(stray, file.affine), path)
-    second = load_slice(open_run(run), "ct", "ct_000", by_truth=True)
+    second = load_slice(read_contents(run), "ct", "ct_000", by_truth=True)
     assert np.array_equal(first.image, second.image) and np.array_equal(first.truth, second.truth)
-    assert load_slice(open_run(run), "ct", "ct_000").image.shape != first.image.shape
+    assert load_slice(read_contents(run), "ct", "ct_000").image.shape != first.image.shape
 
 
 def test_a_missing_prediction_is_said(tmp_path: Path) -> None:

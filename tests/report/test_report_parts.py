@@ -14,7 +14,6 @@ from unpaired.report.curves import cosines, running_mean, same_class_sentence
 from unpaired.report.figures import Picture, class_colours, plain
 from unpaired.report.html import Card, environment
 from unpaired.report.overlays import draw
-from unpaired.report.run import open_run
 from unpaired.report.slices import (
     best_median_worst,
     body_box,
@@ -23,12 +22,13 @@ from unpaired.report.slices import (
     richest_slice,
 )
 from unpaired.report.tables import case_means
+from unpaired.run.contents import read_contents
 from unpaired.tables import Table
 
 
 def test_a_slice_is_upright_and_whole(full_run):
     """Rows run to the back, columns to the patient's left, in the true aspect."""
-    run = open_run(full_run)
+    run = read_contents(full_run)
     shown = load_slice(run, "ct", "ct_001")
     _, label, affine = small_subject("ct", 1)
     # The affine is diag(-2.5, -2, 6): i runs to Left, j to Posterior, k to Superior.
@@ -52,7 +52,7 @@ def cropped(labels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("axis", ["P", "L"])
 def test_other_slice_axes_have_the_head_on_top(full_run, tmp_path, axis):
-    run = open_run(full_run)
+    run = read_contents(full_run)
     run = type(run)(**{**vars(run), "plan": {**run.plan, "slice_axis": axis}})
     shown = load_slice(run, "ct", "ct_000")
     image, _, _ = small_subject("ct", 0)
@@ -68,7 +68,7 @@ def test_other_slice_axes_have_the_head_on_top(full_run, tmp_path, axis):
 
 
 def test_best_median_and_worst_by_mean_dice(full_run):
-    run = open_run(full_run)
+    run = read_contents(full_run)
     content = json.loads((full_run / "evaluation" / "evaluation.json").read_text())["cases"]
     means = {}
     for case in {c["case"] for c in content if c["modality"] == "mr"}:
@@ -189,5 +189,5 @@ def test_predictions_may_be_plain_nifti(tmp_path: Path):
 def test_a_log_of_a_resumed_run_has_one_record_per_step(tmp_path):
     lines = [{"kind": "step", "step": s, "loss": loss} for s, loss in [(1, 9), (2, 8), (2, 7)]]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    found = open_run(tmp_path).steps
+    found = read_contents(tmp_path).steps
     assert [(r["step"], r["loss"]) for r in found] == [(1, 9), (2, 7)]

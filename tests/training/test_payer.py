@@ -11,6 +11,7 @@ from toy import toy_config, write_toy
 from unpaired.artifact.export import export
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Draws
 from unpaired.errors import UsageError
 from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.evaluation.localisation import localisation_errors_mm
@@ -94,9 +95,7 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     config = config_of()
     joint = method_of(config).joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
-    live = validate(
-        joint, setup.prepared_cases("val"), setup.plan, method_of(config), torch.device("cpu"), None
-    )
+    live = validate(joint, setup.prepared_cases("val"), config, setup.plan, torch.device("cpu"))
     evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.
@@ -143,7 +142,7 @@ def test_nothing_is_shared_between_the_modalities(learnt: Path) -> None:
     batches = {
         name: stream.sampler.batch(0)
         for name, stream in method_of(config)
-        .streams(config, plan, setup.prepared_cases("train"))
+        .streams(config, plan, setup.prepared_cases("train"), Draws(2, 0))
         .items()
     }
     assert set(batches) == {"a", "b", "a/whole", "b/whole"}

@@ -231,6 +231,18 @@ def test_cases_are_prepared_once(
     assert len(calls) == 1
 
 
+def test_the_new_end_of_the_schedule_is_said(
+    data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unpaired.cli.train import one_run
+
+    for steps in (2, 4):
+        one_run(toy_config(f"train.steps={steps}"), data, tmp_path)
+        said = capsys.readouterr().out
+        assert ("train.steps was raised from 2 to 4: from step 2 on" in said) == (steps == 4)
+    assert "Stopped at step 4 (steps)" in said
+
+
 def test_a_plan_that_changed_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
     config = toy_config("train.steps=2")
     train(config, data, tmp_path)

@@ -86,37 +86,33 @@ class Decoder(nn.Module):
     """Transposed convolution, join the skip, blocks; a head per scale that is asked for.
 
     Args:
-        stages: coarse to fine.
-        rates: drop-path rates per stage; with `attend` the first of a stage is its join's.
-        ups: stride per stage.
+        stages: coarse to fine, each with the drop-path rates of its blocks (with `attend` the first
+            is its join's) and the stride up to it.
         attend: join by attention to the skip (and shift all the blocks) instead of adding it.
         outputs: scales with a head, the finest first; the others than that are for training.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
-        rates: Sequence[Sequence[float]],
-        ups: Sequence[tuple[int, ...]],
+        stages: Sequence[tuple[Stage, Sequence[float], tuple[int, ...]]],
         attend: bool,
         classes: int,
         patch: Sequence[int],
         outputs: int,
     ) -> None:
         super().__init__()
-        pairs = list(zip(stages, rates, strict=True))
-        self.ups = nn.ModuleList(
-            TransposedConv(2 * stage.channels, up) for stage, up in zip(stages, ups, strict=True)
-        )
+        self.ups = nn.ModuleList(TransposedConv(2 * s.channels, up) for s, _, up in stages)
         if attend:
-            self.joins = nn.ModuleList(stage.join(r[0]) for stage, r in pairs)
-            self.stages = nn.ModuleList(s.blocks(r[1:], [True] * (len(r) - 1)) for s, r in pairs)
+            self.joins = nn.ModuleList(s.join(r[0]) for s, r, _ in stages)
+            self.stages = nn.ModuleList(
+                s.blocks(r[1:], [True] * (len(r) - 1)) for s, r, _ in stages
+            )
         else:
-            self.joins = nn.ModuleList(Add() for _ in pairs)
-            self.stages = nn.ModuleList(s.blocks(r, _alternating(r)) for s, r in pairs)
+            self.joins = nn.ModuleList(Add() for _ in stages)
+            self.stages = nn.ModuleList(s.blocks(r, _alternating(r)) for s, r, _ in stages)
         self.heads = nn.ModuleList(
             CONV_TRANSPOSE[len(patch)](stage.channels, classes, tuple(patch), tuple(patch))
-            for stage in list(reversed(stages))[:outputs]
+            for stage, *_ in list(reversed(stages))[:outputs]
         )
 
     def forward(self, maps: list[Tensor], gains: Gains | None = None) -> Decoded:
@@ -207,15 +203,12 @@ class NNFormer(Backbone):
         inner = plan_stages(sizes, embed_dim, decoder_heads or heads[:-1], cut, last=False)
         coarse = inner[::-1]
         self.encoder = Encoder(fine, linear_rates(drop_path, depths), in_channels, patches, downs)
-        self.decoder = Decoder(
-            coarse,
-            linear_rates(drop_path, list(depths)[-2::-1]),
-            [down.stride for down in reversed(downs)],
-            decoder == "skip_attention",
-            classes,
-            patches,
-            1 + deep_outputs * deep_supervision,
-        )
+        rates = linear_rates(drop_path, list(depths)[-2::-1])
+        ups = [down.stride for down in reversed(downs)]
+        outputs = 1 + deep_outputs * deep_supervision
+        attend = decoder == "skip_attention"
+        stages = list(zip(coarse, rates, ups, strict=True))
+        self.decoder = Decoder(stages, attend, classes, patches, outputs)
         self.levels = plan_levels(coarse, patches, downs)
         self.input_layers, self.pads_input = ("encoder.embed.convs.0",), True
         for module in self.modules():

@@ -31,21 +31,25 @@ class Stage(NamedTuple):
     """Against the stage before."""
 
 
-def lay_out(
-    image_size: Sequence[int],
-    base_width: int,
-    max_width: int | None,
-    stages: int | None,
-    blocks: int | Sequence[int] | None,
-    strides: PerStage | None,
-    kernels: PerStage | None,
-    anisotropic: bool,
-) -> list[Stage]:
-    """The stages, fine to coarse; the arguments are those of `ResEncUnet`.
+class Layout(NamedTuple):
+    """The options of `ResEncUnet` from which its stages follow; None: chosen from the size."""
+
+    base_width: int
+    max_width: int | None = None
+    stages: int | None = None
+    blocks: int | Sequence[int] | None = None
+    strides: PerStage | None = None
+    kernels: PerStage | None = None
+    anisotropic: bool = False
+
+
+def lay_out(image_size: Sequence[int], layout: Layout) -> list[Stage]:
+    """The stages, fine to coarse.
 
     Raises:
         ValueError: the options contradict each other or do not fit the image size.
     """
+    base_width, max_width, stages, blocks, strides, kernels, anisotropic = layout
     count, dims = stage_count(stages, blocks, strides, kernels), len(image_size)
     chosen = choose_strides(image_size, count) if strides is None else rows(strides, dims)
     check_strides(chosen, image_size)

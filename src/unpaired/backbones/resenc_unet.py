@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded, Level
 from unpaired.backbones.resenc_stages import (
+    Layout,
     PerStage,
     Stage,
     lay_out,
@@ -178,9 +179,8 @@ class ResEncUnet(Backbone):
     ) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        plan = lay_out(
-            image_size, base_width, max_width, stages, blocks, strides, kernels, anisotropic
-        )
+        layout = Layout(base_width, max_width, stages, blocks, strides, kernels, anisotropic)
+        plan = lay_out(image_size, layout)
         total = total_strides([stage.stride for stage in plan])
         above = list(zip(plan, total, strict=True))[-2::-1]  # the decoder's stages, coarse to fine
         read = levels_read([stride for _, stride in above], scales)

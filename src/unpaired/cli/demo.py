@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.output import Progress, duration, say
+from unpaired.cli.output import say
 from unpaired.errors import DataError
+from unpaired.progress import ProgressBar, duration
 
 NAME = "demo"
 CASES = 20
@@ -55,7 +56,7 @@ def _phantom(folder: Path, cases: int, seed: int) -> dict[str, Path]:
     from unpaired.phantom import write_phantom
 
     counts = {"ct": cases, "mr": cases}
-    with Progress("scans") as bar:
+    with ProgressBar("scans") as bar:
         return write_phantom(folder, counts, seed=seed, progress=bar)
 
 
@@ -63,7 +64,7 @@ def _check(roots: Mapping[str, Path]) -> None:
     from unpaired.checks.check import check
     from unpaired.datasets.sources import open_dataset
 
-    with Progress("check") as bar:
+    with ProgressBar("check") as bar:
         found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
@@ -76,7 +77,7 @@ def _evaluate(run: Path) -> dict[str, Any]:
     from unpaired.evaluation.evaluate import NATIVE, evaluate
     from unpaired.run.scores import markdown, summarise
 
-    with Progress("evaluate") as bar:
+    with ProgressBar("evaluate") as bar:
         found = evaluate(run, progress=bar)[NATIVE]
     say(markdown(found))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.output import Progress, note, say, say_json
+from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError, UsageError
+from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
     from unpaired.run.scores import Evaluation
@@ -41,7 +42,7 @@ def command(
     if (run is None) == (not folders) or 0 < len(folders) < 3:
         raise UsageError("give either a RUN, or --predictions, --labels and --out together.")
 
-    with Progress("evaluate") as progress:
+    with ProgressBar("evaluate") as progress:
         if run is not None:
             found, folder = _of_run(run, progress), run / "evaluation"
         elif predictions is not None and labels is not None and out is not None:
@@ -52,7 +53,7 @@ def command(
     _say(found, folder, as_json)
 
 
-def _of_run(run: Path, progress: Progress) -> "Evaluation":
+def _of_run(run: Path, progress: ProgressBar) -> "Evaluation":
     if not run.is_dir():
         raise UsageError(f"{run} is not a run folder.")
 
@@ -67,7 +68,7 @@ def _of_folders(
     out: Path,
     modality: str,
     tolerance_mm: float,
-    progress: Progress,
+    progress: ProgressBar,
 ) -> "Evaluation":
     from unpaired.evaluation.scores import evaluate_folder
     from unpaired.run.scores import write_evaluation

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.output import Progress, say, say_json
+from unpaired.cli.output import say, say_json
+from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
     from unpaired.artifact.export import Exported
@@ -49,7 +50,7 @@ def command(
     """Write a run's model as safetensors, torch.export, ONNX or MONAI Bundle, and check it."""
     from unpaired.artifact.export import export
 
-    with Progress("export") as progress:
+    with ProgressBar("export") as progress:
         done = export(
             run,
             out,

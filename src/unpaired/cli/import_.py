@@ -9,8 +9,9 @@ import typer
 
 from unpaired.cli.options import NAME as MODALITY_NAME
 from unpaired.cli.options import Json
-from unpaired.cli.output import Progress, note, say, say_json, say_table
+from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.errors import DataError, UsageError
+from unpaired.progress import ProgressBar
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
@@ -96,22 +97,12 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.datasets.found import Options
-    from unpaired.importing.run import import_source
+    from unpaired.importing.run import ImportOptions, import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
-    with Progress("import") as progress:
-        outcome = import_source(
-            source,
-            archive,
-            out,
-            Options(wanted, modality),
-            literature_split=literature_split,
-            allow_swapped=allow_swapped,
-            link=link,
-            workers=workers,
-            progress=progress,
-        )
+    with ProgressBar("import") as progress:
+        options = ImportOptions(wanted, modality, literature_split, allow_swapped, link, workers)
+        outcome = import_source(source, archive, out, options, progress)
     say_json(outcome) if as_json else _tell(outcome)
     if outcome.failed:
         raise typer.Exit(DataError.exit_code)
@@ -154,7 +145,7 @@ def _phantom(
     from unpaired.phantom import write_phantom
 
     counts = _counts(cases or "ct=12,mr=12")
-    with Progress("import") as progress:
+    with ProgressBar("import") as progress:
         folders = write_phantom(
             out, counts, level=level, seed=seed, workers=workers, progress=progress
         )

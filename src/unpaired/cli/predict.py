@@ -14,8 +14,9 @@ from unpaired.cli.options import (
     ResampleSlices,
     Series,
 )
-from unpaired.cli.output import Progress, note, say, say_json
+from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError
+from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
     from unpaired.inference.outcome import Outcome
@@ -106,7 +107,7 @@ def _segment(
     from unpaired.io.read import is_series_folder
 
     if len(images) == 1 and images[0].is_dir() and not is_series_folder(images[0]):
-        with Progress("predict") as progress:
+        with ProgressBar("predict") as progress:
             return predictor.predict_folder(
                 images[0], out, modality, **options, progress=progress, strict=False
             )

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, say, say_json, say_plan
+from unpaired.cli.output import say, say_json, say_plan
+from unpaired.progress import ProgressBar
 
 NAME = "prepare"
 
@@ -34,7 +35,7 @@ def command(
     from unpaired.training.prepare import prepare_run
 
     folder = RunFolder(out)
-    with folder.lock(), Progress("prepare") as progress:
+    with folder.lock(), ProgressBar("prepare") as progress:
         prepare_run(settings, roots, folder, prepared=out, progress=progress)
     plan = folder.plan
     parts = [folder.prepared_cases(name) for name in PARTS]

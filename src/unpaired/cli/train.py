@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
-from unpaired.cli.output import Progress, duration, memory, note, say, say_plan, say_table
+from unpaired.cli.output import memory, note, say, say_plan, say_table
 from unpaired.errors import UsageError
+from unpaired.progress import ProgressBar, duration
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ def one_run(
     with run.lock() if leads() else nullcontext():
         if leads():
             weights = _weights(config, run)
-            with Progress("prepare") as bar:
+            with ProgressBar("prepare") as bar:
                 prepare_run(config, data, run, prepared, bar)
             for line in _ahead(config, run, weights):
                 say(line)
-        with stop_signals() as stop, Progress("train") as bar:
+        with stop_signals() as stop, ProgressBar("train") as bar:
             result = fit(config, run, stop, bar)
     if leads():
         how = f"step {result.step} ({result.stopped})"

@@ -1,6 +1,6 @@
 """Typed run configuration: sections, presets, TOML in and out, key=value overrides."""
 
-from unpaired.config.load import config_from_toml, load_config, preset_names, to_toml
+from unpaired.config.load import config_from_toml, load_config, preset, preset_names, to_toml
 from unpaired.config.schema import (
     AugmentConfig,
     Config,
@@ -27,6 +27,7 @@ __all__ = [
     "TrainConfig",
     "config_from_toml",
     "load_config",
+    "preset",
     "preset_names",
     "to_toml",
 ]

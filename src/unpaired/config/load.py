@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
-from unpaired.config.explain import explain, leaves, near
+from unpaired.config.explain import Table, checked, leaves, merge, near
 from unpaired.config.schema import Config
 from unpaired.errors import UsageError
 
@@ -39,14 +38,14 @@ def parse_override(text: str) -> dict[str, Any]:
 
 def _full(name: str) -> list[str]:
     """The section of a field named alone."""
-    matches = [full for full in leaves() if full.split(".")[1] == name]
+    matches = [full for full in leaves(Config) if full.split(".")[1] == name]
     if len(matches) == 1:
         return matches[0].split(".")
     if matches:
         raise UsageError(f"{name} is in several sections; write one of {', '.join(matches)}.")
     if name in Config.model_fields:
         return [name]
-    known = {full.split(".")[1]: full for full in leaves()}
+    known = {full.split(".")[1]: full for full in leaves(Config)}
     raise UsageError(f"there is no key {name!r}.{near(name, known)}")
 
 
@@ -56,11 +55,6 @@ def _value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return parsed["value"] if list(parsed) == ["value"] else text
-
-
-Table = dict[str, Any]
-NETWORK = {"name": "consistency", "backbone": "swin_unet"}
-"""Keys of the table `model` that say which network `options` belong to, and their defaults."""
 
 
 def load_config(
@@ -81,13 +75,24 @@ def load_config(
     """
     settings: Table = {} if preset is None else _preset(preset)
     if preset is not None and of_minutes:
-        settings = _merge(settings, _demonstration(preset))
+        settings = merge(settings, _demonstration(preset))
     if file is not None:
-        settings = _merge(settings, _read(file))
+        settings = merge(settings, _read(file))
     layer: Table = {}
     for text in overrides:
-        layer = _merge(layer, parse_override(text))
-    return _check(_merge(settings, layer), "the configuration" if file is None else str(file))
+        layer = merge(layer, parse_override(text))
+    return checked(
+        Config, merge(settings, layer), "the configuration" if file is None else str(file)
+    )
+
+
+def preset(name: str = "default") -> Config:
+    """The settings of a preset; `.replace(train={"steps": 5000})` changes some.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    return load_config(name)
 
 
 def config_from_toml(path: Path) -> Config:
@@ -96,7 +101,7 @@ def config_from_toml(path: Path) -> Config:
     Raises:
         UsageError: the file is missing, is not TOML, or holds unknown keys or wrong values.
     """
-    return _check(_read(path), str(path))
+    return checked(Config, _read(path), str(path))
 
 
 def preset_names() -> list[str]:
@@ -129,40 +134,6 @@ def _read(path: Path) -> Table:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """`above` wins, table by table."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            if any(k in value and value[k] != old.get(k, v) for k, v in NETWORK.items()):
-                old = {k: v for k, v in old.items() if k != "options"}
-            value = _merge(old, value)
-        merged[key] = value
-    return merged
-
-
-def _check(settings: Table, source: str) -> Config:
-    endless = _endless(settings)
-    if endless is not None:
-        raise UsageError(f"{source}:\n  {endless}: the number does not fit 64 bits.")
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        raise UsageError(f"{source}:\n" + "\n".join(explain(error))) from error
-
-
-def _endless(value: Any, key: str = "") -> str | None:
-    """The key of a whole number beyond TOML's 64 bits, which could not even be printed."""
-    if isinstance(value, int):
-        return key if abs(value) >= 1 << 63 else None
-    if isinstance(value, Mapping):
-        items = [(f"{key}.{name}" if key else str(name), one) for name, one in value.items()]
-    else:
-        items = [(key, one) for one in value] if isinstance(value, list | tuple) else []
-    return next((found for name, one in items if (found := _endless(one, name)) is not None), None)
 
 
 def to_toml(config: Config) -> str:

@@ -1,9 +1,12 @@
 """The run configuration: typed, frozen, unknown keys refused. Every field says what it is."""
 
+from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unpaired.config.explain import checked, merge
 
 Scalar = bool | int | float | str
 Option = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
@@ -199,7 +202,7 @@ class TrainConfig(Section):
     """Optimisation."""
 
     steps: Size = 20000
-    """Optimisation steps in all."""
+    """Optimisation steps in all; raised, a run goes on, at its end too."""
     batch_size: Size = 12
     """Images per modality in a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -316,3 +319,13 @@ class Config(Section):
     """Prediction."""
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     """Evaluation."""
+
+    def replace(self, **tables: Mapping[str, Any]) -> "Config":
+        """A configuration with some settings changed: `replace(train={"steps": 5000})`.
+
+        As in a file, another method or backbone drops the network's options.
+
+        Raises:
+            UsageError: an unknown table or key (with what was meant), or a wrong value.
+        """
+        return checked(Config, merge(self.model_dump(), tables), "the configuration")

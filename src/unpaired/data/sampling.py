@@ -20,6 +20,8 @@ from unpaired.errors import DataError, UsageError
 
 # Random streams of one (seed, modality): the order of a pass, a sample's draws.
 _PASS, _SAMPLE = 0, 1
+Sample = tuple[np.ndarray, np.ndarray, str]
+"""Image [K *space], label [*space], and the case it is from."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,54 @@ class Batch:
         return Batch(image, label, self.case, self.position)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What one process draws in a step.
+
+    Attributes:
+        batch_size: samples a step.
+        seed: of the random numbers.
+        rank, world: this process among all; together they draw what one would draw with a batch
+            `world` times as large.
+    """
+
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def positions(self, step: int) -> range:
+        """Numbers of this step's samples in the whole training."""
+        start = (step * self.world + self.rank) * self.batch_size
+        return range(start, start + self.batch_size)
+
+
 def modality_key(modality: str) -> int:
     """A number that stands for the modality in counter-based seeds."""
     return zlib.crc32(modality.encode())
+
+
+def check_cases(cases: Sequence[PreparedCase], name: str) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        DataError: there is no case, or one has no label.
+    """
+    if not cases:
+        raise DataError(f"{name} has no training case; mend the split or add cases.")
+    bare = [case.id for case in cases if not case.labelled]
+    if bare:
+        raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
+
+
+def batch_of(samples: Sequence[Sample], positions: range) -> Batch:
+    """Samples as one batch."""
+    return Batch(
+        image=torch.from_numpy(np.stack([image for image, _, _ in samples])),
+        label=torch.from_numpy(np.stack([label for _, label, _ in samples])),
+        case=tuple(case for _, _, case in samples),
+        position=torch.arange(positions.start, positions.stop),
+    )
 
 
 class PatchSampler:
@@ -65,11 +112,8 @@ class PatchSampler:
         modality: str,
         patch: tuple[int, ...],
         context: int,
-        batch_size: int,
         foreground: float,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> None:
         """Read nothing yet.
 
@@ -77,24 +121,20 @@ class PatchSampler:
             DataError: there is no case, or one has no label.
             UsageError: a number is out of range.
         """
-        if not cases:
-            raise DataError(f"{modality} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{modality}/{bare[0]} has no label; training needs one a case.")
+        check_cases(cases, modality)
         if context < 1 or context % 2 == 0:
             raise UsageError(f"context is {context}; it must be odd.")
         if len(patch) == 3 and context != 1:
             raise UsageError(f"context is {context}; a patch of several slices has none, give 1.")
-        if not 0 <= foreground <= 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world:
+        d = draws
+        if not 0 <= foreground <= 1 or d.batch_size < 1 or d.seed < 0 or not 0 <= d.rank < d.world:
             raise UsageError(
-                f"foreground {foreground}, batch size {batch_size}, seed {seed}, rank {rank} of "
-                f"{world}: one of them is out of range."
+                f"foreground {foreground}, batch size {d.batch_size}, seed {d.seed}, rank {d.rank} "
+                f"of {d.world}: one of them is out of range."
             )
         self.cases, self.patch, self.context = tuple(cases), patch, context
-        self.batch_size, self.foreground = batch_size, foreground
-        self.rank, self.world = rank, world
-        self._seed = (seed, modality_key(modality))
+        self.foreground, self.draws = foreground, draws
+        self._seed = (draws.seed, modality_key(modality))
         self._window = (*[1] * (3 - len(patch)), *patch)
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
         self._places = np.cumsum([0, *(self._count(case) for case in cases)])
@@ -113,22 +153,15 @@ class PatchSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
-        start = (step * self.world + self.rank) * self.batch_size
-        positions = range(start, start + self.batch_size)
+        positions = self.draws.positions(step)
         passes = {p // self.places: self._permutation(p // self.places) for p in positions}
-        drawn = [self._draw(p, passes[p // self.places]) for p in positions]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(start, start + self.batch_size),
-        )
+        return batch_of([self._draw(p, passes[p // self.places]) for p in positions], positions)
 
     def _permutation(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([*self._seed, _PASS, number])
         return rng.permutation(self.places)
 
-    def _draw(self, position: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    def _draw(self, position: int, order: np.ndarray) -> Sample:
         rng = np.random.default_rng([*self._seed, _SAMPLE, position])
         where, wanted, first = int(order[position % self.places]), 0, self._places
         if self._of_class and rng.random() < self.foreground:
@@ -183,11 +216,11 @@ def _neighbours(start: tuple[int, ...], context: int, slices: int) -> list[tuple
 
 def _slices_of_class(cases: Sequence[PreparedCase], first: np.ndarray) -> dict[int, np.ndarray]:
     """Class -> global numbers of the slices that hold it, over all cases."""
-    found: dict[int, list[np.ndarray]] = {}
+    slices_of: dict[int, list[np.ndarray]] = {}
     for case, start in zip(cases, first[:-1], strict=True):
         for label, indices in case.slices.items():
-            found.setdefault(label, []).append(indices + start)
-    return {label: np.concatenate(found[label]) for label in sorted(found)}
+            slices_of.setdefault(label, []).append(indices + start)
+    return {label: np.concatenate(slices_of[label]) for label in sorted(slices_of)}
 
 
 def _window(array: np.ndarray, starts: Sequence[int], patch: Sequence[int]) -> np.ndarray:

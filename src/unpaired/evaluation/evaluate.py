@@ -21,7 +21,7 @@ from unpaired.device import find_device
 from unpaired.errors import DataError
 from unpaired.evaluation.prior import run_floor
 from unpaired.evaluation.scores import Labels, evaluate_pairs
-from unpaired.files import shown, write_json
+from unpaired.files import printable, write_json
 from unpaired.inference.ensemble import told_for
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import Inferer
@@ -75,7 +75,7 @@ def evaluate(
     """
     folder = RunFolder(run)
     if not any(folder.cases(part).values()):
-        raise DataError(f"{shown(run)}: the split has no {part} case; choose another part.")
+        raise DataError(f"{printable(run)}: the split has no {part} case; choose another part.")
     if PREPARED in grids:
         found = _in_memory(folder, part, device, model, progress)
         return {grid: found[grid] for grid in grids}

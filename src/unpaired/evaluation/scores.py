@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from unpaired.data.preprocess import to_classes
 from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
@@ -120,7 +120,7 @@ def evaluate_case(pair: Pair, labels: Labels, tolerance_mm: Tolerance) -> list[S
     # Files hold the first axis fastest; turned round, the arrays are read in memory order.
     found = score(
         _indices(prediction, labels, pair),
-        to_classes(truth.array.T, labels.tables[pair.modality], shown(pair.truth)),
+        to_classes(truth.array.T, labels.tables[pair.modality], printable(pair.truth)),
         labels.classes,
         truth.spacing_mm[::-1],
         tolerance_mm,
@@ -138,8 +138,9 @@ def _need_same_grid(prediction: Volume, truth: Volume, pair: Pair) -> None:
         else f"of shape {prediction.array.shape} and {truth.array.shape}"
     )
     raise DataError(
-        f"{shown(pair.prediction)} and {shown(pair.truth)} lie on different grids ({what}); "
-        "predict on the image that the truth was drawn on, or resample the prediction onto it."
+        f"{printable(pair.prediction)} and {printable(pair.truth)} lie on different grids "
+        f"({what}); predict on the image that the truth was drawn on, or resample the prediction "
+        "onto it."
     )
 
 
@@ -149,11 +150,11 @@ def _indices(prediction: Volume, labels: Labels, pair: Pair) -> np.ndarray:
     largest = int(prediction.array.max(initial=0))
     if largest not in table:
         raise DataError(
-            f"{shown(path)} holds the value {largest}, but the classes are "
+            f"{printable(path)} holds the value {largest}, but the classes are "
             f"{', '.join(f'{value} {labels.classes[i]}' for value, i in sorted(table.items()))}; "
             "evaluate predictions with the classes they were made for."
         )
-    return to_classes(prediction.array.T, table, shown(path))
+    return to_classes(prediction.array.T, table, printable(path))
 
 
 # Scores of a plain folder of label files against another.
@@ -180,8 +181,8 @@ def evaluate_folder(
     shared = sorted(truths.keys() & found.keys())
     if not shared:
         raise DataError(
-            f"no file name occurs in both {shown(predictions)} ({len(found)} label files) and "
-            f"{shown(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
+            f"no file name occurs in both {printable(predictions)} ({len(found)} label files) and "
+            f"{printable(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
             "case.nii.gz too."
         )
     own, known = read_label_names(predictions), read_label_names(labels)
@@ -207,7 +208,7 @@ def evaluate_folder(
 def _label_files(folder: Path) -> dict[str, Path]:
     """Case name -> file."""
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)} is not a folder; give the folder of the label files.")
+        raise DataError(f"{printable(folder)} is not a folder; give the folder of the label files.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
@@ -215,8 +216,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
             case = path.name.removesuffix(ending)
             if case in found:
                 raise DataError(
-                    f"{shown(folder)} holds {shown(found[case].name)} and {shown(path.name)}; "
-                    "remove the one that does not count."
+                    f"{printable(folder)} holds {printable(found[case].name)} and "
+                    f"{printable(path.name)}; remove the one that does not count."
                 )
             found[case] = path
     return found
@@ -234,7 +235,7 @@ def read_label_names(folder: Path) -> dict[str, int] | None:
             content = read_json(path)
             labels = content.get("labels", content) if isinstance(content, dict) else None
             if not isinstance(labels, dict) or not all(_whole(v) for v in labels.values()):
-                raise DataError(f'{shown(path)}: expected "labels": {{"liver": 1, ...}}.')
+                raise DataError(f'{printable(path)}: expected "labels": {{"liver": 1, ...}}.')
             return {name: int(value) for name, value in labels.items()}
     return None
 
@@ -249,9 +250,10 @@ def _check_same_names(*named: tuple[Path, Mapping[str, int]]) -> None:
         if alone := sorted(own - other):
             hint = did_you_mean(alone[0], sorted(other - own))
             raise DataError(
-                f"{shown(lacks)} has no class {', '.join(map(repr, map(shown, alone)))}, which "
-                f"{shown(has)} has.{hint} Give equal organs equal names in the labels.json of "
-                "both folders; a class that is not meant to occur there gets an unused value."
+                f"{printable(lacks)} has no class {', '.join(map(repr, map(printable, alone)))}, "
+                f"which {printable(has)} has.{hint} Give equal organs equal names in the "
+                "labels.json of both folders; a class that is not meant to occur there gets an "
+                "unused value."
             )
 
 

@@ -7,16 +7,14 @@ from time import monotonic, sleep
 from typing import Any
 
 from unpaired.artifact.model import Model
-from unpaired.config import Config, config_from_toml, to_toml
+from unpaired.config import Config
 from unpaired.config.load import parse_override
-from unpaired.datasets.split import Split
 from unpaired.errors import UsageError
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, evaluate
 from unpaired.evaluation.prior import run_floor
-from unpaired.experiments.facts import named_facts
-from unpaired.experiments.jobs import DEFAULT, PARTS, Job, listed
-from unpaired.experiments.record import Record, write_record
-from unpaired.files import read_json, write_json, write_text
+from unpaired.experiments.jobs import DEFAULT, Job, listed
+from unpaired.experiments.record import Record, named_settings, write_record
+from unpaired.files import read_json, write_json
 from unpaired.methods import method_of
 from unpaired.models import gains_form
 from unpaired.progress import Progress
@@ -43,7 +41,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         return
     folder = RunFolder(job.folder)
     _wait_for(folder)
-    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress)
+    ended = train(_as_begun(job.config, folder), job.data, job.folder, prepared, progress=progress)
     if ended.stopped == "max_minutes":  # a record would pass for that of a whole training
         raise UsageError(
             f"train.max_minutes stopped {job.folder} at step {ended.step} of "
@@ -51,16 +49,14 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         )
     for test in missing:
         began = monotonic()
-        model = _export(job, folder, test)
-        found = evaluate(
-            job.folder, grids=(PREPARED, NATIVE), device=job.config.train.device, model=model
-        )
+        model, device = _export(job, folder, test), job.config.train.device
+        grids = evaluate(job.folder, grids=(PREPARED, NATIVE), device=device, model=model)
         took = monotonic() - began
         floor = run_floor(folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
-            write_evaluation(found[NATIVE], job.folder / "evaluation")
+            write_evaluation(grids[NATIVE], job.folder / "evaluation")
             write_json(job.folder / "floor.json", floor)
-        scores = {grid: list(one.scores) for grid, one in found.items()}
+        scores = {grid: list(one.scores) for grid, one in grids.items()}
         record = _record(job, folder, test, scores, took)
         write_record(job.record(test), replace(record, floor=floor))
 
@@ -121,7 +117,7 @@ def _record(
         identity=job.identity,
         test=test,
         modalities=tuple(job.data),
-        facts=named_facts(job.config),
+        settings=named_settings(job.config),
         split=listed(folder.split),
         scores=scores,
         floor={},
@@ -135,41 +131,5 @@ def _record(
 def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:
     """In training and at test."""
     extra = read_json(folder.files.model / "model.json").get("extra", {})
-    found = extra.get("parameters")
-    return found or parameter_counts(method_of(config).joint(config, folder.plan))
-
-
-def write_job(job: Job, prepared: Path) -> Path:
-    """job.json and its configuration, for a process of its own."""
-    write_text(job.folder / "job.toml", to_toml(job.config))
-    path = job.folder / "job.json"
-    write_json(
-        path,
-        {
-            "identity": job.identity,
-            "data": {m: str(Path(root).resolve()) for m, root in job.data.items()},
-            "split": listed(job.split),
-            "seed": job.seed,
-            "tests": {test: list(texts) for test, texts in job.tests.items()},
-            "prepared": str(prepared.resolve()),
-        },
-    )
-    return path
-
-
-def read_job(path: Path) -> tuple[Job, Path]:
-    """What `write_job` wrote."""
-    content = read_json(path)
-    train, val, test = (
-        {m: tuple(ids) for m, ids in content["split"][name].items()} for name in PARTS
-    )
-    job = Job(
-        folder=path.parent,
-        identity=content["identity"],
-        config=config_from_toml(path.with_name("job.toml")),
-        data={m: Path(root) for m, root in content["data"].items()},
-        split=Split(train, val, test),
-        seed=content["seed"],
-        tests={test: tuple(texts) for test, texts in content["tests"].items()},
-    )
-    return job, Path(content["prepared"])
+    counts: dict[str, int] | None = extra.get("parameters")
+    return counts or parameter_counts(method_of(config).joint(config, folder.plan))

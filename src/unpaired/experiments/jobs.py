@@ -1,8 +1,6 @@
-"""The runs that rows need: each once, named after what it computes."""
+"""The runs that the rows of an experiment need: each once, named after what it computes."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
@@ -10,18 +8,25 @@ from typing import Any
 
 from unpaired.config import Config
 from unpaired.datasets.make_split import make_split
-from unpaired.datasets.split import Split, few_shot, read_splits, write_splits
-from unpaired.errors import UnpairedError
-from unpaired.experiments.facts import chosen_facts
+from unpaired.datasets.split import few_shot
+from unpaired.datasets.split_file import Split, read_splits, write_splits
+from unpaired.errors import UnpairedError, UsageError
+from unpaired.experiments.record import (
+    Record,
+    changes,
+    chosen_settings,
+    digest,
+    in_use,
+    named_settings,
+    read_record,
+)
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.experiments.study import Study, modalities_of
+from unpaired.experiments.study import Study
 from unpaired.methods import Consistency, method_of
 
 DEFAULT = "as_trained"
 CASE_SEED = 1000
 """First seed of drawn cases, far from the seeds of the start: the two are never one number."""
-PARTS = ("train", "val", "test")
-Ids = dict[str, tuple[str, ...]]
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Job:
     """One training, and how it is tested.
 
     Attributes:
+        identity: hash of everything that decides what it computes.
         tests: name -> overrides of the trained model before it is tested.
         rows: (row, seed) that read it.
     """
@@ -51,31 +57,92 @@ class Job:
         """Tests without a record."""
         return [test for test in self.tests if not self.record(test).exists()]
 
+    def read(self, test: str) -> Record:
+        """The record of a test.
 
-def plan_jobs(
-    experiment: Experiment, study: Study, seeds: Sequence[int], rows: Sequence[Row]
-) -> tuple[dict[str, Job], dict[str, str]]:
-    """The runs that rows need, each once, and rows that cannot be run with the reason.
+        Raises:
+            UsageError: it was made under another configuration than this call's, such as by a
+                version with other defaults.
+            DataError: it is damaged.
+        """
+        record = read_record(self.record(test))
+        before, now = in_use(record.settings), named_settings(self.config)
+        changed = changes(before, now, sorted(before.keys() & now.keys()))
+        if record.identity != self.identity and not changed:
+            changed = "it is of another run"
+        if changed:
+            raise UsageError(
+                f"{self.record(test)} was made under another configuration ({changed}). "
+                "Remove the run's folder to make it anew, or give another --out."
+            )
+        return record
 
-    Returns:
-        (identity -> job, row name -> why it is not run).
+
+@dataclass(frozen=True)
+class Runs:
+    """What an experiment needs on a study's data.
+
+    Attributes:
+        modalities: those it reads, in the order of --data.
+        seeds: those of every row.
+        jobs: identity -> training; one that several rows share stands once.
+        refused: row -> why it cannot be run.
+    """
+
+    experiment: Experiment
+    modalities: tuple[str, ...]
+    seeds: Sequence[int]
+    jobs: dict[str, Job] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def of(self, row: str, seed: int) -> list[Job]:
+        """What a row reads for a seed: one job, or one a modality."""
+        return [job for job in self.jobs.values() if (row, seed) in job.rows]
+
+    def of_rows(self, rows: Collection[str]) -> list[Job]:
+        """What these rows read for any seed."""
+        return [job for job in self.jobs.values() if any(row in rows for row, _ in job.rows)]
+
+
+def plan_runs(
+    experiment: Experiment, study: Study, seeds: Sequence[int], rows: Sequence[Row] | None = None
+) -> Runs:
+    """Every run that rows need, by default those of the experiment, and the rows without one.
+
+    Raises:
+        UsageError: the study has too few modalities, or a draw asks for what is not there.
+        DataError: a modality is left without a training case.
     """
     names = modalities_of(experiment, study)
-    jobs: dict[str, Job] = {}
-    reasons: dict[str, str] = {}
+    runs = Runs(experiment, names, seeds)
     for seed in seeds:
         split = _split(study, names, seed)
-        for row in rows:
+        for row in experiment.rows if rows is None else rows:
             for group in [names] if row.who == "all" else [(m,) for m in names]:
                 try:
-                    job = _job(study, row, names, group, split, seed)
+                    job = _job(study, row, group, split, seed)
                 except UnpairedError as error:
-                    reasons[row.name] = str(error)
+                    runs.refused[row.name] = str(error)
                     continue
-                job = jobs.setdefault(job.identity, job)
+                job = runs.jobs.setdefault(job.identity, job)
                 job.tests[record_name(row)] = row.at_test
                 job.rows.append((row.name, seed))
-    return jobs, reasons
+    return runs
+
+
+def modalities_of(experiment: Experiment, study: Study) -> tuple[str, ...]:
+    """The modalities that an experiment reads, in the order of --data.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    names = tuple(study.data)
+    if len(names) < experiment.modalities:
+        raise UsageError(
+            f"{experiment.name} needs {experiment.modalities} modalities, --data gives "
+            f"{len(names)} ({', '.join(names)}). Add --data NAME=FOLDER."
+        )
+    return names if experiment.modalities > 2 else names[:2]
 
 
 def record_name(row: Row) -> str:
@@ -83,17 +150,18 @@ def record_name(row: Row) -> str:
     return "_".join(text.replace("=", "_").replace(".", "_") for text in row.at_test) or DEFAULT
 
 
-def _job(
-    study: Study, row: Row, names: Sequence[str], group: Sequence[str], split: Split, seed: int
-) -> Job:
-    seeds = (*_shots(row, names, split, seed), f"train.seed={seed}")
+def _job(study: Study, row: Row, group: Sequence[str], split: Split, seed: int) -> Job:
+    """The training of a row and a seed on the modalities of `group`."""
+    seeds = (*_shots(study, row, split, seed), f"train.seed={seed}")
     config = study.recipe(*row.overrides, *seeds, row=row)
     method_of(config).size_step(config)  # refuses what is not registered
     method_of(config).plan_rule(config)  # and a network of volumes on slices
-    train, val, test = ({m: part.get(m, ()) for m in group} for part in _parts(split))
+    train, val, test = (
+        {m: part.get(m, ()) for m in group} for part in (split.train, split.val, split.test)
+    )
     own = Split(train, val, test)
-    identity = _identity(config, own)
-    path = study.out / "splits" / f"{'_'.join(group)}-{_digest(listed(own))[:8]}.json"
+    identity = digest({"config": chosen_settings(config), "split": listed(own)})
+    path = study.out / "splits" / f"{'_'.join(group)}-{digest(listed(own))[:8]}.json"
     if not path.exists():
         write_splits(path, [own])
     label = f"{'_'.join(group)}-{_label(config)}-s{seed}"
@@ -110,13 +178,14 @@ def _label(config: Config) -> str:
     return model.variant if model.name == Consistency.name else model.name
 
 
-def _shots(row: Row, names: Sequence[str], split: Split, seed: int) -> list[str]:
+def _shots(study: Study, row: Row, split: Split, seed: int) -> list[str]:
     """Few-shot settings; the seed of the case is another number than the seed of the start."""
     if row.shots is None:
         return []
     role, count = row.shots
-    drawn = case_seed(split, names[role], count, seed)
-    return [f"data.few_shot.{names[role]}={count}", f"data.few_shot_seed={drawn}"]
+    m = list(study.data)[role]
+    drawn = case_seed(split, m, count, seed)
+    return [f"data.few_shot.{m}={count}", f"data.few_shot_seed={drawn}"]
 
 
 def case_seed(split: Split, modality: str, count: int, n: int) -> int:
@@ -149,22 +218,7 @@ def _split(study: Study, names: Sequence[str], seed: int) -> Split:
     return make_split(options.model_copy(update=changed), {m: study.cases[m] for m in names})
 
 
-def _parts(split: Split) -> tuple[Ids, Ids, Ids]:
-    return split.train, split.val, split.test
-
-
-def _identity(config: Config, split: Split) -> str:
-    """Equal for, and only for, runs that compute the same."""
-    return _digest({"config": chosen_facts(config), "split": listed(split)})
-
-
 def listed(split: Split) -> dict[str, dict[str, list[str]]]:
     """Case ids by part and modality."""
-    names = ("train", "val", "test")
-    return {
-        n: {m: list(i) for m, i in p.items()} for n, p in zip(names, _parts(split), strict=True)
-    }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    return {name: {m: list(ids) for m, ids in part.items()} for name, part in parts.items()}

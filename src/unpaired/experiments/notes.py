@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from unpaired.evaluation.evaluate import PREPARED
-from unpaired.experiments.cells import Results
-from unpaired.experiments.effects import effects
-from unpaired.experiments.facts import in_use
-from unpaired.experiments.published import published
-from unpaired.experiments.record import Record
+from unpaired.experiments.paper import published
+from unpaired.experiments.record import Record, in_use
+from unpaired.experiments.results import Result, Results
 
 READ = (
     "Mean ± population deviation over the test cases of all seeds together; in brackets the sample "
@@ -39,97 +37,91 @@ SETTINGS = {
     "train.keep": "weights kept",
     "loss.tau": "τ",
 }
-"""The settings that are shown, in words."""
+"""The settings that a reader is told, in words."""
 
 
 def notes(results: Results) -> list[str]:
     """How the numbers came about, one or two sentences each."""
-    found = _distinct(r for row in results.rows for rs in row.records.values() for r in rs)
-    if not found:
+    records = _distinct(record for row in results.rows for record in row.all_records)
+    if not records:
         return list(results.notes)
-    told = [READ, *_compared(results), _recipe(found), *_others(results, found), _cases(found)]
-    told += [*dict.fromkeys(_draws(results)), _machine(found)]
+    own = [record for record in records if _method(record) == OURS]
+    sentences = [READ, *_compared(results), _recipe(own or records)]
+    sentences += [text for row in results.rows if own for text in _other_network(row, own)]
+    sentences += [_cases(records), *dict.fromkeys(_draws(results)), _machine(records)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
             why = f" Another {row.reason}" if row.reason else ""
-            told.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.{why}")
-    empty = [(r.row.name, _empty(x for rs in r.records.values() for x in rs)) for r in results.rows]
-    if any(count for _, count in empty):
-        counts = ", ".join(f"{name} {count}" for name, count in empty if count)
-        told.append(f"Organs that are there and were not found at all: {counts}.")
+            sentences.append(f"{row.row.name}: {len(row.records)} of {row.wanted} seeds.{why}")
+    missed = {row.row.name: _missed(row) for row in results.rows}
+    if counts := ", ".join(f"{name} {count}" for name, count in missed.items() if count):
+        sentences.append(f"Organs that are there and were not found at all: {counts}.")
     table = results.experiment.table if results.printed else None
     errata = [c.erratum for c in published() if c.table == table and c.erratum]
-    told += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]
-    return [*told, *results.notes]
+    sentences += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]
+    return [*sentences, *results.notes]
 
 
 def _compared(results: Results) -> Iterator[str]:
     """How to read the differences, where there are any."""
-    found = effects(results)
-    if not found:
-        return
-    seeds = min(one.seeds for one in found)
-    few = f" {seeds} seeds are few: another training may say otherwise." if seeds < FEW else ""
-    yield COMPARED + (few if seeds > 1 else " One seed: another training may say otherwise.")
+    seeds = min((one.difference.n_seeds for one in results.effects.values()), default=0)
+    if seeds == 1:
+        yield f"{COMPARED} One seed: another training may say otherwise."
+    elif seeds:
+        few = f" {seeds} seeds are few: another training may say otherwise." * (seeds < FEW)
+        yield COMPARED + few
 
 
 def _distinct(records: Iterable[Record]) -> list[Record]:
     return list({(r.identity, r.test): r for r in records}.values())
 
 
-def _recipe(found: Sequence[Record]) -> str:
-    """From the settings that the runs of the paper's own rows share."""
-    own = [r for r in found if _method(r) == OURS] or found
-    words = [f"{text} {_words(value)}" for text, value in _shared(own).items()]
-    weights = {
-        name: max((float(r.facts.get(f"loss.{key}", 0)) for r in own), default=0.0)
-        for key, name in (("alpha", "α"), ("beta", "β"), ("gamma", "γ"))
-    }
-    words += [f"{name} {value:g} where used" for name, value in weights.items()]
+def _recipe(records: Sequence[Record]) -> str:
+    """From the settings that runs share."""
+    words = [f"{text} {_words(value)}" for text, value in _shared(records).items()]
+    for key, name in (("alpha", "α"), ("beta", "β"), ("gamma", "γ")):
+        weight = max((float(r.settings.get(f"loss.{key}", 0)) for r in records), default=0.0)
+        words.append(f"{name} {weight:g} where used")
     return f"Recipe, the same for all rows: {', '.join(words)}."
 
 
-def _shared(found: Sequence[Record]) -> dict[str, object]:
-    """Setting in words -> its value, of those that are shown and alike in all runs that use it."""
-    used = [in_use(record.facts) for record in found]
-    values = {
-        text: [facts[key] for facts in used if key in facts] for key, text in SETTINGS.items()
-    }
+def _shared(records: Sequence[Record]) -> dict[str, object]:
+    """Setting in words -> its value, of those that are told and alike in all runs that use it."""
+    used = [in_use(record.settings) for record in records]
+    values = {text: [one[key] for one in used if key in one] for key, text in SETTINGS.items()}
     return {t: own[0] for t, own in values.items() if own and all(v == own[0] for v in own)}
 
 
-def _others(results: Results, found: Sequence[Record]) -> Iterator[str]:
-    """Rows with a network of their own: what they do not have in common with the paper's rows."""
-    own = [r for r in found if _method(r) == OURS]
-    for row in results.rows:
-        theirs = _distinct(r for records in row.records.values() for r in records)
-        if not own or not theirs or _method(theirs[0]) == OURS:
-            continue
-        common = _shared(own)
-        other = {k: v for k, v in _shared(theirs).items() if k in common and v != common[k]}
-        other.pop(NETWORK, None)
-        words = ", ".join(f"{text} {_words(value)}" for text, value in other.items())
-        but = f", with {words}" if words else ""
-        apart = " Scores on the prepared grid are on that grid." if GRID in other else ""
-        yield f"{row.row.name}: a network of its own (docs/comparators.md){but}.{apart}"
+def _other_network(row: Result, own: Sequence[Record]) -> Iterator[str]:
+    """Of a row with a network of its own: what it does not have in common with the paper's rows."""
+    theirs = _distinct(row.all_records)
+    if not theirs or _method(theirs[0]) == OURS:
+        return
+    common = _shared(own)
+    other = {k: v for k, v in _shared(theirs).items() if k in common and v != common[k]}
+    other.pop(NETWORK, None)
+    words = ", ".join(f"{text} {_words(value)}" for text, value in other.items())
+    but = f", with {words}" if words else ""
+    apart = " Scores on the prepared grid are on that grid." if GRID in other else ""
+    yield f"{row.row.name}: a network of its own (docs/comparators.md){but}.{apart}"
 
 
 def _method(record: Record) -> object:
-    return record.facts.get("model.name", OURS)
+    return record.settings.get("model.name", OURS)
 
 
 def _words(value: object) -> str:
     return " x ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
 
 
-def _cases(found: Sequence[Record]) -> str:
+def _cases(records: Sequence[Record]) -> str:
     """Sizes of the parts, of the first run with most modalities."""
-    first = max(found, key=lambda r: (len(r.modalities), -found.index(r)))
+    first = max(records, key=lambda r: len(r.modalities))
     parts = [
         f"{'/'.join(str(len(ids)) for ids in first.split[part].values())} {name}"
         for part, name in (("train", "to train"), ("val", "to validate"), ("test", "to test"))
     ]
-    draws = len({str(r.split["test"]) for r in found if r.modalities == first.modalities})
+    draws = len({str(r.split["test"]) for r in records if r.modalities == first.modalities})
     how = "one split for all seeds" if draws == 1 else f"{draws} random splits"
     return f"Cases ({'/'.join(first.modalities)}): {', '.join(parts)}; {how}."
 
@@ -141,27 +133,27 @@ def _draws(results: Results) -> Iterator[str]:
             continue
         role, count = row.row.shots
         m = results.modalities[role]
-        drawn = {str(r.split["train"][m]) for records in row.records.values() for r in records}
+        drawn = {str(record.split["train"][m]) for record in row.all_records}
         yield (
             f"Few training cases of {m}, {count} a seed: {len(row.records)} seeds, "
             f"{len(drawn)} different draws."
         )
 
 
-def _machine(found: Sequence[Record]) -> str:
-    about = found[0].environment
-    seconds = np.median([r.seconds["train"] for r in found])
+def _machine(records: Sequence[Record]) -> str:
+    about = records[0].environment
+    seconds = np.median([r.seconds["train"] for r in records])
     device = about.get("gpu") or about.get("cpu")
     return (
-        f"{len(found)} runs, median {seconds / 60:.1f} min of training, on {device}; "
+        f"{len(records)} runs, median {seconds / 60:.1f} min of training, on {device}; "
         f"torch {about['versions']['torch']}."
     )
 
 
-def _empty(records: Iterable[Record]) -> int:
-    """Organs that are in the truth and were not found at all."""
+def _missed(row: Result) -> int:
+    """Organs that are in the truth and were not predicted at all."""
     return sum(
         one.truth_voxels > 0 and one.prediction_voxels == 0
-        for record in records
+        for record in row.all_records
         for one in record.scores.get(PREPARED, ())
     )

@@ -1,17 +1,30 @@
-"""What is kept of a run: a small file with its scores, configuration and machine; no weights."""
+"""What is kept of a run: its settings, scores and machine, in a small file without weights."""
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.config import Config
 from unpaired.errors import DataError
 from unpaired.evaluation.evaluate import VOXELS
 from unpaired.files import read_json, write_text
 from unpaired.run.scores import Score
+from unpaired.training.prepare import MAY_CHANGE
 
+FREE = MAY_CHANGE - {"train.early_stop"} | {"data.splits", "data.fold"}
+"""Settings that are not part of a run's identity; the split itself is, and so is early stopping,
+which may be set late but decides where a run ends and which weights it keeps."""
+IDLE = {
+    "loss.alpha": ("loss.aux_target",),
+    "loss.gamma": ("loss.tau", "loss.mask_absent"),
+}
+"""Weight -> settings of a term that is not computed where the weight is 0."""
+FILES = ("model.pretrained", "train.init_from")
+"""Settings that name a file."""
 VERSION = 1
 COLUMNS = (
     "modality", "case", "cls", "dice", "asd_mm", "hd95_mm", "nsd", "truth_voxels",
@@ -26,8 +39,8 @@ class Record:
     """One test of one run.
 
     Attributes:
-        identity: of the run: what it was told to compute, hashed.
-        facts: the settings by full name, without paths.
+        identity: hash of everything that decides what the run computes.
+        settings: by full name, without paths.
         split: case ids by part and modality.
         scores: grid ("prepared", "native") -> the scores of every test case and class.
         floor: modality -> class -> Dice of the location prior, on the prepared grid.
@@ -40,7 +53,7 @@ class Record:
     identity: str
     test: str
     modalities: tuple[str, ...]
-    facts: Mapping[str, Any]
+    settings: Mapping[str, Any]
     split: Mapping[str, Any]
     scores: Mapping[str, Sequence[Score]]
     floor: Mapping[str, Mapping[str, float]]
@@ -52,8 +65,10 @@ class Record:
 
 def write_record(path: Path, record: Record) -> None:
     """Write it whole or not at all: a line per score, so that it is small and can be compared."""
-    content = {"version": VERSION, **asdict(record)}
-    content["scores"] = {g: [_row(one) for one in found] for g, found in record.scores.items()}
+    content: dict[str, Any] = {"version": VERSION}
+    for name, value in asdict(record).items():
+        content["facts" if name == "settings" else name] = value  # as the first version wrote it
+    content["scores"] = {g: [_row(one) for one in scores] for g, scores in record.scores.items()}
     content["floor"] = {
         m: {c: _digits(v, 5) for c, v in f.items()} for m, f in content["floor"].items()
     }
@@ -93,8 +108,9 @@ def read_record(path: Path) -> Record:
     try:
         if content.pop("version") != VERSION:
             raise ValueError("another version")
+        content["settings"] = content.pop("facts")
         content["scores"] = {
-            grid: tuple(_score(one) for one in found) for grid, found in content["scores"].items()
+            grid: tuple(map(_score, rows)) for grid, rows in content["scores"].items()
         }
         content["floor"] = {
             m: {cls: math.nan if v is None else v for cls, v in part.items()}
@@ -114,3 +130,53 @@ def _score(row: Sequence[Any]) -> Score:
     voxels = values.pop(VOXELS)
     known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
     return Score(**known, extra={} if voxels is None else {VOXELS: float(voxels)})
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings that decide what a run computes and how it is scored, by full name."""
+    return _bound(config.model_dump(mode="json"))
+
+
+def named_settings(config: Config) -> dict[str, Any]:
+    """Those in use, with files by name only: a record goes where the folders do not."""
+    settings = in_use(settings_of(config))
+    return {k: Path(v).name if k in FILES and v else v for k, v in settings.items()}
+
+
+def chosen_settings(config: Config) -> dict[str, Any]:
+    """Those in use that are not the default: a setting that is new later changes no identity."""
+    used = in_use(settings_of(config))
+    chosen = _bound(config.model_dump(mode="json", exclude_defaults=True))
+    return {key: value for key, value in chosen.items() if key in used}
+
+
+def in_use(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that change nothing: runs that compute the same are equal."""
+    idle = {key for weight, keys in IDLE.items() if settings.get(weight) == 0 for key in keys}
+    return {key: value for key, value in settings.items() if key not in idle}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """ "loss.alpha: 0.4 -> 0.3; ..." of the settings that differ; empty where none does."""
+    return "; ".join(
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    )
+
+
+def digest(value: Any) -> str:
+    """A hash of what JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _bound(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in _by_full_name(content) if key not in FREE}
+
+
+def _by_full_name(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in section.items():
+        if isinstance(item, dict) and item:
+            yield from _by_full_name(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item

@@ -7,7 +7,8 @@ Who = Literal["all", "alone"]
 
 _NO_CR = ("loss.beta=0", "loss.gamma=0")
 _V1, _V2, _V3 = (f"model.variant={name}" for name in ("V1", "V2", "V3"))
-_HEART, _ABDOMEN = "cardiac-2d", "abdomen-2d"
+HEART, ABDOMEN = "cardiac-2d", "abdomen-2d"
+"""Presets for the paper's data."""
 TAUS = (1, 2, 3, 4, 5, 6, 8, 10)
 """Of Fig. 5, whose values the paper does not print."""
 
@@ -70,7 +71,7 @@ class Experiment:
     @property
     def organs(self) -> str:
         """What the paper's data show."""
-        return {_HEART: "the heart", _ABDOMEN: "abdominal organs"}.get(self.preset or "", "")
+        return {HEART: "the heart", ABDOMEN: "abdominal organs"}.get(self.preset or "", "")
 
     def row(self, name: str) -> Row:
         """The row of that name."""
@@ -110,7 +111,7 @@ _PAPER = (
         (PAYER, UMMKD, BACKBONE, BASELINE, V2, V3, OURS),
         "Baseline",
         table="1",
-        preset=_HEART,
+        preset=HEART,
     ),
     Experiment(
         "table2",
@@ -118,7 +119,7 @@ _PAPER = (
         (UMMKD, BACKBONE, BASELINE, V2, V3, OURS),
         "Baseline",
         table="2",
-        preset=_ABDOMEN,
+        preset=ABDOMEN,
     ),
     Experiment(
         "table4",
@@ -133,7 +134,7 @@ _PAPER = (
         ),
         "Baseline",
         table="4",
-        preset=_HEART,
+        preset=HEART,
     ),
     Experiment(
         "table5",
@@ -141,7 +142,7 @@ _PAPER = (
         _VARIANTS,
         "Joint V3",
         table="5",
-        preset=_HEART,
+        preset=HEART,
         also=_CLAIM,
     ),
     Experiment(
@@ -150,7 +151,7 @@ _PAPER = (
         _VARIANTS,
         "Joint V3",
         table="6",
-        preset=_ABDOMEN,
+        preset=ABDOMEN,
         also=_CLAIM,
     ),
     Experiment(
@@ -164,7 +165,7 @@ _PAPER = (
         ),
         "Joint V3",
         table="7",
-        preset=_ABDOMEN,
+        preset=ABDOMEN,
     ),
     Experiment(
         "fig5",
@@ -172,7 +173,7 @@ _PAPER = (
         tuple(Row(f"tau = {tau}", (_V3, "loss.beta=0", f"loss.tau={tau}")) for tau in TAUS),
         "tau = 4",
         tau=True,
-        preset=_ABDOMEN,
+        preset=ABDOMEN,
     ),
 )
 _ONE, _CONTROL = (1, 1), "Ours, one embedding set"

@@ -1,4 +1,4 @@
-"""Results that travel: records without weights in one folder, and a page written from them."""
+"""Results: collected from run folders, stored without weights, and a page written from them."""
 
 import os
 import re
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import DataError, UsageError
-from unpaired.experiments.cells import Result, Results
-from unpaired.experiments.collect import classes_of
-from unpaired.experiments.figure import write_figures
-from unpaired.experiments.jobs import DEFAULT, Job, record_name
-from unpaired.experiments.record import read_record
-from unpaired.experiments.render import markdown
-from unpaired.experiments.rows import EXPERIMENTS
-from unpaired.experiments.summary import summary
+from unpaired.experiments.jobs import DEFAULT, Job, Runs, record_name
+from unpaired.experiments.pictures import write_figures
+from unpaired.experiments.record import Record, read_record
+from unpaired.experiments.results import Result, Results
+from unpaired.experiments.rows import EXPERIMENTS, Row
+from unpaired.experiments.study import Study
+from unpaired.experiments.tables import latex, markdown, summary, to_csv
 from unpaired.files import atomic, read_json, write_json, write_text
 
 RECORDS = "records"
@@ -23,7 +22,47 @@ SUMMARY = "summary"
 BEGIN, END = "<!-- reproduce {}: begin -->", "<!-- reproduce {}: end -->"
 
 
-def store(results: Results, jobs: Mapping[str, Job], folder: Path) -> Path:
+def collect(runs: Runs, study: Study, failures: Mapping[str, str] | None = None) -> Results:
+    """What is there of every row of the experiment; a seed counts when all its runs are there.
+
+    Args:
+        failures: identity of a job -> what went wrong.
+
+    Raises:
+        UsageError: a record was made under another configuration. DataError: one is damaged.
+    """
+    rows = tuple(_result(row, runs, failures or {}) for row in runs.experiment.rows)
+    refused = (f"{name} was not run: {why}" for name, why in runs.refused.items())
+    notes = (*study.notes, *refused)
+    return Results(runs.experiment, rows, runs.modalities, study.printed, notes)
+
+
+def _result(row: Row, runs: Runs, failures: Mapping[str, str]) -> Result:
+    records: dict[int, list[Record]] = {}
+    reason, test = "", record_name(row)
+    for seed in runs.seeds:
+        jobs = runs.of(row.name, seed)
+        if jobs and all(job.record(test).exists() for job in jobs):
+            records[seed] = [job.read(test) for job in jobs]
+        if failed := [failures[job.identity] for job in jobs if job.identity in failures]:
+            reason = f"failed: {failed[0]}"
+    return Result(row, records, len(runs.seeds), reason)
+
+
+def write_results(results: Results, folder: Path) -> dict[str, Path]:
+    """`<experiment>.md`, `.csv`, `.tex` and, where something was run, `.png` (scores) and
+    `_curves.png` (validation), by these endings."""
+    texts = {"md": markdown(results), "csv": to_csv(results), "tex": latex(results)}
+    paths = {}
+    for ending, text in texts.items():
+        paths[ending] = folder / f"{results.experiment.name}.{ending}"
+        write_text(paths[ending], text)
+    for path in write_figures(results, folder):
+        paths["curves" if path.stem.endswith("_curves") else "png"] = path
+    return paths
+
+
+def store(results: Results, runs: Runs, folder: Path) -> Path:
     """Copy the records of an experiment into `folder`, with an index of its rows.
 
     Returns:
@@ -34,8 +73,8 @@ def store(results: Results, jobs: Mapping[str, Job], folder: Path) -> Path:
         test = record_name(result.row)
         rows[result.row.name] = {}
         for seed in result.records:
-            own = [job for job in jobs.values() if (result.row.name, seed) in job.rows]
-            names = [_copy(job, test, folder / RECORDS) for job in own]
+            jobs = runs.of(result.row.name, seed)
+            names = [_copy(job, test, folder / RECORDS) for job in jobs]
             rows[result.row.name][str(seed)] = names
     path = folder / f"{results.experiment.name}.json"
     index: dict[str, Any] = {
@@ -73,7 +112,7 @@ def load(index: Path) -> Results:
             for row in experiment.rows
         )
         names, printed = tuple(content["modalities"]), content["printed"]
-        return Results(experiment, rows, names, classes_of(rows), printed, tuple(content["notes"]))
+        return Results(experiment, rows, names, printed, tuple(content["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{index} is no index of results ({error!r}). Store them again with "
@@ -81,7 +120,7 @@ def load(index: Path) -> Results:
         ) from error
 
 
-def _row(folder: Path, row: Any, seeds: Mapping[str, Sequence[str]], content: Any) -> Result:
+def _row(folder: Path, row: Row, seeds: Mapping[str, Sequence[str]], content: Any) -> Result:
     records = {
         int(seed): [read_record(folder / RECORDS / f"{name}.json") for name in names]
         for seed, names in seeds.items()

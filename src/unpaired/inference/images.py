@@ -7,22 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
+from unpaired.io.arrays import Number, volume_of_array
 from unpaired.io.dicom import holds_dicom
 from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
-from unpaired.io.volume import Volume, check_affine
+from unpaired.io.volume import Volume
 from unpaired.io.write import marked
 
-Image = Path | str | Volume | np.ndarray
+Image = Path | str | Volume | np.ndarray | Tensor
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
 def volumes_of(
     image: Image | Sequence[Image],
     affine: np.ndarray | None = None,
-    spacing_mm: Sequence[float] | None = None,
+    spacing_mm: Sequence[Number] | None = None,
     reading: Reading | None = None,
 ) -> list[Volume]:
     """One volume a channel.
@@ -56,31 +58,12 @@ def told_otherwise(volume: Volume, modality: str, known: Iterable[str]) -> tuple
 def _volume(
     image: Image,
     affine: np.ndarray | None,
-    spacing_mm: Sequence[float] | None,
+    spacing_mm: Sequence[Number] | None,
     reading: Reading | None,
 ) -> Volume:
-    if isinstance(image, Volume):
-        return image
     if isinstance(image, str | Path):
         return read_image(Path(image), reading)
-    if affine is None and spacing_mm is None:
-        raise UsageError(
-            "an array needs its geometry: give affine=... (voxel index to millimetres), or "
-            "spacing_mm=(...) if its axes run to the patient's Right, Anterior, Superior."
-        )
-    array = image[..., 0] if image.ndim == 4 and image.shape[3] == 1 else image
-    if array.ndim != 3 or not array.size or array.dtype.kind not in "biuf":
-        raise DataError(
-            f"an array of shape {image.shape} and type {image.dtype} is not an image; give numbers "
-            "[i j k], and several channels as a list."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError("the array holds NaN or infinity; replace them by the background's value.")
-    place = np.diag([*(spacing_mm or ()), 1.0]) if affine is None else np.asarray(affine, float)
-    if place.shape != (4, 4):
-        raise UsageError(f"affine must be 4 x 4 (or spacing_mm three numbers), got {place.shape}.")
-    notes = check_affine(place, "the array")
-    return Volume(array, place, notes=tuple(notes))
+    return volume_of_array(image, affine, spacing_mm)
 
 
 def grid_of(volume: Volume, mark: str | None = None) -> Volume:
@@ -100,20 +83,20 @@ def files_in(folder: Path) -> list[Path]:
         DataError: not a folder, it holds none, or slices lie among images.
     """
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)} is not a folder of images; check the path.")
+        raise DataError(f"{printable(folder)} is not a folder of images; check the path.")
     found = sorted([*images_in(folder), *series_folders_in(folder)])
     if holds_dicom(folder):
         if found:
             raise DataError(
-                f"{shown(folder)} holds DICOM files and other images ({shown(found[0].name)}) side "
-                "by side; keep them in folders of their own."
+                f"{printable(folder)} holds DICOM files and other images "
+                f"({printable(found[0].name)}) side by side; keep them in folders of their own."
             )
         return [folder]
     if not found:
         inside = sorted(p.parent.name for e in ENDINGS for p in folder.glob(f"*/*{e}"))
-        hint = f" Did you mean {shown(folder / inside[0])}?" if inside else ""
+        hint = f" Did you mean {printable(folder / inside[0])}?" if inside else ""
         raise DataError(
-            f"{shown(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
+            f"{printable(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
             f"DICOM).{hint}"
         )
     return found
@@ -165,7 +148,7 @@ def _incomplete(files: Mapping[int, Sequence[Path]], channels: int) -> str:
     """Why the files are not one a channel; empty if they are."""
     for same in files.values():
         if len(same) > 1:
-            names = " and ".join(shown(path.name) for path in same)
+            names = " and ".join(printable(path.name) for path in same)
             return f"{names} are the same channel; remove all but one."
     missing = [k for k in range(channels) if k not in files]
     if missing:

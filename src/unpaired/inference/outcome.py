@@ -10,9 +10,12 @@ import numpy as np
 
 from unpaired.errors import DataError, UsageError
 from unpaired.inference.ensemble import OutOfMemoryError
+from unpaired.inference.label_files import colours
+from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
-from unpaired.io.write import Writing
+from unpaired.io.write import Writing, write_labels
+from unpaired.names import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ class Options:
     label_files: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The segmentation of one image.
 
@@ -58,6 +61,35 @@ class Prediction:
     probabilities: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.labels.shape))
+        names = [name for i, name in enumerate(self.classes) if i and (self.labels == i).any()]
+        return f"Prediction({self.modality}, {shape} voxels: {', '.join(names) or 'nothing'})"
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels on the image's grid, in the format of the path's ending.
+
+        Raises:
+            UsageError: the ending is of no format that labels are written in.
+            ResourceError: the file cannot be written.
+        """
+        target = Path(path).expanduser()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        names = Names(self.classes, colours(len(self.classes)), self.modality)
+        write_labels(target, self.labels, self.volume, names)
+
+    def volume_ml(self, cls: str) -> float:
+        """The volume of a class in millilitres.
+
+        Raises:
+            UsageError: there is no class of that name.
+        """
+        if cls not in self.classes:
+            hint = did_you_mean(cls, self.classes)
+            raise UsageError(f"there is no class {cls!r}.{hint} It has {', '.join(self.classes)}.")
+        voxels = np.count_nonzero(self.labels == self.classes.index(cls))
+        return float(voxels * abs(np.linalg.det(self.volume.affine[:3, :3])) / 1000)
 
 
 @dataclass(frozen=True)

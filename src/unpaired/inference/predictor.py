@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from unpaired.artifact.model import Model, load_models
 from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.inference.ensemble import Ensemble, told_for
 from unpaired.inference.images import (
     Image,
@@ -37,9 +38,11 @@ from unpaired.inference.targets import (
     refuse_unwritable,
     targets_of,
 )
+from unpaired.io.arrays import Number
+from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
-from unpaired.io.write import Names, Writing, write_labels
+from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
@@ -101,7 +104,7 @@ class Predictor:
         modality: str | None = None,
         *,
         affine: np.ndarray | None = None,
-        spacing_mm: Sequence[float] | None = None,
+        spacing_mm: Sequence[Number] | None = None,
         **options: Any,
     ) -> Prediction:
         """Segment one image: a path (a file, or the folder of a DICOM series), a volume, an array
@@ -198,7 +201,7 @@ class Predictor:
         paths = files_in(images) if isinstance(images, Path) else list(images)
         if any(out.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
             raise UsageError(
-                f"{shown(out)} holds the images; choose another folder for the labels."
+                f"{printable(out)} holds the images; choose another folder for the labels."
             )
         cases, broken = group_channels(paths, len(self.plan.modalities[name].channel_names))
         outcome = self.predict_cases(cases, out, name, **options)
@@ -275,6 +278,18 @@ class Predictor:
                     f"It has {', '.join(known)}."
                 )
         return [self.classes.index(name) for name in chosen]
+
+    def fold(self, modality: str) -> nn.Module:
+        """A plain network of one modality, a copy: images [B K *space] in, `Decoded` out.
+
+        Raises:
+            UsageError: an unknown modality, several models, or one that is ONNX.
+        """
+        if len(self.models) > 1:
+            raise UsageError("several models predict together here; load one of them to fold it.")
+        self.models[0].need_weights()
+        self.models[0].check_modality(modality)
+        return self.models[0].fold(modality)
 
     def mark(self, modality: str, asked: Options | None = None) -> str:
         """What a prediction depends on besides the image, as a short text for its header."""

@@ -122,8 +122,8 @@ def canonical_orientation(affine: np.ndarray, slice_axis: SliceAxis = "S") -> Or
         # Where axes lie midway, what decides must not hang on the file's order: the directions.
         key = tuple(np.round([np.abs(cosines).sum(), *turned.ravel()], _MIDWAY_DIGITS).tolist())
         if best is None or key > best[0]:
-            found = Orientation((a, b, c), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
-            best = key, found
+            orientation = Orientation((a, b, c), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
+            best = key, orientation
     assert best is not None
     return best[1]
 

@@ -15,8 +15,9 @@ from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
-from unpaired.data.plan import Plan, PlanRule, make_plan
-from unpaired.data.sampling import Batch, PatchSampler
+from unpaired.data.make_plan import PlanRule, make_plan
+from unpaired.data.plan import Plan
+from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UsageError
 from unpaired.losses import Prediction, Term, Terms, weigh
@@ -110,6 +111,11 @@ class Method(ABC):
         """
         return None
 
+    def grid_of(self, source: Plan) -> dict[str, Any]:
+        """What a run that starts from another one's weights keeps of its plan."""
+        names = ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
+        return {name: getattr(source, name) for name in names}
+
     def input_shapes(self, plan: Plan) -> dict[str, tuple[int, ...]]:
         """Channels and sizes of the training images by the name of their batches."""
         return {m: (channels, *plan.patch) for m, channels in input_channels(plan).items()}
@@ -119,21 +125,16 @@ class Method(ABC):
         config: Config,
         plan: Plan,
         cases: Mapping[str, Sequence[PreparedCase]],
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> dict[str, Stream]:
         """Where the batches of a step come from: patches of every modality."""
-        options, spacing = config.train, plan.spacing_mm[-plan.dims :]
+        foreground, spacing = config.train.foreground, plan.spacing_mm[-plan.dims :]
         return {
             m: Stream(
-                PatchSampler(
-                    members, m, plan.patch, plan.context, options.batch_size,
-                    options.foreground, options.seed, rank, world,
-                ),
-                spacing,
+                PatchSampler(members, m, plan.patch, plan.context, foreground, draws), spacing
             )
             for m, members in cases.items()
-        }  # fmt: skip
+        }
 
     def joint(self, config: Config, plan: Plan) -> Joint:
         """Training's network: the segmenter, with what only training needs beside it.

@@ -10,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.backbones.base import Backbone, Decoded
-from unpaired.backbones.resenc_stages import PerStage, Stage, lay_out, size_step, total_strides
+from unpaired.backbones.resenc_stages import (
+    Layout,
+    PerStage,
+    Stage,
+    lay_out,
+    size_step,
+    total_strides,
+)
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Plan
@@ -142,7 +149,7 @@ class DualStream(Backbone):
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
         self.own = SHARINGS[sharing]
         """Names of the parts that are private to a modality."""
-        plan = lay_out(image_size, base_width, max_width, stages, blocks, strides, None, False)
+        plan = lay_out(image_size, Layout(base_width, max_width, stages, blocks, strides))
         self.down: nn.Module = Down(plan, in_channels, norm)
         self.bottom: nn.Module = _level(plan[-2], plan[-1], norm)
         self.rise: nn.Module = Rise(plan[-1], plan[-2], norm)

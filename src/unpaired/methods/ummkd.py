@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unpaired.backbones.base import Backbone, Decoded
-from unpaired.backbones.resenc_stages import PerStage, lay_out, size_step, total_strides
+from unpaired.backbones.resenc_stages import Layout, PerStage, lay_out, size_step, total_strides
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Plan
@@ -176,7 +176,7 @@ class UmmkdNet(Backbone):
     ) -> None:
         super().__init__()
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        plan = lay_out(image_size, base_width, max_width, stages, 1, strides, None, False)
+        plan = lay_out(image_size, Layout(base_width, max_width, stages, 1, strides))
         conv, rise = CONV[self.dims], CONV_TRANSPOSE[self.dims]
         widths = [in_channels, *(stage.channels for stage in plan)]
         self.down = nn.ModuleList(

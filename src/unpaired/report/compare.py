@@ -9,7 +9,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.report.compare_fair import differing, unit_of, warnings_of
 from unpaired.report.compare_sides import Pair, Side, check_alike, mean_of, pair_runs, scores_of
-from unpaired.report.run import Run
+from unpaired.run.contents import RunContents
 from unpaired.run.scores import METRICS, value_of
 
 MEAN = ""
@@ -147,7 +147,7 @@ def _effects(pairs: Sequence[Pair], modality: str, metric: str, level: float) ->
     return effects
 
 
-def _by_class(runs: Iterable[Sequence[Run]], modality: str, metric: str) -> ByClass:
+def _by_class(runs: Iterable[Sequence[RunContents]], modality: str, metric: str) -> ByClass:
     """Of one side; where a pair has several runs of it, their mean."""
     by_class: ByClass = {}
     for number, alike in enumerate(runs):
@@ -156,7 +156,9 @@ def _by_class(runs: Iterable[Sequence[Run]], modality: str, metric: str) -> ByCl
     return by_class
 
 
-def _values(runs: Sequence[Run], modality: str, metric: str) -> dict[tuple[str, str], float]:
+def _values(
+    runs: Sequence[RunContents], modality: str, metric: str
+) -> dict[tuple[str, str], float]:
     """(case, class) -> value, mean over the runs; classes that the truth lacks are no pairs."""
     tables = [scores_of(run, modality) for run in runs]
     if metric not in METRICS and not any(metric in s.extra for t in tables for s in t.values()):

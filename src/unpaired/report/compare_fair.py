@@ -5,7 +5,7 @@ from typing import Any
 
 from unpaired.config import Config
 from unpaired.report.compare_sides import Pair, part_of
-from unpaired.report.run import Run
+from unpaired.run.contents import RunContents
 
 SILENT = {
     "data.splits", "data.split", "data.split_seed", "data.fold", "data.few_shot_seed",
@@ -60,7 +60,7 @@ def warnings_of(pairs: Sequence[Pair], modalities: Sequence[str]) -> Iterator[st
                         yield sentence
 
 
-def _cases(a: Run, b: Run, modalities: Sequence[str]) -> Iterator[str]:
+def _cases(a: RunContents, b: RunContents, modalities: Sequence[str]) -> Iterator[str]:
     names = {"train": "training", "val": "validation"}
     for m in modalities:
         for part, word in names.items():
@@ -77,7 +77,7 @@ def _cases(a: Run, b: Run, modalities: Sequence[str]) -> Iterator[str]:
             yield f"The scans of {m} come from two folders: {roots[0]} and {roots[1]}."
 
 
-def _budget(a: Run, b: Run) -> Iterator[str]:
+def _budget(a: RunContents, b: RunContents) -> Iterator[str]:
     left, right = _settings(a), _settings(b)
     for key, what in BUDGET.items():
         if a.config and b.config and left.get(key) != right.get(key):
@@ -88,7 +88,7 @@ def _budget(a: Run, b: Run) -> Iterator[str]:
         yield f"They did not train equally long: {steps[0]} and {steps[1]} steps."
 
 
-def _recipe(a: Run, b: Run, modalities: Sequence[str]) -> Iterator[str]:
+def _recipe(a: RunContents, b: RunContents, modalities: Sequence[str]) -> Iterator[str]:
     """Grid and intensities, and how scores were taken."""
     if a.plan and b.plan:
         for name in GRID:
@@ -111,16 +111,16 @@ def _recipe(a: Run, b: Run, modalities: Sequence[str]) -> Iterator[str]:
                 yield f"{key} is {_word(before)} and {_word(after)}."
 
 
-def _last_step(run: Run) -> int:
+def _last_step(run: RunContents) -> int:
     """Last step in the log, or 0."""
     return max((int(record["step"]) for record in (*run.steps, *run.validations)), default=0)
 
 
-def _by_side(pairs: Sequence[Pair]) -> tuple[list[Run], list[Run]]:
+def _by_side(pairs: Sequence[Pair]) -> tuple[list[RunContents], list[RunContents]]:
     return [run for p in pairs for run in p.a], [run for p in pairs for run in p.b]
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: RunContents) -> dict[str, Any]:
     """Every setting by its full name, defaults for those that an older version did not have."""
     if not run.config:
         return {}

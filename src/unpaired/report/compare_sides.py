@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from unpaired.errors import DataError
-from unpaired.report.run import Run, open_run
+from unpaired.run.contents import RunContents, read_contents
 from unpaired.run.scores import Score, read_evaluation
 
 Tests = frozenset[tuple[str, str]]
@@ -18,7 +18,7 @@ class Side:
     """One or more runs of one recipe, such as its seeds."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[RunContents, ...]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -31,8 +31,8 @@ class Side:
 class Pair:
     """What is held against each other: one run a side, or several whose scores are averaged."""
 
-    a: tuple[Run, ...]
-    b: tuple[Run, ...]
+    a: tuple[RunContents, ...]
+    b: tuple[RunContents, ...]
 
 
 def open_side(paths: Sequence[Path], name: str | None = None) -> Side:
@@ -70,20 +70,16 @@ def _is_run(path: Path) -> bool:
     return any((path / name).is_file() for name in names)
 
 
-def _open(folder: Path) -> Run:
+def _open(folder: Path) -> RunContents:
     if (folder / "evaluation.json").is_file():  # what `evaluate --predictions --out` wrote
-        empty: dict = {}
-        return Run(
-            folder, empty, empty, empty, empty, empty, empty, empty, (), (), empty,
-            read_evaluation(folder), (),
-        )  # fmt: skip
+        return RunContents(folder, evaluation=read_evaluation(folder))
     if not (folder / "evaluation" / "evaluation.json").is_file():
         first = "" if (folder / "model").is_dir() else "finish its training, then "
         raise DataError(
             f"{folder} is not evaluated yet: {first}run `unpaired evaluate {folder}` first."
         )
     read_evaluation(folder / "evaluation")  # a damaged one is an error here, no missing part
-    return open_run(folder)
+    return read_contents(folder)
 
 
 def _common_name(paths: Sequence[Path]) -> str:
@@ -95,25 +91,25 @@ def _common_name(paths: Sequence[Path]) -> str:
     return "".join(letters[0] for letters in alike).rstrip("-_. 0123456789") or ", ".join(names)
 
 
-def scored_modalities(run: Run) -> tuple[str, ...]:
+def scored_modalities(run: RunContents) -> tuple[str, ...]:
     """Modalities with scores, in their order."""
     scores = run.evaluation.scores if run.evaluation else ()
     return tuple(dict.fromkeys(one.modality for one in scores))
 
 
-def scores_of(run: Run, modality: str) -> dict[tuple[str, str], Score]:
+def scores_of(run: RunContents, modality: str) -> dict[tuple[str, str], Score]:
     """(case, class) -> score."""
     scores = run.evaluation.scores if run.evaluation else ()
     return {(one.case, one.cls): one for one in scores if one.modality == modality}
 
 
-def part_of(run: Run, part: str, modality: str) -> frozenset[str]:
+def part_of(run: RunContents, part: str, modality: str) -> frozenset[str]:
     """Case ids of a part of the run's split; empty where the split is not known."""
     named = (str(text).partition("/") for text in run.split.get(part, ()))
     return frozenset(case for m, _, case in named if m == modality)
 
 
-def test_cases(run: Run, modalities: Sequence[str]) -> Tests:
+def test_cases(run: RunContents, modalities: Sequence[str]) -> Tests:
     """(modality, case) of what was to be tested; without a split, of what was scored."""
     tests: set[tuple[str, str]] = set()
     for m in modalities:
@@ -122,7 +118,7 @@ def test_cases(run: Run, modalities: Sequence[str]) -> Tests:
     return frozenset(tests)
 
 
-def seed_of(run: Run) -> int:
+def seed_of(run: RunContents) -> int:
     """The seed of its training."""
     seed = run.config.get("train", {}).get("seed", 0)
     return seed if isinstance(seed, int) else 0
@@ -156,15 +152,18 @@ def pair_runs(a: Side, b: Side, modalities: Sequence[str]) -> tuple[list[Pair], 
     )
 
 
-def _by_tests(side: Side, modalities: Sequence[str]) -> dict[Tests, list[Run]]:
-    groups: dict[Tests, list[Run]] = {}
+def _by_tests(side: Side, modalities: Sequence[str]) -> dict[Tests, list[RunContents]]:
+    groups: dict[Tests, list[RunContents]] = {}
     for run in side.runs:
         groups.setdefault(test_cases(run, modalities), []).append(run)
     return {tests: sorted(runs, key=seed_of) for tests, runs in groups.items()}
 
 
 def _check_tests(
-    a: Side, b: Side, left: Mapping[Tests, list[Run]], right: Mapping[Tests, list[Run]]
+    a: Side,
+    b: Side,
+    left: Mapping[Tests, list[RunContents]],
+    right: Mapping[Tests, list[RunContents]],
 ) -> None:
     for side, own, other, others in ((a, left, b, right), (b, right, a, left)):
         for tests, runs in own.items():

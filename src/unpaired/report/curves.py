@@ -25,7 +25,7 @@ from unpaired.report.figures import (
     title,
     to_png,
 )
-from unpaired.report.run import Run
+from unpaired.run.contents import RunContents
 
 SIZE = (5.4, 3.3)
 SMOOTH_FROM = 20
@@ -36,7 +36,7 @@ NUMBERS_UP_TO = 10
 NAMES = {"seg": "segmentation", "aux": "auxiliary", "mcr": "L_mcr", "icr": "L_icr"}
 
 
-def loss_curves(run: Run) -> Picture | None:
+def loss_curves(run: RunContents) -> Picture | None:
     """The loss and every weighted term, on a logarithmic scale."""
     if not run.steps:
         return None
@@ -62,7 +62,7 @@ def loss_curves(run: Run) -> Picture | None:
     return Picture("loss", to_png(figure), alt, caption)
 
 
-def validation_curves(run: Run) -> list[Picture]:
+def validation_curves(run: RunContents) -> list[Picture]:
     """Dice on the validation cases, one picture per modality."""
     pictures = []
     colours = class_colours(run.classes)
@@ -83,7 +83,7 @@ def validation_curves(run: Run) -> list[Picture]:
     return pictures
 
 
-def consistency_curves(run: Run) -> list[Picture]:
+def consistency_curves(run: RunContents) -> list[Picture]:
     """Distance of the gains, L_mcr and L_icr before weighting; those that were logged."""
     kinds = (
         ("gain_distance", "Distance of the gains between modalities", "‖Φᵃ − Φᵇ‖", SAFE[3]),
@@ -156,7 +156,7 @@ def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) and math.isfinite(value) else "unknown"
 
 
-def correlation_maps(run: Run) -> list[Picture]:
+def correlation_maps(run: RunContents) -> list[Picture]:
     """E per modality, then scale; the maps of one scale share their colours."""
     maps: dict[tuple[int, str], np.ndarray] = {}
     for name, matrix in run.semantics.items():
@@ -179,7 +179,7 @@ def correlation_maps(run: Run) -> list[Picture]:
     return pictures
 
 
-def embedding_map(run: Run) -> Picture | None:
+def embedding_map(run: RunContents) -> Picture | None:
     """Cosine of the class embeddings, within and between the modalities."""
     tables = {
         name.removeprefix("embedding/"): table
@@ -264,6 +264,6 @@ def _cell_numbers(axes: Axes, matrix: np.ndarray, image: ScalarMappable) -> None
         )  # fmt: skip
 
 
-def _class_names(run: Run, count: int) -> list[str]:
+def _class_names(run: RunContents, count: int) -> list[str]:
     names = list(run.classes)
     return names if len(names) == count else [f"class {index}" for index in range(count)]

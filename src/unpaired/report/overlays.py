@@ -16,9 +16,9 @@ from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.files import atomic
 from unpaired.report.figures import DPI, FONT, INK, MUTED, Picture, class_colours, plain, to_png
-from unpaired.report.run import Run, open_run
 from unpaired.report.slices import Slice, best_median_worst, load_slice
 from unpaired.report.tables import case_means
+from unpaired.run.contents import RunContents, read_contents
 from unpaired.tables import printed
 
 Layer = Literal["truth", "prediction"]
@@ -36,7 +36,7 @@ EDGES: dict[str, tuple[str, str, str]] = {
 PLANES = {"S": "axial", "P": "coronal", "L": "sagittal"}
 
 
-def overlays(run: Run, modality: str) -> tuple[list[Picture], list[str]]:
+def overlays(run: RunContents, modality: str) -> tuple[list[Picture], list[str]]:
     """The pictures of a modality, and a sentence for each that could not be made."""
     pictures, problems = [], []
     number = run.modalities.index(modality) + 1
@@ -53,7 +53,7 @@ def overlays(run: Run, modality: str) -> tuple[list[Picture], list[str]]:
     return pictures, problems
 
 
-def _words(run: Run, modality: str, kind: str, case: str, cut: Slice) -> dict[str, str]:
+def _words(run: RunContents, modality: str, kind: str, case: str, cut: Slice) -> dict[str, str]:
     """Of a picture: its alternative text, heading, caption and detail."""
     assert run.evaluation is not None
     dice = printed("dice")
@@ -156,7 +156,7 @@ def hero(run: Path, path: Path, cases: dict[str, str] | None = None) -> Path:
     Raises:
         DataError: not evaluated, or a file is missing.
     """
-    opened = open_run(run)
+    opened = read_contents(run)
     chosen = dict(cases or {})
     if not chosen:
         for modality in opened.modalities[:2]:
@@ -220,7 +220,7 @@ def gallery(lines: Sequence[Line]) -> bytes:
     """
     rows = list(dict.fromkeys(row for line in lines for row in line.runs))
     head = ["image", "truth", *rows]
-    runs = {root: open_run(root) for line in lines for root in line.runs.values()}
+    runs = {root: read_contents(root) for line in lines for root in line.runs.values()}
     classes = next(iter(runs.values())).classes
     slices = [
         {

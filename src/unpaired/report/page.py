@@ -16,7 +16,7 @@ from unpaired.report.curves import (
 from unpaired.report.figures import Picture, class_colours
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import overlays
-from unpaired.report.run import Run, open_run
+from unpaired.run.contents import RunContents, read_contents
 from unpaired.run.scores import summarise
 from unpaired.tables import printed
 
@@ -27,7 +27,7 @@ Content = Mapping[str, Any] | Sequence[Any] | None
 class Page:
     """Collects pictures and what is missing while the sections are built."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunContents) -> None:
         self.run = run
         self.pictures: list[Picture] = []
         self.missing = list(run.missing)
@@ -54,7 +54,7 @@ def write_report(run: Path) -> Path:
         DataError: not a run folder.
         ResourceError: the report cannot be written.
     """
-    page = Page(open_run(run))
+    page = Page(read_contents(run))
     html = build_page(page)
     folder = run / "report"
     for picture in page.pictures:

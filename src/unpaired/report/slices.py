@@ -13,8 +13,8 @@ from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, canonical_orientation, same_grid
 from unpaired.metrics import largest_component
-from unpaired.report.run import Run
 from unpaired.report.tables import case_means
+from unpaired.run.contents import RunContents
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Slice:
         return rows * row_mm, columns * column_mm
 
 
-def best_median_worst(run: Run, modality: str) -> dict[str, str]:
+def best_median_worst(run: RunContents, modality: str) -> dict[str, str]:
     """Kind -> case by mean Dice; fewer kinds where there are fewer cases."""
     if run.evaluation is None:
         return {}
@@ -58,7 +58,7 @@ def best_median_worst(run: Run, modality: str) -> dict[str, str]:
     return chosen if len(cases) != 1 else {"only case": cases[0]}
 
 
-def load_slice(run: Run, modality: str, case: str, by_truth: bool = False) -> Slice:
+def load_slice(run: RunContents, modality: str, case: str, by_truth: bool = False) -> Slice:
     """Read a case and choose the slice that shows most of every class of the truth.
 
     Args:
@@ -115,7 +115,7 @@ def richest_slice(truth: np.ndarray) -> int:
     return int(np.argmax(shares)) if shares.any() else len(truth) // 2
 
 
-def window(run: Run, modality: str, image: np.ndarray) -> tuple[float, float]:
+def window(run: RunContents, modality: str, image: np.ndarray) -> tuple[float, float]:
     """Grey-value limits: the plan's window of the first channel, else percentiles of the image."""
     clips = run.plan.get("modalities", {}).get(modality, {}).get("clip") or [{}]
     clip: Mapping[str, Any] = clips[0]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unpaired.report.figures import class_colours
-from unpaired.report.run import Run
+from unpaired.run.contents import RunContents
 from unpaired.run.scores import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.tables import UNDEFINED, Table, printed
 
@@ -38,7 +38,7 @@ class ScoreTable(NamedTuple):
     rows: Sequence[ScoreRow]
 
 
-def score_table(run: Run, modality: str) -> ScoreTable:
+def score_table(run: RunContents, modality: str) -> ScoreTable:
     """The scores of a modality, the floor beside Dice where it is known."""
     assert run.evaluation is not None
     statistics = summarise(run.evaluation.scores)[modality]
@@ -86,7 +86,7 @@ def _value(floor: Mapping[str, Any], cls: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def score_notes(run: Run) -> str:
+def score_notes(run: RunContents) -> str:
     """How to read the numbers."""
     assert run.evaluation is not None
     words = (
@@ -115,7 +115,7 @@ def case_means(evaluation: Evaluation, modality: str) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
 
 
-def case_table(run: Run, modality: str) -> Table:
+def case_table(run: RunContents, modality: str) -> Table:
     """Every case of a modality, the lowest mean Dice first."""
     assert run.evaluation is not None
     scores = [one for one in run.evaluation.scores if one.modality == modality]
@@ -128,7 +128,7 @@ def case_table(run: Run, modality: str) -> Table:
     return Table(["Case", "Mean Dice (%)", *classes], rows, f"Cases of {modality}")
 
 
-def plan_table(run: Run) -> Table:
+def plan_table(run: RunContents) -> Table:
     """Each choice of the plan and its reason."""
     plan = run.plan
     reasons = {str(k): v for k, v in plan.get("reasons", {}).items()}
@@ -157,7 +157,7 @@ def _clip(clip: Mapping[str, Any]) -> str:
     return f"clipped to {unit}{clip['low']:g} to {clip['high']:g}"
 
 
-def split_table(run: Run) -> Table:
+def split_table(run: RunContents) -> Table:
     """Number of cases of each part and modality."""
     names = {"train": "Training", "val": "Validation", "test": "Test"}
     parts = [part for part in names if part in run.split]
@@ -168,7 +168,7 @@ def split_table(run: Run) -> Table:
     return Table(["Modality", *(names[part] for part in parts)], rows, "Sizes of the split")
 
 
-def config_lists(run: Run) -> dict[str, dict[str, str]]:
+def config_lists(run: RunContents) -> dict[str, dict[str, str]]:
     """Group -> setting -> value."""
     groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in run.config.items()}
     return {
@@ -176,7 +176,7 @@ def config_lists(run: Run) -> dict[str, dict[str, str]]:
     }
 
 
-def environment_list(run: Run) -> dict[str, object]:
+def environment_list(run: RunContents) -> dict[str, object]:
     """Versions, machine and size of the network."""
     machine = {k: v for k, v in run.environment.items() if k != "versions" and v is not None}
     items: dict[str, object] = {heading(key): words(value) for key, value in machine.items()}
@@ -185,7 +185,7 @@ def environment_list(run: Run) -> dict[str, object]:
     return items
 
 
-def parameter_counts(run: Run) -> dict[str, int]:
+def parameter_counts(run: RunContents) -> dict[str, int]:
     """Trained and kept parameters, from the exported model's description."""
     extra = run.model.get("extra")
     counts = extra.get("parameters") if isinstance(extra, Mapping) else None

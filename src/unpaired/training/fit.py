@@ -11,7 +11,7 @@ import torch
 
 from unpaired.artifact.model import Model
 from unpaired.config import Config
-from unpaired.data.sampling import PatchSampler
+from unpaired.data.sampling import Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
@@ -44,9 +44,9 @@ def train(
     data: Mapping[str, Path | str | Dataset],
     out: Path | str,
     prepared: Path | None = None,
+    method: Method | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
-    method: Method | None = None,
 ) -> TrainResult:
     """Prepare, train, validate and export; the same call goes on where it stopped.
 
@@ -56,9 +56,9 @@ def train(
         data: modality -> its data set, or the folder of it.
         out: the run folder.
         prepared: a cache shared between runs; the run folder's own by default.
+        method: with terms of one's own in its loss; by default the one that model.name names.
         progress: told of every prepared case, then of every step.
         on_step: called with each record of log.jsonl as it is written.
-        method: with terms of one's own in its loss; by default the one that model.name names.
 
     Raises:
         UsageError, DataError, ResourceError: as they say.
@@ -132,11 +132,10 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
     cases = {m: val.get(m) or train[m] for m in joint.semantics}
     for m, members in cases.items():
-        sampler = PatchSampler(
-            members, m, plan.patch, plan.context, config.train.batch_size, 0.0, 0
-        )
+        draws = Draws(config.train.batch_size, seed=0)
+        sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
         found = []
-        for step in range(-(-sampler.places // sampler.batch_size)):
+        for step in range(-(-sampler.places // draws.batch_size)):
             output = joint({m: sampler.batch(step).image.to(device)})[m]
             found.append([e.mean(0).cpu().numpy() for e in output.correlations])
         for scale, matrices in enumerate(zip(*found, strict=True), start=1):

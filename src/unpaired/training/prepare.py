@@ -20,8 +20,7 @@ from unpaired.datasets.make_split import (
     make_split,
 )
 from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import Split, read_splits, write_splits
-from unpaired.datasets.split_file import PARTS
+from unpaired.datasets.split_file import PARTS, Split, read_splits, write_splits
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
 from unpaired.methods import Method, method_of
@@ -223,7 +222,7 @@ def _plan(
         return plan
     plan = method.plan(config, datasets, split.train)
     if source is not None:
-        plan = _like_source(plan, source)
+        plan = _like_source(method, plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
     parts = {f"split.{m}": text for m, text in split.reasons.items()}
     plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
@@ -231,7 +230,7 @@ def _plan(
     return plan
 
 
-def _like_source(plan: Plan, source: Plan) -> Plan:
+def _like_source(method: Method, plan: Plan, source: Plan) -> Plan:
     """Keep the grid of the run to start from, and the intensities of the modalities it knows."""
     if plan.classes != source.classes:
         raise UsageError(
@@ -240,12 +239,7 @@ def _like_source(plan: Plan, source: Plan) -> Plan:
         )
     known = {m: source.modalities.get(m, part) for m, part in plan.modalities.items()}
     why = dict.fromkeys(("spacing_mm", "patch"), "as in the run that training starts from")
-    kept = {
-        n: getattr(source, n)
-        for n in ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
-    }
-    if plan.coarse is not None and source.coarse is not None:
-        kept["coarse"] = source.coarse
+    kept = method.grid_of(source)
     return plan.model_copy(update={**kept, "modalities": known, "reasons": {**plan.reasons, **why}})
 
 

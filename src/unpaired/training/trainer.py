@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unpaired.config import Config, TrainConfig
 from unpaired.data.augment import augment, mirror_axes
-from unpaired.data.sampling import Batch
+from unpaired.data.sampling import Batch, Draws
 from unpaired.device import autocast, autocast_dtype, find_device
 from unpaired.errors import DataError, Interrupted
 from unpaired.losses import Terms
@@ -58,7 +58,8 @@ class Trainer:
             start_from_files(self.joint, config, run, group.leads)
         self.objective = self.method.objective(config, self.plan, group.sync)
         learnt = run.prepared_cases("train")
-        self.streams = self.method.streams(config, self.plan, learnt, group.rank, group.world)
+        draws = Draws(config.train.batch_size, config.train.seed, group.rank, group.world)
+        self.streams = self.method.streams(config, self.plan, learnt, draws)
         self.held_out = run.prepared_cases("val")
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
@@ -211,9 +212,8 @@ class Trainer:
         score = float("nan")
         if self.log is not None:
             found = validate(
-                self.joint, self.held_out, self.plan, self.method, self.device, self.dtype,
-                self.config.predict.batch_size,
-            )  # fmt: skip
+                self.joint, self.held_out, self.config, self.plan, self.device, self.method
+            )
             score = found.score
             self._log(
                 {

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from unpaired.artifact.model import Network, probabilities
+from unpaired.config import Config
 from unpaired.config.schema import PredictConfig
 from unpaired.data.cache import Intensities, PreparedCase
 from unpaired.data.plan import Plan
+from unpaired.device import autocast_dtype
 from unpaired.inference.inferer import Inferer
-from unpaired.methods import Method
+from unpaired.methods import Method, method_of
 from unpaired.metrics import dice
 from unpaired.models import Joint
 
@@ -37,19 +39,24 @@ class Validation:
 def validate(
     joint: Joint,
     cases: Mapping[str, Sequence[PreparedCase]],
+    config: Config,
     plan: Plan,
-    method: Method,
     device: torch.device,
-    autocast: torch.dtype | None,
-    batch_size: int = 8,
+    method: Method | None = None,
 ) -> Validation:
-    """Segment every case and compare on the prepared grid."""
+    """Segment every case and compare on the prepared grid.
+
+    Args:
+        method: as of `train`.
+    """
     joint.eval()
+    method = method_of(config, method)
+    settings = PredictConfig(batch_size=config.predict.batch_size)
+    autocast = autocast_dtype(config.train.precision, device)
     found: dict[str, dict[str, float]] = {}
     for m, members in cases.items():
         if not members:
             continue
-        settings = PredictConfig(batch_size=batch_size)
         inferer = Inferer(_network(joint, m, plan, method), plan, settings, device, autocast)
         rows = [
             _dice_of(inferer.labels(Intensities(case)), case, len(plan.classes)) for case in members

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import CoarseView
-from unpaired.data.sampling import Batch, modality_key
-from unpaired.errors import DataError
+from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases, modality_key
 
 Spans = tuple[tuple[slice, ...], tuple[slice, ...]]
 Three = tuple[int, int, int]
@@ -181,19 +179,11 @@ class CaseSampler:
         cases: Sequence[PreparedCase],
         name: str,
         take: Take,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> None:
-        if not cases:
-            raise DataError(f"{name} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
-        self.cases, self.take, self.batch_size = tuple(cases), take, batch_size
-        self.rank, self.world = rank, world
-        self._seed = (seed, modality_key(name))
+        check_cases(cases, name)
+        self.cases, self.take, self.draws = tuple(cases), take, draws
+        self._seed = (draws.seed, modality_key(name))
 
     @property
     def places(self) -> int:
@@ -202,16 +192,10 @@ class CaseSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
-        start = (step * self.world + self.rank) * self.batch_size
-        drawn = [self._draw(position) for position in range(start, start + self.batch_size)]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(start, start + self.batch_size),
-        )
+        positions = self.draws.positions(step)
+        return batch_of([self._draw(position) for position in positions], positions)
 
-    def _draw(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def _draw(self, position: int) -> Sample:
         order = np.random.default_rng([*self._seed, _PASS, position // self.places])
         case = self.cases[int(order.permutation(self.places)[position % self.places])]
         image, label = self.take(case, np.random.default_rng([*self._seed, _SAMPLE, position]))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Draws
 from unpaired.errors import UsageError
 from unpaired.losses import Term
 from unpaired.losses.segmentation import Sync, identity
@@ -48,6 +50,10 @@ class Payer(Method):
             step = LocateThenSegment.coarse_step(config.model.options)
         return CropRule(config.locate.margin_mm, config.locate.coarse_mm, step)
 
+    def grid_of(self, source: Plan) -> dict[str, Any]:
+        view = {} if source.coarse is None else {"coarse": source.coarse}
+        return super().grid_of(source) | view
+
     def input_shapes(self, plan: Plan) -> dict[str, tuple[int, ...]]:
         crops = super().input_shapes(plan)
         assert plan.coarse is not None
@@ -59,20 +65,18 @@ class Payer(Method):
         config: Config,
         plan: Plan,
         cases: Mapping[str, Sequence[PreparedCase]],
-        rank: int = 0,
-        world: int = 1,
+        draws: Draws,
     ) -> dict[str, Stream]:
         """Centred crops and coarse views."""
         assert plan.coarse is not None
         jitter = tuple(config.locate.jitter_mm / mm for mm in plan.spacing_mm)
         crop, view = CentredCrop(plan.patch, jitter), WholeView(plan.coarse)
-        tail = (config.train.batch_size, config.train.seed, rank, world)
         crops = {
-            m: Stream(CaseSampler(members, m, crop, *tail), plan.spacing_mm)
+            m: Stream(CaseSampler(members, m, crop, draws), plan.spacing_mm)
             for m, members in cases.items()
         }
         views = {
-            view_of(m): Stream(CaseSampler(members, view_of(m), view, *tail), view_mm(plan))
+            view_of(m): Stream(CaseSampler(members, view_of(m), view, draws), view_mm(plan))
             for m, members in cases.items()
         }
         return crops | views

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.plan import CoarseView, Grid
-from unpaired.data.plan_facts import collect
+from unpaired.data.make_plan import Grid
+from unpaired.data.measure import collect
+from unpaired.data.plan import CoarseView
 from unpaired.data.plan_rules import Patch
 from unpaired.datasets.dataset import Case, value_table
 from unpaired.errors import DataError

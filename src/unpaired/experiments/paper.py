@@ -1,12 +1,16 @@
-"""Every number that the paper prints in its tables, as printed, with its errata marked."""
+"""The paper: every number it prints in its tables, how its data are recognised, its protocol."""
 
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
-from unpaired.names import canonical_name
+from unpaired.datasets.dataset import canonical_name
+from unpaired.errors import DataError
+from unpaired.experiments.rows import ABDOMEN, HEART, Experiment
+from unpaired.files import read_json
 
 SOURCE = (
     "Yang et al., Toward Unpaired Multi-modal Medical Image Segmentation via Learning Structured "
@@ -24,6 +28,10 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 """Class as the paper prints it -> names that data sets give it."""
 MEAN, ALL = "Mean", "all"
+SOURCES = {HEART: ("mmwhs", "mmwhs"), ABDOMEN: ("btcv", "chaos")}
+"""Preset -> what the first and the second modality were imported from."""
+DRAWN = 9
+"""MR scans of the abdomen in each draw, of the 20 there are."""
 
 
 @dataclass(frozen=True)
@@ -86,3 +94,37 @@ def printed_class(name: str) -> str | None:
     """The paper's name of a class, or None where it has none."""
     plain = canonical_name(name)
     return next((printed for printed, names in CLASSES.items() if plain in names), None)
+
+
+def in_order(data: Mapping[str, Path]) -> dict[str, Path]:
+    """CT first where the names are ct and mr, so that rows mean what the paper means."""
+    if [name.casefold() for name in data] == ["mr", "ct"]:
+        return dict(reversed(list(data.items())))
+    return dict(data)
+
+
+def is_papers(experiment: Experiment, data: Mapping[str, Path]) -> bool:
+    """Whether `unpaired import` made both folders from the paper's data sets."""
+    if experiment.preset not in SOURCES or len(data) != 2:
+        return False
+    return tuple(map(_source, data.values())) == SOURCES[experiment.preset]
+
+
+def _source(root: Path) -> str:
+    path = root / "provenance.json"
+    try:
+        return str(read_json(path)["settings"]["source"]) if path.is_file() else ""
+    except (DataError, KeyError, TypeError):
+        return ""
+
+
+def protocol_of(experiment: Experiment, data: Mapping[str, Path]) -> tuple[str, ...]:
+    """Overrides: of the abdomen, 9 MR scans in each draw."""
+    if experiment.preset != ABDOMEN or len(data) != 2:
+        return ()
+    return (f"data.cases.{list(data)[1]}={DRAWN}",)
+
+
+def printed_names(data: Mapping[str, Path]) -> dict[str, str]:
+    """Modality -> its name in the paper."""
+    return dict(zip(data, ("CT", "MR"), strict=False))

@@ -1,0 +1,1 @@
+"""What `import unpaired as up` offers in a notebook; the command line's work in Python's words."""
