@@ -13,18 +13,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "unpaired"
 LEVELS = {
-    "cli": 12,
-    "api": 11.5,
-    "experiments": 11,
-    "report": 11,
-    "training": 9,
-    "evaluation": 9,
-    "inference": 9,
+    "cli": 16,
+    "api": 15,
+    "experiments": 14,
+    "report": 13,
+    "training": 12,
+    "evaluation": 11,
+    "inference": 10,
     "artifact": 9,
-    "run": 8.5,
-    "checks": 8,
-    "phantom": 8,
-    "importing": 8,
+    "run": 8,
+    "checks": 7,
+    "phantom": 7,
+    "importing": 7,
     "methods": 6,
     "models": 5,
     "data": 5,
@@ -99,7 +99,7 @@ def test_imports_point_down() -> None:
             below = part(target)
             if not target.startswith("unpaired") or not own or below not in LEVELS:
                 continue
-            if below != own and LEVELS[below] >= LEVELS[own] and LEVELS[own] != 9:
+            if below != own and LEVELS[below] >= LEVELS[own]:
                 wrong.append(f"{name} imports {target}")
     assert not wrong, wrong
     assert {part(name) for name, _ in modules()} - {""} <= LEVELS.keys()
@@ -205,12 +205,27 @@ def test_nothing_is_left_to_do() -> None:
 def test_functions_and_files_are_small() -> None:
     lengths = {path: path.read_text().count("\n") for _, path in modules()}
     assert sum(n > 250 for n in lengths.values()) <= len(lengths) / 5
-    assert max(lengths.values()) <= 440, max(lengths, key=lambda path: lengths[path])
+    assert max(lengths.values()) <= 350, max(lengths, key=lambda path: lengths[path])
     for path in lengths:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, (path, node.name)
+
+
+def parameters(function: ast.FunctionDef) -> int:
+    given = function.args
+    names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return len(names) + bool(given.vararg) + bool(given.kwarg) - (names[:1] in (["self"], ["cls"]))
+
+
+def test_parameters_are_few_and_rooms_small() -> None:
+    """Of the long lists nine are verbs, whose parameters are their options."""
+    trees = [ast.parse(path.read_text()) for _, path in modules()]
+    functions = [n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef)]
+    assert sum(parameters(function) > 6 for function in functions) <= 15
+    rooms = [part(name) for name, _ in modules()]
+    assert max(rooms.count(room) for room in rooms) <= 20
 
 
 def test_no_future_annotations() -> None:
