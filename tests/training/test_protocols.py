@@ -140,7 +140,7 @@ def test_intensities_of_the_heart_are_those_of_the_crop(heart):
 
 
 def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
-    write_phantom(tmp_path / "p", {"ct": 4, "mr": 5}, "easy", 0, quality=4.0, workers=1)
+    write_phantom(tmp_path / "p", {"ct": 4, "mr": 5}, level="easy", quality=4.0, workers=1)
     data = {m: tmp_path / "p" / m for m in ("ct", "mr")}
     draws = ["data.cases={mr=4}", "data.few_shot={ct=1}", "data.split=[0.5, 0.25, 0.25]"]
     config = load_config("abdomen-2d", None, [*SMALL, *draws])
