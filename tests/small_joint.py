@@ -13,7 +13,14 @@ def small_backbone(seed: int = 0, channels: int = 3) -> SwinUnet:
     """Three decoder scales of 32, 16 and 8 channels; maps of 16, 8, 4 and 2; windows 2, shifted."""
     torch.manual_seed(seed)
     return SwinUnet(
-        SIZE, channels, CLASSES, WIDTH, heads=(1, 2, 2, 4), window=2, patch=2, drop_path=0.0
+        SIZE,
+        channels,
+        CLASSES,
+        embed_dim=WIDTH,
+        heads=(1, 2, 2, 4),
+        window=2,
+        patch=2,
+        drop_path=0.0,
     ).double()
 
 

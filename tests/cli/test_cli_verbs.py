@@ -64,8 +64,10 @@ def test_train_announces_and_goes_on(world: World, tmp_path: Path, capsys: Outpu
 
 
 def test_train_refuses_another_configuration(world: World, capsys: Output) -> None:
-    assert run(world.train("--out", str(world.run), "steps=9")) == 2
-    assert "train.steps: 6 -> 9" in capsys.readouterr().err
+    assert run(world.train("--out", str(world.run), "steps=5")) == 2
+    assert "train.steps: 6 -> 5" in capsys.readouterr().err
+    assert run(world.train("--out", str(world.run), "steps=9", "train.batch_size=3")) == 2
+    assert "train.batch_size: " in capsys.readouterr().err
 
 
 def test_folds_make_one_run_each(world: World, tmp_path: Path, capsys: Output) -> None:

@@ -75,9 +75,9 @@ def one_run(
     from unpaired.training.prepare import prepare_run
 
     run = RunFolder(out)
+    weights = _weights(config, run) if leads() else None
     with run.lock() if leads() else nullcontext():
         if leads():
-            weights = _weights(config, run)
             with ProgressBar("prepare") as bar:
                 prepare_run(config, data, run, prepared, bar)
             for line in _ahead(config, run, weights):
@@ -92,7 +92,7 @@ def one_run(
 
 
 def _weights(config: "Config", run: "RunFolder") -> "dict[str, Tensor] | None":
-    """A file that cannot be read is refused before the cases are prepared."""
+    """A file that cannot be read is refused before the run folder is made."""
     if run.begun or config.model.pretrained is None:
         return None
     from unpaired.training.pretrained import read_pretrained
