@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _report import record
 
-STEPS, ROUNDS, QUICK_ROUNDS = 20, 4, 15
+STEPS, ROUNDS, QUICK_ROUNDS = 14, 3, 15
 _SCAN = "../scans/mr/imagesTr/mr_004_0000.nii.gz"
 
 

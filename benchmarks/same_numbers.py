@@ -12,6 +12,7 @@ docs/benchmarks.md gets a section.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -402,6 +403,7 @@ def main() -> int:
     every = scenarios()
     if unknown := {*(asked.only or ())} - {s.name for s in every}:
         parser.error(f"no scenario {unknown}; there are {', '.join(s.name for s in every)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the folder below goes then, too
     os.environ.update(FIXED)
     with tempfile.TemporaryDirectory(prefix="same_numbers.") as temporary:
         folder = (asked.keep or Path(temporary)).resolve()

@@ -59,7 +59,9 @@ def check(plain: PlainSwinUnet, own: SwinUnet, image: Tensor, label: Tensor) -> 
 
 
 def networks(size: int, dim: int, heads: tuple[int, ...], window: int) -> tuple[nn.Module, ...]:
-    own = SwinUnet((size, size), 3, CLASSES, dim, heads=heads, window=window, drop_path=0.0)
+    own = SwinUnet(
+        (size, size), 3, CLASSES, embed_dim=dim, heads=heads, window=window, drop_path=0.0
+    )
     plain = PlainSwinUnet(size, CLASSES, dim, heads=heads, window=window)
     own.load_state_dict(swin_unet_from_original(plain.state_dict()))
     return plain, own

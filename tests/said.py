@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from bad_inputs import Bad, Made
-from unpaired.checks.check import Examined, Finding, examine_path, examine_roots
-from unpaired.files import shown
+from unpaired.checks.check import Examined, examine_path, examine_roots
+from unpaired.checks.finding import Finding
+from unpaired.files import printable
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def sentence(one: Bad) -> str:
     if found is None:
         return "read; nothing to say"
     text = f"**{found.severity}**: {found.what}. *{found.mend}*"
-    text = text.replace(f"{shown(root)}/", "").replace("|", "\\|").replace("<", "&lt;")
+    text = text.replace(f"{printable(root)}/", "").replace("|", "\\|").replace("<", "&lt;")
     return " ".join(text.split())
 
 

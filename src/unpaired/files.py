@@ -61,7 +61,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         _take_name(temporary, out)
     except OSError as error:
         raise ResourceError(
-            f"cannot write {shown(out)}: {error.strerror or error}. "
+            f"cannot write {printable(out)}: {error.strerror or error}. "
             "Choose a folder that is yours to write and has space left."
         ) from error
     finally:
@@ -138,7 +138,7 @@ def read_json(path: Path) -> Any:
 # Reading whole files with one clear error, and file names that are safe to print.
 
 
-def shown(path: Path | str) -> str:
+def printable(path: Path | str) -> str:
     """The name as one printable line: newlines, control and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
@@ -161,24 +161,24 @@ def read_bytes(path: Path, limit: int) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not an ordinary file"
-            raise DataError(f"{shown(path)} is {kind}; give the path of an image file.")
+            raise DataError(f"{printable(path)} is {kind}; give the path of an image file.")
         if status.st_size > limit:
             raise DataError(
-                f"{shown(path)} has {status.st_size} bytes, more than the limit of {limit}; "
+                f"{printable(path)} has {status.st_size} bytes, more than the limit of {limit}; "
                 "crop or split the image."
             )
         return path.read_bytes()
     except FileNotFoundError as error:
         if path.is_symlink():
             raise DataError(
-                f"{shown(path)} is a link to {shown(path.readlink())}, which does not exist; "
-                "mend the link or fetch the file."
+                f"{printable(path)} is a link to {printable(path.readlink())}, which does not "
+                "exist; mend the link or fetch the file."
             ) from error
-        raise DataError(f"{shown(path)} does not exist; check the path.") from error
+        raise DataError(f"{printable(path)} does not exist; check the path.") from error
     except PermissionError as error:
         raise DataError(
-            f"{shown(path)} may not be read by this user; change its permissions."
+            f"{printable(path)} may not be read by this user; change its permissions."
         ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {shown(path)}: {reason}; replace the file.") from error
+        raise DataError(f"cannot read {printable(path)}: {reason}; replace the file.") from error

@@ -90,6 +90,19 @@ def test_the_folded_weights_are_those_of_the_plain_backbone(mixed: Path, made: M
         )  # fmt: skip
 
 
+def test_folding_a_model_gives_a_plain_network(mixed: Path, made: Make) -> None:
+    model = Model.load(mixed / "model")
+    plain, image = model.fold("flair"), torch.randn(2, 6, 16, 24)
+    assert isinstance(plain, ResEncUnet) and not plain.training
+    expected = model.segmenter(image, "flair").logits
+    torch.testing.assert_close(plain(image).logits, expected, atol=5e-5, rtol=0)
+    assert model.form == "gains" and model.folded("t1").modalities == ("t1",)
+    with pytest.raises(UsageError, match="Did you mean 'flair'"):
+        model.fold("flar")
+    with pytest.raises(UsageError, match="is ONNX"):
+        Model.load(made("gains", "onnx").out).fold("t1")
+
+
 def test_shifted_windows_have_a_fixed_size(tmp_path: Path) -> None:
     options = {"embed_dim": 8, "depths": [2, 1], "heads": [1, 2], "window": 4}
     config = tiny_config("V3", *(f"model.options.{k}={v}" for k, v in options.items()))

@@ -16,7 +16,9 @@ from unpaired.backbones.resenc_stages import (
 
 
 def stages(size: tuple[int, ...], **options: object) -> list:
-    return lay_out(size, Layout(**{"base_width": 32, **options}))
+    names = ("max_width", "stages", "blocks", "strides", "kernels")
+    given = {**dict.fromkeys(names), "base_width": 32, "anisotropic": False, **options}
+    return lay_out(size, Layout(**given))
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ def test_parameters_as_counted_by_hand(deep: bool) -> None:
     strides = [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
     kernels = [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 5, 3)]
     model = ResEncUnet(
-        (8, 32, 32), 2, 4, 8, 24, 4, (1, 3, 2, 2), strides, kernels, deep_supervision=deep
-    )
+        (8, 32, 32), 2, 4, base_width=8, max_width=24, stages=4, blocks=(1, 3, 2, 2),
+        strides=strides, kernels=kernels, deep_supervision=deep,
+    )  # fmt: skip
     assert count(model) == by_hand(2, 4, [8, 16, 24, 24], [1, 3, 2, 2], kernels, strides, deep)
 
 

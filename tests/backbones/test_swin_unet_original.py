@@ -46,11 +46,11 @@ def network(config: dict[str, Any]) -> SwinUnet:
         (config["img_size"],) * 2,
         config["in_chans"],
         config["num_classes"],
-        config["embed_dim"],
-        config["depths"],
-        config["num_heads"],
-        config["window_size"],
-        config["patch_size"],
+        embed_dim=config["embed_dim"],
+        depths=config["depths"],
+        heads=config["num_heads"],
+        window=config["window_size"],
+        patch=config["patch_size"],
         drop_path=config["drop_path_rate"],
     )
 

@@ -51,7 +51,7 @@ def test_good_data_has_no_findings_and_progress_counts(tmp_path):
     root = dataset(tmp_path / "ct", good())
     seen = []
     findings = check(
-        {"ct": open_dataset("ct", root)}, lambda done, total: seen.append((done, total))
+        {"ct": open_dataset("ct", root)}, lambda done, total, _: seen.append((done, total))
     )
     assert findings == []
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -6,7 +6,7 @@ import pytest
 
 from bad_inputs import INPUTS, Bad
 from said import look
-from unpaired.files import shown
+from unpaired.files import printable
 
 
 def snapshot(root: Path):
@@ -30,4 +30,4 @@ def test_input(tmp_path, one: Bad):
     assert hits[0].severity == one.severity
     assert one.amount in hits[0].amount
     assert "\n" not in hits[0].mend
-    assert shown(made.file or "").startswith(hits[0].file) or made.file is None
+    assert printable(made.file or "").startswith(hits[0].file) or made.file is None

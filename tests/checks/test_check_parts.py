@@ -33,7 +33,12 @@ from unpaired.checks.intensity import (
     not_hounsfield,
 )
 from unpaired.checks.labels import table
-from unpaired.checks.needs import needs, needs_finding, patch_findings, training_finding
+from unpaired.checks.resources import (
+    patch_findings,
+    preparation_finding,
+    preparation_resources,
+    training_finding,
+)
 from unpaired.data.prepare import prepare
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
@@ -56,8 +61,8 @@ def test_processes_find_what_one_process_finds(tmp_path):
     several = examine_roots({"ct": base}, workers=2)
     assert alone.findings == several.findings
     assert {"file", "label-shape", "copy"} <= set(kinds(alone))
-    assert [f.case for f in alone.facts] == [f.case for f in several.facts]
-    assert [f.digests for f in alone.facts] == [f.digests for f in several.facts]
+    assert [f.case for f in alone.scans] == [f.case for f in several.scans]
+    assert [f.digests for f in alone.scans] == [f.digests for f in several.scans]
 
 
 def test_faults_of_a_layout_are_all_listed_and_the_other_cases_read(tmp_path):
@@ -74,7 +79,7 @@ def test_faults_of_a_layout_are_all_listed_and_the_other_cases_read(tmp_path):
         ("c0", "no-label"), ("c1", "no-image"), ("c2", "twins"), ("c3", "channel-name"),
         ("c3", "no-image"), ("c4", "channels"), ("c5", "file"),
     }  # fmt: skip
-    assert [f.case for f in done.facts if f.shape] == ["c0", "c2", "c6", "c7"]
+    assert [f.case for f in done.scans if f.shape] == ["c0", "c2", "c6", "c7"]
 
 
 def test_a_broken_dataset_json_does_not_stop_the_files(tmp_path):
@@ -83,7 +88,7 @@ def test_a_broken_dataset_json_does_not_stop_the_files(tmp_path):
     image_of(base, "c2").write_bytes(b"")
     done = examine_roots({"ct": base})
     assert {"dataset-json", "file"} <= {f.kind for f in done.findings if f.severity == "error"}
-    assert len([f for f in done.facts if f.shape]) == 3
+    assert len([f for f in done.scans if f.shape]) == 3
 
 
 def test_manifest_lines(tmp_path):
@@ -101,7 +106,7 @@ def test_manifest_lines(tmp_path):
     assert errors == {
         ("C0", "case-name"), ("gone", "no-file"), ("bare", "no-label"), ("two", "channels"),
     }  # fmt: skip
-    assert [f.case for f in done.facts] == ["c0", "c1", "c2"]
+    assert [f.case for f in done.scans] == ["c0", "c1", "c2"]
 
 
 def test_one_file_in_two_lines_of_a_manifest(tmp_path):
@@ -379,7 +384,7 @@ def test_a_rounded_grid_is_mended_a_moved_one_resampled():
 
 def test_class_table(tmp_path):
     done = examine_roots({"ct": ct(tmp_path)})
-    rows = table(done.datasets["ct"], done.facts)
+    rows = table(done.datasets["ct"], done.scans)
     sizes = [(organs(n) == 1).sum() * 27 / 1000 for n in range(4)]
     assert rows[0][:3] == ("liver", 4, 4)
     assert rows[0][3] == pytest.approx(np.median(sizes))
@@ -400,7 +405,7 @@ def test_quantities():
 def test_needs_are_those_of_a_preparation(tmp_path):
     base = write_set(tmp_path / "ct", [(60, 50, 40), (50, 60, 30), (55, 55, 35)])
     done = examine({"ct": open_dataset("ct", base)})
-    found = needs(done.datasets, done.facts)
+    found = preparation_resources(done.datasets, done.scans)
     assert found is not None
     assert found.cases == 3
     plan = make_plan(spacing=(3.0, 1.0, 1.0))
@@ -408,25 +413,25 @@ def test_needs_are_those_of_a_preparation(tmp_path):
     written = sum(f.stat().st_size for f in (tmp_path / "out").rglob("*.npy"))
     # The air around the body is cropped, which the sizes alone do not tell.
     assert written < found.disk_bytes < 1.5 * written
-    enough = needs_finding(found, 2, 1 << 40, 1 << 40)
+    enough = preparation_finding(found, 2, 1 << 40, 1 << 40)
     assert enough.severity == "note"
     assert "preparing 3 cases" in enough.what
-    assert needs_finding(found, 2, 1 << 20, 1 << 40).severity == "warning"
-    assert needs_finding(found, 2, 1 << 40, 1 << 10).severity == "warning"
+    assert preparation_finding(found, 2, 1 << 20, 1 << 40).severity == "warning"
+    assert preparation_finding(found, 2, 1 << 40, 1 << 10).severity == "warning"
     assert set(LABELS) == set(done.datasets["ct"].labels)
-    assert needs({}, ()) is None
+    assert preparation_resources({}, ()) is None
 
 
 def test_patch_larger_than_images(tmp_path):
     done = examine_roots({"ct": ct(tmp_path)})
     grid = (3.0, 3.0, 3.0)
-    assert patch_findings(done.facts, grid, "S", (16, 16)) == []
-    (one,) = patch_findings(done.facts, grid, "S", (32, 32))
+    assert patch_findings(done.scans, grid, "S", (16, 16)) == []
+    (one,) = patch_findings(done.scans, grid, "S", (32, 32))
     assert (one.severity, one.amount) == ("note", "62 %")  # 20 rows of 32
     assert "32 x 32 voxels is much larger than 4 images" in one.what
-    (one,) = patch_findings(done.facts, grid, "S", (64, 16, 16))
+    (one,) = patch_findings(done.scans, grid, "S", (64, 16, 16))
     assert (one.severity, one.amount) == ("warning", "27 %")  # 17 slices of 64
-    (one,) = patch_findings(done.facts, grid, "L", (32, 16))
+    (one,) = patch_findings(done.scans, grid, "L", (32, 16))
     assert one.amount == "53 %"  # 17 rows of 32
     assert training_finding(1 << 30, 1 << 29, 0.5, 7200, "cpu").severity == "warning"
     told = training_finding(1 << 29, 1 << 30, 0.5, 14400, "cpu").what
@@ -447,7 +452,7 @@ def test_one_data_set_that_cannot_be_opened_leaves_the_other(tmp_path):
     assert [(f.modality, f.kind) for f in done.findings if f.severity == "error"] == [
         ("ct", "layout")
     ]
-    assert len(done.facts) == 4
+    assert len(done.scans) == 4
 
 
 def test_loose_images_know_no_units():

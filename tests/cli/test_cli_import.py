@@ -80,7 +80,7 @@ def test_phantom(tmp_path: Path, capsys: Output) -> None:
     arguments = ["--cases", "ct=1", "--level", "easy", "--seed", "3", "--workers", "1"]
     assert run(["import", "phantom", str(tmp_path / "a"), *arguments]) == 0
     assert "Made 1 of ct." in capsys.readouterr().out
-    write_phantom(tmp_path / "b", {"ct": 1}, "easy", 3, workers=1)
+    write_phantom(tmp_path / "b", {"ct": 1}, level="easy", seed=3, workers=1)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 

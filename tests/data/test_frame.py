@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_sets import body, plan, straight, write_set
+from unpaired.data.cache import open_prepared
 from unpaired.data.frame import cut, frame_without_label, labelled_frame, put_back
 from unpaired.data.plan import Clip
-from unpaired.data.prepare import open_prepared, prepare
+from unpaired.data.prepare import prepare
 from unpaired.data.preprocess import (
     place,
     preprocess,
@@ -308,7 +309,7 @@ def test_fingerprint_changes_with_the_frame_and_not_without():
 
 def planned(tmp_path, data, modalities):
     from unpaired.config import Config
-    from unpaired.data.plan import make_plan
+    from unpaired.data.make_plan import make_plan
 
     root = tmp_path / "raw"
     if not root.exists():

@@ -8,8 +8,9 @@ import pytest
 from nifti_files import dataset
 from small_sets import LABELS, body, straight, write_set
 from unpaired.config import DataConfig, ModalityConfig
-from unpaired.data.plan import Clip, Plan, make_plan
-from unpaired.data.plan_facts import read_geometry
+from unpaired.data.make_plan import make_plan
+from unpaired.data.measure import read_geometry
+from unpaired.data.plan import Clip, Plan
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io.nifti import read_volume

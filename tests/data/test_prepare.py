@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from nifti_files import save
 from small_sets import body, plan, straight, write_set
 from unpaired.data import prepare as module
-from unpaired.data.cache import class_slices, quantise
-from unpaired.data.prepare import open_prepared, prepare, preprocess, restore_labels
+from unpaired.data.cache import class_slices, open_prepared, quantise
+from unpaired.data.prepare import prepare
 from unpaired.data.preprocess import (
     check_label_grid,
     content_box,
+    preprocess,
     preprocess_label,
+    restore_labels,
     slices,
     to_classes,
     zscore_,

@@ -1,12 +1,15 @@
 """Import a miniature and open what came of it."""
 
+from dataclasses import replace
+
 from unpaired.datasets.sources import open_dataset
-from unpaired.importing.run import import_source
+from unpaired.importing.run import ImportOptions, import_source
 
 
-def imported(source, archive, out, options=None, **more):
-    """The outcome, and modality -> the opened data set."""
-    outcome = import_source(source, archive, out, options, workers=1, **more)
+def imported(source, archive, out, options=None, progress=None, **more):
+    """The outcome, and modality -> the opened data set; `more`: further options."""
+    options = replace(options or ImportOptions(), workers=1, **more)
+    outcome = import_source(source, archive, out, options, progress)
     return outcome, {key: open_dataset(key, folder) for key, folder in outcome.folders.items()}
 
 

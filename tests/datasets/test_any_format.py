@@ -13,7 +13,7 @@ from datasets.importing import ids, imported
 from dicom_files import write_series
 from nifti_files import save
 from unpaired.checks.check import examine_path, examine_roots
-from unpaired.data.plan_facts import geometries
+from unpaired.data.measure import geometries
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
@@ -80,7 +80,7 @@ def test_the_layout_in_every_format(tmp_path, ending, label_ending):
     for case in opened.cases:
         stands_right(case)
     done = examine_roots({"ct": root})
-    assert [f.case for f in done.facts if f.shape and f.voxels] == list(CASES)
+    assert [f.case for f in done.scans if f.shape and f.voxels] == list(CASES)
     assert not [f for f in done.findings if f.severity == "error"], done.findings
     plain = {"ct": open_dataset("ct", folder(tmp_path / "plain", ".nii.gz"))}
     if ending:

@@ -12,7 +12,7 @@ from datasets.importing import ids, imported
 from unpaired.checks.check import check
 from unpaired.datasets import chaos
 from unpaired.errors import DataError
-from unpaired.importing.run import import_source
+from unpaired.importing.run import ImportOptions, import_source
 
 
 def test_chaos(tmp_path):
@@ -80,7 +80,7 @@ def test_faults(tmp_path):
     path.write_bytes(path.read_bytes()[:30])
     for slice_ in (train / "MR/1/T1DUAL/DICOM_anon/OutPhase").iterdir():
         slice_.unlink()
-    outcome = import_source("chaos", root, tmp_path / "out", workers=1)
+    outcome = import_source("chaos", root, tmp_path / "out", ImportOptions(workers=1))
     assert "15 pictures for 16 slices" in outcome.failed["t2/chaos_mr_01"]
     assert "cannot read" in outcome.failed["t2/chaos_mr_39"]
     assert "22 x 5 pixels, its slice 22 x 20" in outcome.failed["t1/chaos_mr_39"]

@@ -6,10 +6,10 @@ import pytest
 
 from toy import toy_config, write_toy
 from unpaired.config import DataConfig, load_config
-from unpaired.data.prepare import open_prepared
+from unpaired.data.cache import open_prepared
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.make_split import make_split
-from unpaired.datasets.split import write_splits
+from unpaired.datasets.split_file import write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder

@@ -17,10 +17,10 @@ from nifti_files import dataset, save
 from unpaired.checks.check import check
 from unpaired.datasets import amos_total, mmwhs_btcv
 from unpaired.datasets.dataset import class_names
-from unpaired.datasets.found import Options
 from unpaired.datasets.locate import plain_name
 from unpaired.datasets.sources import IMPORTS, open_dataset
 from unpaired.errors import DataError, UsageError
+from unpaired.importing.run import ImportOptions
 
 
 def sound(opened):
@@ -164,14 +164,14 @@ def test_totalsegmentator(tmp_path, name, key):
 
 def test_totalsegmentator_takes_some_organs_and_its_own_test_part(tmp_path):
     archive = mini.write_totalsegmentator(tmp_path / "in")
-    options = Options(classes=("spleen", "kidney_left"))
+    options = ImportOptions(classes=("spleen", "kidney_left"))
     _, opened = imported(
         "totalsegmentator", archive, tmp_path / "out", options, literature_split=True
     )
     assert opened["ct"].labels == {"background": 0, "left kidney": 1, "spleen": 2}
     assert ids(opened["ct"], held_out=True) == ["s0002"]
     with pytest.raises(UsageError, match="Did you mean 'spleen'"):
-        imported("totalsegmentator", archive, tmp_path / "no", Options(classes=("splen",)))
+        imported("totalsegmentator", archive, tmp_path / "no", ImportOptions(classes=("splen",)))
 
 
 def test_overlapping_masks_are_counted(tmp_path):
@@ -260,11 +260,11 @@ def test_bids_kinds_are_chosen_by_the_name_of_the_modality(tmp_path):
 
 def test_a_single_kind_of_bids_can_be_named(tmp_path):
     outcome, _ = imported("bids", mini.write_bids(tmp_path / "a"), tmp_path / "x",
-                          Options(modality="mr"))  # fmt: skip
+                          ImportOptions(modality="mr"))  # fmt: skip
     assert outcome.folders == {"mr": tmp_path / "x" / "mr"}
     two = mini.write_bids(tmp_path / "b", ("T1w", "T2w"))
     with pytest.raises(UsageError, match="kinds T1w, T2w"):
-        imported("bids", two, tmp_path / "y", Options(modality="mr"))
+        imported("bids", two, tmp_path / "y", ImportOptions(modality="mr"))
 
 
 def test_bids_tables(tmp_path):
@@ -342,10 +342,10 @@ def test_cases_that_hold_ignore_are_left_out(tmp_path):
 
 def test_the_modality_of_one_set_can_be_named(tmp_path):
     archive = regions(tmp_path / "in", {"liver": 1, "spleen": 2, "kidneys": [3, 4]}, "a")
-    outcome, _ = imported("nnunet", archive, tmp_path / "out", Options(modality="portal"))
+    outcome, _ = imported("nnunet", archive, tmp_path / "out", ImportOptions(modality="portal"))
     assert outcome.folders == {"portal": tmp_path / "out" / "portal"}
     with pytest.raises(UsageError, match="says its modalities itself"):
-        imported("btcv", archive, tmp_path / "no", Options(modality="portal"))
+        imported("btcv", archive, tmp_path / "no", ImportOptions(modality="portal"))
 
 
 def test_patients_of_an_imported_set_are_read(tmp_path):

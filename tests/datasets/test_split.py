@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpaired.datasets.split import (
-    Split,
-    few_shot,
-    k_folds,
-    random_split,
-    read_splits,
-    write_splits,
-)
+from unpaired.datasets.split import few_shot, k_folds, random_split
+from unpaired.datasets.split_file import Split, read_splits, write_splits
 from unpaired.errors import DataError, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from unpaired import metrics
 from unpaired.errors import DataError
-from unpaired.evaluation.scores import evaluate_folder, evaluate_pairs
+from unpaired.evaluation.scores import Labels, evaluate_folder, evaluate_pairs
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
 from unpaired.run.scores import (
@@ -49,7 +49,7 @@ def pair(folder: Path, seed: int, modality: str = "a") -> tuple[str, str, Path, 
 
 def test_scores_are_those_of_the_metrics_on_the_native_grid(tmp_path):
     one = pair(tmp_path, 3)
-    found = evaluate_pairs([one], CLASSES, {"a": TABLE}, {"liver": 1.0})
+    found = evaluate_pairs([one], Labels(CLASSES, {"a": TABLE}), {"liver": 1.0})
     rng = np.random.default_rng(3)
     prediction, truth = rng.integers(0, 3, (2, 7, 6, 5))
     truth[0, 0, 0] = 0
@@ -70,8 +70,8 @@ def test_scores_are_those_of_the_metrics_on_the_native_grid(tmp_path):
 def test_processes_give_the_same_in_the_same_order(tmp_path):
     pairs = [pair(tmp_path, seed) for seed in range(4)]
     seen = []
-    alone = evaluate_pairs(pairs, CLASSES, {"a": TABLE}, progress=lambda *a: seen.append(a))
-    assert evaluate_pairs(pairs, CLASSES, {"a": TABLE}, workers=2) == alone
+    alone = evaluate_pairs(pairs, Labels(CLASSES, {"a": TABLE}), progress=lambda *a: seen.append(a))
+    assert evaluate_pairs(pairs, Labels(CLASSES, {"a": TABLE}), workers=2) == alone
     assert seen == [(i + 1, 4, f"a/case{i}") for i in range(4)]
 
 
@@ -85,20 +85,20 @@ def test_bad_cases_are_listed_and_the_others_scored(tmp_path):
     gone = ("a", "gone", tmp_path / "gone.nii.gz", good[3])
     pairs = [gone, moved, other, odd, good]
     failures: dict[str, str] = {}
-    scores = evaluate_pairs(pairs, CLASSES, {"a": TABLE}, failures=failures)
+    scores = evaluate_pairs(pairs, Labels(CLASSES, {"a": TABLE}), failures=failures)
     assert {s.case for s in scores} == {"case0"}
     assert list(failures) == ["a/gone", "a/case1", "a/case2", "a/case3"]
     assert "2.5 mm apart" in failures["a/case1"]
     assert "(7, 6, 4)" in failures["a/case2"]
     assert "value 3" in failures["a/case3"] and "spleen" in failures["a/case3"]
     with pytest.raises(DataError, match=r"4 of 5 cases(.|\n)*a/gone(.|\n)*a/case3"):
-        evaluate_pairs(pairs, CLASSES, {"a": TABLE})
+        evaluate_pairs(pairs, Labels(CLASSES, {"a": TABLE}))
 
 
 def test_a_truth_value_without_a_name_is_refused(tmp_path):
     one = pair(tmp_path, 0)
     with pytest.raises(DataError, match="500"):
-        evaluate_pairs([one], CLASSES, {"a": {0: 0, 205: 2, 7: 0}})
+        evaluate_pairs([one], Labels(CLASSES, {"a": {0: 0, 205: 2, 7: 0}}))
 
 
 def made(case: str, cls: str, dice: float, asd: float, truth: int = 10, modality: str = "a"):
@@ -177,7 +177,7 @@ def test_plain_folders_match_by_name(tmp_path):
     (tmp_path / "a" / "._case2.nii.gz").write_bytes(b"junk")
     found = evaluate_folder(tmp_path / "a", truth)
     assert found.missing == ("case1",) and not found.failures
-    expected = evaluate_pairs([pair(tmp_path, 0)], CLASSES, {"a": TABLE})
+    expected = evaluate_pairs([pair(tmp_path, 0)], Labels(CLASSES, {"a": TABLE}))
     by_name = {(s.case, s.cls): s.dice for s in found.scores}
     assert by_name["case0", "liver"] == pytest.approx(expected[0].dice)
     assert by_name["case0", "spleen"] == pytest.approx(expected[1].dice)

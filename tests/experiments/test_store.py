@@ -8,7 +8,7 @@ import pytest
 from made_results import made_record, made_results
 
 from unpaired.config import Config
-from unpaired.datasets.split import Split
+from unpaired.datasets.split_file import Split
 from unpaired.errors import DataError, UsageError
 from unpaired.experiments.jobs import Job, Runs, record_name
 from unpaired.experiments.record import read_record, write_record

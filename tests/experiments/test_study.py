@@ -10,7 +10,8 @@ from made_results import made_record
 from toy_study import toy_study
 
 from unpaired.datasets.make_split import check_names
-from unpaired.datasets.split import Split, few_shot
+from unpaired.datasets.split import few_shot
+from unpaired.datasets.split_file import Split
 from unpaired.errors import UsageError
 from unpaired.experiments.jobs import CASE_SEED, Job, case_seed, plan_runs
 from unpaired.experiments.pool import forecast

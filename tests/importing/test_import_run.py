@@ -21,12 +21,11 @@ from datasets.abdomen import assert_true
 from datasets.importing import ids, imported, tree
 from nifti_files import save
 from unpaired.datasets import mmwhs_btcv
-from unpaired.datasets.found import Options
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.importing import run as module
-from unpaired.importing.archive import opened
-from unpaired.importing.run import import_source
+from unpaired.importing.run import ImportOptions, import_source
+from unpaired.importing.unpack import unpacked
 
 LABEL = "RawData/Training/label/label0002.nii.gz"
 IMAGE = "RawData/Training/img/img0002.nii.gz"
@@ -96,15 +95,15 @@ def packed(root, archive):
 def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
     archive = packed(mini.write_amos(tmp_path / "in"), tmp_path / "amos22.zip")
     first, _ = imported("amos", archive, tmp_path / "out")
-    unpacked = []
+    calls = []
 
     def watched(*arguments, **more):
-        unpacked.append(arguments)
-        return opened(*arguments, **more)
+        calls.append(arguments)
+        return unpacked(*arguments, **more)
 
-    monkeypatch.setattr("unpaired.importing.run.opened", watched)
+    monkeypatch.setattr("unpaired.importing.run.unpacked", watched)
     again, _ = imported("amos", archive, tmp_path / "out")
-    assert not unpacked
+    assert not calls
     assert again == replace(first, kept=sum(first.cases.values()))
     assert not list((tmp_path / "out").glob(".*"))
     # whatever is missing or changed, of the result or of the archive, is found and mended
@@ -114,14 +113,14 @@ def test_a_whole_import_is_not_unpacked_again(tmp_path, monkeypatch):
         (tmp_path / "out" / name).unlink()
         if name.startswith("mr/"):
             shutil.rmtree(tmp_path / "out" / "mr")
-        unpacked.clear()
+        calls.clear()
         imported("amos", archive, tmp_path / "out")
-        assert len(unpacked) == 1, name
+        assert len(calls) == 1, name
         assert tree(tmp_path / "out") == good
     os.utime(archive, ns=(1, 1))
-    unpacked.clear()
+    calls.clear()
     imported("amos", archive, tmp_path / "out")
-    assert len(unpacked) == 1
+    assert len(calls) == 1
 
 
 def test_an_archive_with_a_bad_case_says_so_every_time(tmp_path):
@@ -272,9 +271,11 @@ def test_folders_of_others_are_left_alone(tmp_path):
 
 def test_several_processes_write_the_same(tmp_path):
     archive = mini.write_btcv(tmp_path / "in")
-    import_source("btcv", archive, tmp_path / "one", workers=1)
+    import_source("btcv", archive, tmp_path / "one", ImportOptions(workers=1))
     seen = []
-    import_source("btcv", archive, tmp_path / "two", workers=2, progress=lambda *a: seen.append(a))
+    import_source(
+        "btcv", archive, tmp_path / "two", ImportOptions(workers=2), lambda *a: seen.append(a)
+    )
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert [done for done, _, _ in seen] == [1, 2, 3, 4]
 
@@ -310,7 +311,7 @@ def test_killed_at_any_moment(tmp_path):
     out = tmp_path / "out"
     code = (
         "import sys; from pathlib import Path; from unpaired.importing.run import *; "
-        "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), workers=1)"
+        "import_source('btcv', Path(sys.argv[1]), Path(sys.argv[2]), ImportOptions(workers=1))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(archive), str(out)])
     deadline = time.monotonic() + 20
@@ -347,7 +348,7 @@ def test_manifest(tmp_path):
     assert open_dataset("ct", path).cases[1].held_out
     assert outcome.splits is None
     with pytest.raises(UsageError, match="has no --classes"):
-        imported("manifest", path, tmp_path / "no", Options(classes=("liver",)))
+        imported("manifest", path, tmp_path / "no", ImportOptions(classes=("liver",)))
 
 
 @pytest.mark.parametrize("between", [";", "\t"])
@@ -428,7 +429,7 @@ def test_the_real_pair_stands_right(shared, tmp_path):
         labels = about["labels"]
         labels[left], labels[right] = labels[right], labels[left]
         file.write_text(json.dumps(about))
-        outcome = import_source("nnunet", work, tmp_path / f"no_{key}", workers=1)
+        outcome = import_source("nnunet", work, tmp_path / f"no_{key}", ImportOptions(workers=1))
         assert len(outcome.failed) == 1
         assert "swapped" in next(iter(outcome.failed.values()))
 

@@ -11,6 +11,7 @@ from unpaired.errors import DataError
 from unpaired.io.meta_image import write_meta_image
 from unpaired.io.mgh import write_mgh
 from unpaired.io.nrrd import write_nrrd
+from unpaired.io.raw import Names
 from unpaired.io.read import format_of, read_image, read_label_image
 from unpaired.io.volume import Volume, corner_offset
 
@@ -125,7 +126,11 @@ def label():
     return (noise() % 3).astype(np.uint8)
 
 
-WRITERS = {"x.mha": write_meta_image, "x.seg.nrrd": write_nrrd, "x.mgz": write_mgh}
+def write_seg_nrrd(path, labels, like, mark=""):
+    write_nrrd(path, labels, like, Names(mark=mark))
+
+
+WRITERS = {"x.mha": write_meta_image, "x.seg.nrrd": write_seg_nrrd, "x.mgz": write_mgh}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -172,7 +177,7 @@ def test_a_grid_is_written_back_in_the_files_own_words(tmp_path, name):
 def test_segment_names_are_in_the_nrrd_header(tmp_path):
     path = tmp_path / "x.seg.nrrd"
     names, colours = ("background", "liver", "left \\ kidney"), [(0, 0, 0), (255, 0, 51), (1, 2, 3)]
-    write_nrrd(path, label(), Volume(noise(), AFFINE), names, colours, "m")
+    write_nrrd(path, label(), Volume(noise(), AFFINE), Names(names, colours, "m"))
     array, header = nrrd.read(str(path))
     assert np.array_equal(array, label())
     told = {key: header[key] for key in header if key.startswith("Segment")}

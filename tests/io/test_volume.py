@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nifti_files import affine, noise, patch, save
 from unpaired.errors import DataError, ResourceError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io import inflate
 from unpaired.io.nifti import read_label, read_volume, write_volume
 from unpaired.io.volume import Orientation, Volume, canonical_orientation, same_grid
@@ -27,7 +27,7 @@ def refused(path, words, reader=read_volume):
     with pytest.raises(DataError, match=words) as caught:
         reader(path)
     text = str(caught.value)
-    assert path.name[:20] in text or shown(path)[:20] in text
+    assert path.name[:20] in text or printable(path)[:20] in text
     assert "\n" not in text
 
 

@@ -27,7 +27,7 @@ def small(
     channels = channels or {"a": 2, "b": 2}
     torch.manual_seed(0)
     net = DualStream(
-        SIZES[dims], max(channels.values()), CLASSES, sharing, base_width=4,
+        SIZES[dims], max(channels.values()), CLASSES, sharing=sharing, base_width=4,
         stages=3, blocks=blocks,
     )  # fmt: skip
     private = bool(net.own)
@@ -92,7 +92,7 @@ def test_alike_at_the_start_and_apart_once_trained(sharing: str) -> None:
     apart = start.segmenter(image, "a").logits - start.segmenter(image, "b").logits
     assert bool(apart.any()) == (sharing != "all")
     torch.manual_seed(0)
-    net = DualStream(SIZES[2], 2, CLASSES, sharing, base_width=4, stages=3)
+    net = DualStream(SIZES[2], 2, CLASSES, sharing=sharing, base_width=4, stages=3)
     fresh = Segmenter(net, {"a": 2, "b": 2}, bool(net.own)).double()
     assert torch.equal(fresh(image, "a").logits, fresh(image, "b").logits)
 

@@ -8,7 +8,7 @@ import pytest
 
 from small_sets import straight
 from unpaired.config import DataConfig
-from unpaired.data.plan import make_plan
+from unpaired.data.make_plan import make_plan
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
 from unpaired.methods.payer.plan import CropRule

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.evaluation.scores import evaluate_pairs
+from unpaired.evaluation.scores import Labels, evaluate_pairs
 from unpaired.files import write_json, write_text
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
@@ -64,7 +64,7 @@ def make_run(
         known[m] = {"root": str(folder / m), "channel_names": [m.upper()], "values": values,
                     "cases": cases}  # fmt: skip
     write_json(run / "data.json", {"classes": CLASSES, "prepared": "x", "modalities": known})
-    scores = evaluate_pairs(pairs, CLASSES, dict.fromkeys(("ct", "mr"), VALUES))
+    scores = evaluate_pairs(pairs, Labels(CLASSES, dict.fromkeys(("ct", "mr"), VALUES)))
     write_evaluation(Evaluation(tuple(scores)), run / "evaluation")
     names = [f"{m}/{m}_{n:03d}" for m in ("ct", "mr") for n in range(count)]
     train = [f"{m}/t{n}" for m in ("ct", "mr") for n in range(7)]

@@ -16,7 +16,7 @@ from unpaired.data.cache import Intensities
 from unpaired.datasets.mmwhs_btcv import MMWHS_LABELS as LABELS
 from unpaired.evaluation.evaluate import evaluate
 from unpaired.files import read_json
-from unpaired.importing.run import import_source
+from unpaired.importing.run import ImportOptions, import_source
 from unpaired.inference.inferer import Inferer
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import Orientation
@@ -64,7 +64,8 @@ def heart(tmp_path_factory):
     """MM-WHS in miniature through import and preparation by the preset cardiac-2d."""
     root = tmp_path_factory.mktemp("heart")
     archive = write_mmwhs(root / "archive", (1001, 1002, 1003, 1007))
-    import_source("mmwhs", archive, root / "data", literature_split=True, workers=1)
+    options = ImportOptions(literature_split=True, workers=1)
+    import_source("mmwhs", archive, root / "data", options)
     data = {m: root / "data" / m for m in ("ct", "mr")}
     config = load_config("cardiac-2d", None, ["data.workers=0"])
     folder = RunFolder(root / "run")
@@ -139,7 +140,7 @@ def test_intensities_of_the_heart_are_those_of_the_crop(heart):
 
 
 def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
-    write_phantom(tmp_path / "p", {"ct": 4, "mr": 5}, "easy", 0, quality=4.0, workers=1)
+    write_phantom(tmp_path / "p", {"ct": 4, "mr": 5}, level="easy", quality=4.0, workers=1)
     data = {m: tmp_path / "p" / m for m in ("ct", "mr")}
     draws = ["data.cases={mr=4}", "data.few_shot={ct=1}", "data.split=[0.5, 0.25, 0.25]"]
     config = load_config("abdomen-2d", None, [*SMALL, *draws])

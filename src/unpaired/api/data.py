@@ -13,10 +13,9 @@ from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset as open_folder
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
-from unpaired.io.arrays import Number, volumes_of_arrays
 from unpaired.io.nifti import write_volume
 from unpaired.io.read import read_image
-from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
+from unpaired.io.volume import SAME_GRID_MM, Number, Volume, same_grid, volumes_of_arrays
 from unpaired.names import canonical_name
 
 RECORD = "in_memory.json"

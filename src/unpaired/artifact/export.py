@@ -16,7 +16,7 @@ from unpaired.artifact.model import RECORD, RECORD_FORMAT, Form, Model, model_fo
 from unpaired.artifact.onnx import need
 from unpaired.artifact.parity import Parity, check_parity
 from unpaired.errors import UsageError
-from unpaired.files import atomic_folder, shown, write_json, write_text
+from unpaired.files import atomic_folder, printable, write_json, write_text
 from unpaired.methods import method_of
 from unpaired.progress import Progress
 
@@ -75,7 +75,7 @@ def export(
     source = source_of(run)
     _check_one_pass(source, chosen)
     if source.folder.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{shown(out)} holds the model to export. Choose another folder.")
+        raise UsageError(f"{printable(out)} holds the model to export. Choose another folder.")
     models = models_of(source, form, modalities)
     for model in models if set(chosen) & set(GRAPHS) else ():
         check_graph(model)
@@ -115,10 +115,10 @@ def check_free(out: Path, overwrite: bool) -> None:
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return
     if not overwrite:
-        raise UsageError(f"{shown(out)} exists. Choose another folder, or give --overwrite.")
+        raise UsageError(f"{printable(out)} exists. Choose another folder, or give --overwrite.")
     if out.is_symlink() or not (out / RECORD).is_file():
         raise UsageError(
-            f"{shown(out)} was not written by an export, so it is not replaced. "
+            f"{printable(out)} was not written by an export, so it is not replaced. "
             "Choose another folder, or remove it yourself."
         )
 
@@ -132,8 +132,8 @@ def source_of(run: Path) -> Model:
     """
     folders = model_folders(run)
     if len(folders) > 1:
-        names = ", ".join(shown(folder.parent) for folder in folders)
-        raise UsageError(f"{shown(run)} holds several models. Export one at a time: {names}.")
+        names = ", ".join(printable(folder.parent) for folder in folders)
+        raise UsageError(f"{printable(run)} holds several models. Export one at a time: {names}.")
     model = Model.load(folders[0])
     model.need_weights()
     return model
@@ -160,7 +160,7 @@ def models_of(source: Model, form: str, modalities: Sequence[str] = ()) -> list[
         )
     if source.form == "folded":
         raise UsageError(
-            f"{shown(source.folder)} is folded already: its gains cannot be taken out of the "
+            f"{printable(source.folder)} is folded already: its gains cannot be taken out of the "
             "weights. Give --form folded, or export from the run."
         )
     return [source]

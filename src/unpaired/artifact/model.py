@@ -18,7 +18,7 @@ from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
@@ -123,8 +123,8 @@ class Model:
             kind, parts = (Backbone,), list(self.segmenter.networks.values())
         if not all(isinstance(one, kind) for one in parts):
             raise UsageError(
-                f"{shown(self.folder)} is ONNX, from which nothing else can be made. Export from "
-                "the run, or from its safetensors form."
+                f"{printable(self.folder)} is ONNX, from which nothing else can be made. Export "
+                "from the run, or from its safetensors form."
             )
 
     def recipe(self, modality: str) -> str:
@@ -215,12 +215,12 @@ def model_folders(run: Path) -> list[Path]:
         return [fold / "model" for fold in folds]
     if missing:
         raise DataError(
-            f"{shown(run)}: {', '.join(missing)} hold no model yet. Finish their training, or name "
-            "the folds to use one by one."
+            f"{printable(run)}: {', '.join(missing)} hold no model yet. Finish their training, or "
+            "name the folds to use one by one."
         )
     what = "does not exist" if not run.exists() else f"holds no {WEIGHTS}, model/ or fold_*/"
     raise DataError(
-        f"{shown(run)} {what}. Name the folder of a run whose training has written its model."
+        f"{printable(run)} {what}. Name the folder of a run whose training has written its model."
     )
 
 
@@ -254,8 +254,8 @@ def _check_alike(first: Model, other: Model) -> None:
         a, b = getattr(first.plan, name), getattr(other.plan, name)
         if a != b:
             raise DataError(
-                f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: {name} is "
-                f"{a} in one, {b} in the other. Name runs that were planned alike."
+                f"{printable(first.folder)} and {printable(other.folder)} cannot be averaged: "
+                f"{name} is {a} in one, {b} in the other. Name runs that were planned alike."
             )
     ours, theirs = (
         {name: part.channel_names for name, part in model.plan.modalities.items()}
@@ -263,9 +263,9 @@ def _check_alike(first: Model, other: Model) -> None:
     )
     if ours != theirs:
         raise DataError(
-            f"{shown(first.folder)} and {shown(other.folder)} cannot be averaged: one knows the "
-            f"modalities {', '.join(ours)}, the other {', '.join(theirs)}, or their channels "
-            "differ. Name runs of the same modalities."
+            f"{printable(first.folder)} and {printable(other.folder)} cannot be averaged: one "
+            f"knows the modalities {', '.join(ours)}, the other {', '.join(theirs)}, or their "
+            "channels differ. Name runs of the same modalities."
         )
 
 
@@ -282,12 +282,12 @@ def parts_of(folder: Path) -> dict[str, Path]:
     if not isinstance(parts, list) or not all(
         isinstance(name, str) and name.isidentifier() for name in parts
     ):
-        raise DataError(f"{shown(path)} is not what an export writes. Export again.")
+        raise DataError(f"{printable(path)} is not what an export writes. Export again.")
     for name in parts:
         if not (folder / name).is_dir():
             raise DataError(
-                f"{shown(folder)} should hold the folder {name}. Export again, or name one of its "
-                "folders."
+                f"{printable(folder)} should hold the folder {name}. Export again, or name one of "
+                "its folders."
             )
     return {name: folder / name for name in parts}
 
@@ -300,9 +300,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     content = read_json(folder / RECORD)
     if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
-        raise DataError(f"{shown(folder / RECORD)} is not what an export writes. Export again.")
+        raise DataError(f"{printable(folder / RECORD)} is not what an export writes. Export again.")
     if content.get("schema") != 1:
-        raise DataError(f"{shown(folder / RECORD)} is of a newer version. Update unpaired.")
+        raise DataError(f"{printable(folder / RECORD)} is of a newer version. Update unpaired.")
     return content
 
 
@@ -312,11 +312,11 @@ def _together(folder: Path, parts: Sequence[Model]) -> Model:
     networks: dict[str, nn.Module] = {}
     for part in parts:
         if not isinstance(part.segmenter, Folded):
-            raise DataError(f"{shown(part.folder)} is not a folded network. Export again.")
+            raise DataError(f"{printable(part.folder)} is not a folded network. Export again.")
         if any(getattr(part.plan, name) != getattr(first.plan, name) for name in _AGREED):
             raise DataError(
-                f"{shown(first.folder)} and {shown(part.folder)} come from different exports. "
-                "Export all modalities again."
+                f"{printable(first.folder)} and {printable(part.folder)} come from different "
+                "exports. Export all modalities again."
             )
         networks.update(part.segmenter.networks.items())
         modalities.update(part.plan.modalities)

@@ -17,7 +17,7 @@ from unpaired.backbones.base import Decoded
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.models.fold import Folded
 
 ONNX, PREPROCESSING = "model.onnx", "preprocessing.json"
@@ -57,7 +57,7 @@ class OnnxGraph(nn.Module):
         except Exception as error:  # its errors share no other base
             reason = str(error).strip().split("\n")[0]
             raise DataError(
-                f"onnxruntime cannot open {shown(path)}: {reason}. Export again."
+                f"onnxruntime cannot open {printable(path)}: {reason}. Export again."
             ) from error
 
     def run(self, image: Float[Tensor, "B K *space"], **more: Tensor) -> Decoded:
@@ -126,9 +126,9 @@ def _described(folder: Path) -> _Described:
     path = folder / PREPROCESSING
     found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DataError(f"{shown(path)} was not written by an export. Export again.")
+        raise DataError(f"{printable(path)} was not written by an export. Export again.")
     if found.get("schema") != SCHEMA:
-        raise DataError(f"{shown(path)} is of a newer version. Update unpaired.")
+        raise DataError(f"{printable(path)} is of a newer version. Update unpaired.")
     try:
         model = found["model"]
         plan = Plan.model_validate_json(json.dumps(found["plan"]), strict=True)
@@ -148,11 +148,11 @@ def _described(folder: Path) -> _Described:
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = str(error).strip().split("\n")[0]
         raise DataError(
-            f"{shown(path)} does not fit this version: {reason}. Export again."
+            f"{printable(path)} does not fit this version: {reason}. Export again."
         ) from error
     if not (folder / file).is_file() or file_digest(folder / file) != expected:
         raise DataError(
-            f"{shown(folder / file)} is not the file that {PREPROCESSING} beside it describes. "
+            f"{printable(folder / file)} is not the file that {PREPROCESSING} beside it describes. "
             "Export again, or restore both from a copy."
         )
     text = json.dumps([expected, modalities, plan.model_dump(mode="json")])

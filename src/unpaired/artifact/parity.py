@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unpaired.artifact.model import Model
 from unpaired.data.cache import Intensities
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.run import RunFolder
 
 TOLERANCE = 1e-4
@@ -66,16 +66,17 @@ def check_parity(
         difference = (found - expected).abs().max().item() if same else np.inf
         if not difference <= TOLERANCE:  # not a number fails too
             raise ParityError(
-                f"{what} does not answer as the network it was made from: for {shown(modality)} "
-                f"its scores are off by {difference:.3g}, {TOLERANCE:g} is allowed. Nothing was "
-                "written. Please report this, with the configuration of the run."
+                f"{what} does not answer as the network it was made from: for "
+                f"{printable(modality)} its scores are off by {difference:.3g}, {TOLERANCE:g} is "
+                "allowed. Nothing was written. Please report this, with the configuration of the "
+                "run."
             )
         a, b = expected.argmax(1), found.argmax(1)
         margin = _at(expected, a) - _at(expected, b)
         if (margin > TOLERANCE).any():
             raise ParityError(
                 f"{what} labels {int((margin > TOLERANCE).sum())} positions otherwise than the "
-                f"network it was made from, for {shown(modality)}. Nothing was written. Please "
+                f"network it was made from, for {printable(modality)}. Nothing was written. Please "
                 "report this, with the configuration of the run."
             )
         largest, differing = max(largest, difference), differing + int((a != b).sum())

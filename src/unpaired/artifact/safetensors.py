@@ -26,7 +26,7 @@ from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic, read_json, shown, write_text
+from unpaired.files import atomic, printable, read_json, write_text
 from unpaired.methods import method_of
 from unpaired.models.fold import Folded
 from unpaired.models.segmenter import GainTable, Segmenter
@@ -169,7 +169,7 @@ def _told(path: Path) -> Iterator[None]:
     ) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
-            f"the network in {shown(path)} cannot be built: {reason}. "
+            f"the network in {printable(path)} cannot be built: {reason}. "
             "Export the model again, or ask for a whole copy."
         ) from error
 
@@ -181,13 +181,13 @@ def _checked(
     description = _description(path, metadata)
     if tensor_digest(tensors) != metadata.get("sha256"):
         raise DataError(
-            f"{shown(path)} was changed after it was written (its sha256 does not match). "
+            f"{printable(path)} was changed after it was written (its sha256 does not match). "
             "Export the model again, or restore the file from a copy."
         )
     _check_copy(path.with_name(DESCRIPTION), description)
     form = description.get("form", GAINS)  # files before there were two do not say it
     if form not in (GAINS, FOLDED):
-        raise DataError(f"{shown(path)} holds an unknown form of network. Update unpaired.")
+        raise DataError(f"{printable(path)} holds an unknown form of network. Update unpaired.")
     return form, *_config_and_plan(path, description)
 
 
@@ -211,8 +211,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """Only the safetensors parser ever sees the bytes."""
     if not path.is_file():
         raise DataError(
-            f"there is no {WEIGHTS} in {shown(path.parent)}. Name a folder that `unpaired train` "
-            "or `unpaired export` has written."
+            f"there is no {WEIGHTS} in {printable(path.parent)}. Name a folder that `unpaired "
+            "train` or `unpaired export` has written."
         )
     try:
         with path.open("rb") as plain:
@@ -220,14 +220,14 @@ def _opened(path: Path) -> Iterator[Any]:
         # A safetensors header begins at byte 8; the length before it may look like anything.
         if head[8:] != b"{" and (head[:1] == b"\x80" or head[:2] == b"PK"):
             raise DataError(
-                f"{shown(path)} is a pickle, which can run code when it is opened; it was not. "
+                f"{printable(path)} is a pickle, which can run code when it is opened; it was not. "
                 "Ask for the model as safetensors."
             )
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise DataError(
-            f"{shown(path)} is not a whole safetensors file ({error}). "
+            f"{printable(path)} is not a whole safetensors file ({error}). "
             "Copy it again, or export the model again."
         ) from error
 
@@ -236,30 +236,31 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """The description in the weights file, its schema and digest checked."""
     if metadata.get("format") != FORMAT:
         raise DataError(
-            f"{shown(path)} was not written by this program. Give a folder exported by `unpaired`."
+            f"{printable(path)} was not written by this program. Give a folder exported by "
+            "`unpaired`."
         )
     schema = metadata.get("schema", "")
     if not schema.isdecimal() or len(schema) > 9 or int(schema) > SCHEMA:
         raise DataError(
-            f"{shown(path)} has schema {shown(schema[:9]) or 'none'}, this version reads up to "
-            f"{SCHEMA}. Update unpaired."
+            f"{printable(path)} has schema {printable(schema[:9]) or 'none'}, this version reads "
+            f"up to {SCHEMA}. Update unpaired."
         )
     text = metadata.get("description", "")
     if _digest(text) != metadata.get("description_sha256"):
         raise DataError(
-            f"the description in {shown(path)} was changed after it was written. "
+            f"the description in {printable(path)} was changed after it was written. "
             "Export the model again, or restore the file from a copy."
         )
     try:
         description = json.loads(text)
     except ValueError as error:
-        raise DataError(f"the description in {shown(path)} is not JSON: {error}.") from error
+        raise DataError(f"the description in {printable(path)} is not JSON: {error}.") from error
     if not isinstance(description, dict):
-        raise DataError(f"the description in {shown(path)} is not a table. Export it again.")
+        raise DataError(f"the description in {printable(path)} is not a table. Export it again.")
     for name in ("modalities", "labels"):  # for other programs; ours reads the description
         if metadata.get(name) != json.dumps(description.get(name)):
             raise DataError(
-                f"the {name} in the header of {shown(path)} were changed after it was written. "
+                f"the {name} in the header of {printable(path)} were changed after it was written. "
                 "Export the model again, or restore the file from a copy."
             )
     return description
@@ -268,8 +269,9 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 def _check_copy(path: Path, description: dict[str, Any]) -> None:
     if path.exists() and read_json(path) != description:
         raise DataError(
-            f"{shown(path)} does not belong to {WEIGHTS} beside it: it was edited, or writing was "
-            f"interrupted. Delete it (the weights file holds its own description), or export again."
+            f"{printable(path)} does not belong to {WEIGHTS} beside it: it was edited, or writing "
+            f"was interrupted. Delete it (the weights file holds its own description), or export "
+            "again."
         )
 
 
@@ -281,7 +283,7 @@ def _config_and_plan(path: Path, description: dict[str, Any]) -> tuple[Config, P
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"the description in {shown(path)} does not fit this version: {where}: "
+            f"the description in {printable(path)} does not fit this version: {where}: "
             f"{first['msg']}. Use the version of unpaired that wrote it."
         ) from error
     return config, plan
@@ -342,6 +344,6 @@ def _check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]
             reasons.append(f"{name} should be {kinds[0]}, is {kinds[1]}")
     if reasons:
         raise DataError(
-            f"the weights in {shown(path)} do not fit the network they describe: "
+            f"the weights in {printable(path)} do not fit the network they describe: "
             f"{'; '.join(sorted(reasons)[:3])}. Export the model again with this version."
         )

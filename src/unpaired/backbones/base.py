@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -58,6 +58,8 @@ class Backbone(nn.Module):
     """Whether those convolutions pad with zeros: then a stem with bias would not fold."""
     no_decay: tuple[str, ...] = ("bias_table", "position")
     """Endings of parameter names that take no weight decay, beside norms and biases."""
+    Options: type | None = None
+    """A dataclass of what its constructor takes by name (`model.options`), if it is one."""
     encoder: nn.Module
     decoder: nn.Module
 
@@ -69,6 +71,8 @@ class Backbone(nn.Module):
     @classmethod
     def option_names(cls) -> set[str]:
         """What its constructor takes beside what the plan decides."""
+        if cls.Options is not None:
+            return {field.name for field in fields(cls.Options)}
         return set(inspect.signature(cls).parameters) - DECIDED
 
     def name_branches(self) -> None:
@@ -80,11 +84,11 @@ class Backbone(nn.Module):
     @property
     def branches(self) -> dict[str, int]:
         """Module path of each residual branch's last layer -> width D, in network order."""
-        found: dict[str, int] = {}
+        widths: dict[str, int] = {}
         for module in self.modules():
             if isinstance(module, ScaledBlock):
-                found.update(module.branch_ends())
-        return found
+                widths.update(module.branch_ends())
+        return widths
 
     def take_private(self) -> nn.Module:
         """Take out what a modality may have of its own, here the encoder (V1).

@@ -6,6 +6,7 @@ windows per axis and a bias table in which every offset has a row of its own.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -130,16 +131,11 @@ class Decoder(nn.Module):
         return Decoded(logits, tuple(features), tuple(deep))
 
 
-class NNFormer(Backbone):
-    """nnFormer.
+@dataclass(frozen=True)
+class NNFormerOptions:
+    """What `model.options` may say of an nnFormer.
 
-    Stages are the outer axis of an option that has several values: `window = 4` is for all stages
-    and axes, `[4, 4, 8, 4]` per stage, `[[3, 5, 5], ...]` per stage and axis.
-
-    Args:
-        image_size: size per spatial axis that windows are laid out for; other legal sizes run.
-        in_channels: channels K of the input.
-        classes: number of classes Z, background included.
+    Attributes:
         embed_dim: width C of the finest stage.
         depths: blocks per encoder stage; the decoder mirrors all but the last, the block that
             attends to the skip included.
@@ -162,51 +158,72 @@ class NNFormer(Backbone):
             the map, that side is the window of every axis, without shift.
         legacy_index: the original's bias rows, where offsets collide; for its weights.
         mask_shift: False lets opposite ends of a shifted map meet, as the original for ACDC.
+    """
+
+    embed_dim: int = 192
+    depths: Sequence[int] = (2, 2, 2, 2)
+    heads: Sequence[int] = (6, 12, 24, 48)
+    decoder_heads: Sequence[int] | None = None
+    window: PerStage = (4, 4, 8, 4)
+    patch: int | Sequence[int] | None = None
+    stride: PerStage = 2
+    overlap: bool = True
+    down_padding: PerStage | None = None
+    decoder: str = "skip_attention"
+    deep_supervision: bool = False
+    deep_outputs: int = 2
+    drop_path: float = 0.2
+    cubic_windows: bool = False
+    legacy_index: bool = False
+    mask_shift: bool = True
+
+
+class NNFormer(Backbone):
+    """nnFormer.
+
+    Stages are the outer axis of an option that has several values: `window = 4` is for all stages
+    and axes, `[4, 4, 8, 4]` per stage, `[[3, 5, 5], ...]` per stage and axis.
+
+    Args:
+        image_size: size per spatial axis that windows are laid out for; other legal sizes run.
+        in_channels: channels K of the input.
+        classes: number of classes Z, background included.
+        options: those of `NNFormerOptions`, by name.
 
     Raises:
         ValueError: options that do not fit each other or the image size.
     """
+
+    Options = NNFormerOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 1,
         classes: int = 5,
-        embed_dim: int = 192,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        heads: Sequence[int] = (6, 12, 24, 48),
-        decoder_heads: Sequence[int] | None = None,
-        window: PerStage = (4, 4, 8, 4),
-        patch: int | Sequence[int] | None = None,
-        stride: PerStage = 2,
-        overlap: bool = True,
-        down_padding: PerStage | None = None,
-        decoder: str = "skip_attention",
-        deep_supervision: bool = False,
-        deep_outputs: int = 2,
-        drop_path: float = 0.2,
-        cubic_windows: bool = False,
-        legacy_index: bool = False,
-        mask_shift: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__()
+        o = NNFormerOptions(**options)
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        check_options(decoder, depths, deep_outputs if deep_supervision else 1)
-        count, patches = len(depths), patch_size(patch, self.dims)
-        downs = plan_downs(stride, overlap, down_padding, count - 1, self.dims)
+        check_options(o.decoder, o.depths, o.deep_outputs if o.deep_supervision else 1)
+        count, patches = len(o.depths), patch_size(o.patch, self.dims)
+        downs = plan_downs(o.stride, o.overlap, o.down_padding, count - 1, self.dims)
         self.multiple = multiple(patches, downs)
         self._patch, self._downs = patches, downs
         self.check_size(image_size)
         sizes = map_sizes(image_size, patches, downs)
-        cut = Cut(window, cubic_windows, legacy_index, mask_shift)
-        fine = plan_stages(sizes, embed_dim, heads, cut)
-        inner = plan_stages(sizes, embed_dim, decoder_heads or heads[:-1], cut, last=False)
+        cut = Cut(o.window, o.cubic_windows, o.legacy_index, o.mask_shift)
+        fine = plan_stages(sizes, o.embed_dim, o.heads, cut)
+        inner = plan_stages(sizes, o.embed_dim, o.decoder_heads or o.heads[:-1], cut, last=False)
         coarse = inner[::-1]
-        self.encoder = Encoder(fine, linear_rates(drop_path, depths), in_channels, patches, downs)
-        rates = linear_rates(drop_path, list(depths)[-2::-1])
+        self.encoder = Encoder(
+            fine, linear_rates(o.drop_path, o.depths), in_channels, patches, downs
+        )
+        rates = linear_rates(o.drop_path, list(o.depths)[-2::-1])
         ups = [down.stride for down in reversed(downs)]
-        outputs = 1 + deep_outputs * deep_supervision
-        attend = decoder == "skip_attention"
+        outputs = 1 + o.deep_outputs * o.deep_supervision
+        attend = o.decoder == "skip_attention"
         stages = list(zip(coarse, rates, ups, strict=True))
         self.decoder = Decoder(stages, attend, classes, patches, outputs)
         self.levels = plan_levels(coarse, patches, downs)
@@ -219,15 +236,9 @@ class NNFormer(Backbone):
 
     @classmethod
     def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
-        steps = len(options.get("depths", (2, 2, 2, 2))) - 1
-        downs = plan_downs(
-            options.get("stride", 2),
-            options.get("overlap", True),
-            options.get("down_padding"),
-            steps,
-            dims,
-        )
-        return multiple(patch_size(options.get("patch"), dims), downs)
+        o = NNFormerOptions(**options)
+        downs = plan_downs(o.stride, o.overlap, o.down_padding, len(o.depths) - 1, dims)
+        return multiple(patch_size(o.patch, dims), downs)
 
     def check_size(self, size: Sequence[int]) -> None:
         super().check_size(size)

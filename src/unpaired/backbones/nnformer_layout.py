@@ -126,12 +126,12 @@ def plan_levels(
     coarse: Sequence[Stage], patch: Sequence[int], downs: Sequence[Down]
 ) -> tuple[Level, ...]:
     """The decoder's scales, coarse to fine."""
-    found = []
+    levels = []
     stride = list(patch)
     for stage, down in zip(reversed(coarse), downs, strict=True):
-        found.append(Level(stage.channels, tuple(stride)))
+        levels.append(Level(stage.channels, tuple(stride)))
         stride = [a * b for a, b in zip(stride, down.stride, strict=True)]
-    return tuple(reversed(found))
+    return tuple(reversed(levels))
 
 
 def map_sizes(

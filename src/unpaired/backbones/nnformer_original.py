@@ -98,7 +98,7 @@ def nnformer_from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     sides = [match for key in state if (match := _LAYER.fullmatch(key))]
     last = {side: max(int(m[2]) for m in sides if m[1] == side) for side in {m[1] for m in sides}}
     old = "encoder" in last
-    found, unknown = {}, []
+    ours, unknown = {}, []
     for key, tensor in state.items():
         if _DROPPED.fullmatch(key) or (old and _dead(key, last)):
             continue
@@ -106,7 +106,7 @@ def nnformer_from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name is None:
             unknown.append(key)
         else:
-            found[name] = tensor
+            ours[name] = tensor
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise DataError(
@@ -114,7 +114,7 @@ def nnformer_from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "Pass its state dict itself: unpack a checkpoint's 'state_dict' entry, and take a "
             "leading 'module.' off the keys."
         )
-    return found
+    return ours
 
 
 def _dead(key: str, last: Mapping[str, int]) -> bool:

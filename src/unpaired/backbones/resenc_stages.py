@@ -1,6 +1,7 @@
 """From options and an image size to the stages of a residual-encoder U-Net: numbers only."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,10 +32,28 @@ class Stage(NamedTuple):
     """Against the stage before."""
 
 
-class Layout(NamedTuple):
-    """The options of `ResEncUnet` from which its stages follow; None: chosen from the size."""
+@dataclass(frozen=True)
+class Layout:
+    """What may be said of the stages; None leaves a choice to the image size.
 
-    base_width: int
+    Attributes:
+        base_width: width of the finest stage; it doubles with every stage.
+        max_width: largest width; None takes 320 in a volume and 512 otherwise.
+        stages: number of resolutions; None takes as many as `blocks`, `strides` or `kernels` have,
+            or else as the size allows.
+        blocks: residual blocks per encoder stage, one number or one per stage; None takes
+            1, 3, 4, 6, 6, ...
+        strides: stride per stage, a number or one per axis (in a configuration the same kind for
+            all stages); the first is 1. None halves every axis whose map is even and stays at
+            least 4, save those shorter than half of the longest such axis, which wait until the
+            others have come down to them.
+        kernels: kernel per stage, a number or one per axis, odd; None takes 3, and 1 along an axis
+            of length 1.
+        anisotropic: with chosen kernels, 1 along an axis before the stage whose map is first halved
+            along it, as nnU-Net along a coarse axis; always 3 in the coarsest stage.
+    """
+
+    base_width: int = 32
     max_width: int | None = None
     stages: int | None = None
     blocks: int | Sequence[int] | None = None
@@ -43,30 +62,30 @@ class Layout(NamedTuple):
     anisotropic: bool = False
 
 
-def lay_out(image_size: Sequence[int], layout: Layout) -> list[Stage]:
+def lay_out(image_size: Sequence[int], wanted: Layout) -> list[Stage]:
     """The stages, fine to coarse.
 
     Raises:
         ValueError: the options contradict each other or do not fit the image size.
     """
-    base_width, max_width, stages, blocks, strides, kernels, anisotropic = layout
-    count, dims = stage_count(stages, blocks, strides, kernels), len(image_size)
-    chosen = choose_strides(image_size, count) if strides is None else rows(strides, dims)
+    o, dims = wanted, len(image_size)
+    count = stage_count(o.stages, o.blocks, o.strides, o.kernels)
+    chosen = choose_strides(image_size, count) if o.strides is None else rows(o.strides, dims)
     check_strides(chosen, image_size)
-    count = len(chosen)
+    count, blocks = len(chosen), o.blocks
     if blocks is None:
         blocks = [BLOCKS[min(i, len(BLOCKS) - 1)] for i in range(count)]
     elif isinstance(blocks, int):
         blocks = [blocks] * count
     if min(blocks) < 1:
         raise ValueError(f"blocks={tuple(blocks)}: every stage needs at least one block")
-    sizes = choose_kernels(chosen, image_size, anisotropic) if kernels is None else kernels
+    sizes = choose_kernels(chosen, image_size, o.anisotropic) if o.kernels is None else o.kernels
     odd = rows(sizes, dims)
     if any(k < 1 or k % 2 == 0 for row in odd for k in row):
         raise ValueError(f"kernels={tuple(odd)}: every kernel must be odd, such as 1 or 3")
-    widest = MAX_WIDTH[dims] if max_width is None else max_width
+    widest = MAX_WIDTH[dims] if o.max_width is None else o.max_width
     return [
-        Stage(min(widest, base_width * 2**i), blocks[i], odd[i], chosen[i]) for i in range(count)
+        Stage(min(widest, o.base_width * 2**i), blocks[i], odd[i], chosen[i]) for i in range(count)
     ]
 
 

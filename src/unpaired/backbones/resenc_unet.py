@@ -12,6 +12,7 @@ that nothing trains; an axis of length 1 has kernel 1; the last norm of a residu
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from unpaired.backbones.base import Backbone, Decoded, Level
 from unpaired.backbones.resenc_stages import (
     Layout,
-    PerStage,
     Stage,
     lay_out,
     levels_read,
@@ -114,14 +114,32 @@ class Decoder(nn.Module):
 
     def forward(self, maps: list[Tensor], gains: Gains | None = None) -> Decoded:
         *skips, x = maps
-        found = []
+        decoded = []
         for up, block in zip(self.ups, self.stages, strict=True):
             x = block(torch.cat([up(x), skips.pop()], 1), gains)
-            found.append(x)
+            decoded.append(x)
         deep: list[Tensor] = []
         if self.training:
-            deep = [head(y) for head, y in zip(self.deep, found[1:], strict=False)]
-        return Decoded(self.classify(x), tuple(found[i] for i in self.read), tuple(deep[::-1]))
+            deep = [head(y) for head, y in zip(self.deep, decoded[1:], strict=False)]
+        return Decoded(self.classify(x), tuple(decoded[i] for i in self.read), tuple(deep[::-1]))
+
+
+@dataclass(frozen=True)
+class ResEncUnetOptions(Layout):
+    """What `model.options` may say of a residual-encoder U-Net: its stages, and these.
+
+    Attributes:
+        deep_supervision: in training, logits of every decoder stage but the coarsest.
+        norm: "instance", or "group" (8 groups; widths must be multiples of 8).
+        zero_branches: start the last norm of each residual branch at 0, as nnU-Net does, so that
+            a block starts as its skip.
+        scales: number of levels.
+    """
+
+    deep_supervision: bool = True
+    norm: str = "instance"
+    zero_branches: bool = False
+    scales: int = 3
 
 
 class ResEncUnet(Backbone):
@@ -136,60 +154,34 @@ class ResEncUnet(Backbone):
             `multiple` run.
         in_channels: channels K of the input.
         classes: number of classes Z, background included.
-        base_width: width of the finest stage; it doubles with every stage.
-        max_width: largest width; None takes 320 in a volume and 512 otherwise.
-        stages: number of resolutions; None takes as many as `blocks`, `strides` or `kernels` have,
-            or else as the size allows.
-        blocks: residual blocks per encoder stage, one number or one per stage; None takes
-            1, 3, 4, 6, 6, ...
-        strides: stride per stage, a number or one per axis (in a configuration the same kind for
-            all stages); the first is 1. None halves every axis whose map is even and stays at
-            least 4, save those shorter than half of the longest such axis, which wait until the
-            others have come down to them.
-        kernels: kernel per stage, a number or one per axis, odd; None takes 3, and 1 along an axis
-            of length 1.
-        anisotropic: with chosen kernels, 1 along an axis before the stage whose map is first halved
-            along it, as nnU-Net along a coarse axis; always 3 in the coarsest stage.
-        deep_supervision: in training, logits of every decoder stage but the coarsest.
-        norm: "instance", or "group" (8 groups; widths must be multiples of 8).
-        zero_branches: start the last norm of each residual branch at 0, as nnU-Net does, so that
-            a block starts as its skip.
-        scales: number of levels.
+        options: those of `ResEncUnetOptions`, by name.
 
     Raises:
         ValueError: the options contradict each other or do not fit the image size.
     """
+
+    Options = ResEncUnetOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 3,
         classes: int = 5,
-        base_width: int = 32,
-        max_width: int | None = None,
-        stages: int | None = None,
-        blocks: int | Sequence[int] | None = None,
-        strides: PerStage | None = None,
-        kernels: PerStage | None = None,
-        anisotropic: bool = False,
-        deep_supervision: bool = True,
-        norm: str = "instance",
-        zero_branches: bool = False,
-        scales: int = 3,
+        **options: Any,
     ) -> None:
         super().__init__()
+        o = ResEncUnetOptions(**options)
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        layout = Layout(base_width, max_width, stages, blocks, strides, kernels, anisotropic)
-        plan = lay_out(image_size, layout)
+        plan = lay_out(image_size, o)
         total = total_strides([stage.stride for stage in plan])
         above = list(zip(plan, total, strict=True))[-2::-1]  # the decoder's stages, coarse to fine
-        read = levels_read([stride for _, stride in above], scales)
-        self.encoder = Encoder(plan, in_channels, norm)
-        self.decoder = Decoder(plan, classes, norm, deep_supervision, read)
+        read = levels_read([stride for _, stride in above], o.scales)
+        self.encoder = Encoder(plan, in_channels, o.norm)
+        self.decoder = Decoder(plan, classes, o.norm, o.deep_supervision, read)
         self.levels = tuple(Level(above[i][0].channels, above[i][1]) for i in read)
         self.multiple = total[-1]
         self.input_layers, self.pads_input = ("encoder.stem.conv",), True
-        self._initialise(zero_branches)
+        self._initialise(o.zero_branches)
         self.name_branches()
 
     @classmethod

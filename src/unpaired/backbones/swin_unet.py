@@ -5,6 +5,7 @@ The published network is `SwinUnet(image_size=(224, 224), window=7)`: 27,168,900
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import lcm
 from typing import Any, NamedTuple
 
@@ -104,13 +105,11 @@ class Decoder(nn.Module):
         return Decoded(logits, tuple(features))
 
 
-class SwinUnet(Backbone):
-    """Swin-Unet.
+@dataclass(frozen=True)
+class SwinUnetOptions:
+    """What `model.options` may say of a Swin-Unet.
 
-    Args:
-        image_size: size per spatial axis that windows are laid out for; other legal sizes run.
-        in_channels: channels K of the input.
-        classes: number of classes Z, background included.
+    Attributes:
         embed_dim: width C of the finest stage.
         depths: blocks per encoder stage; the decoder mirrors all but the last.
         heads: heads per encoder stage.
@@ -122,58 +121,77 @@ class SwinUnet(Backbone):
         drop_path: largest rate of stochastic depth; grows linearly over the encoder, and each
             decoder stage uses the rates of the encoder stage of its width.
         position: add a learned absolute position embedding (ours; then the size is fixed).
+    """
+
+    embed_dim: int = 96
+    depths: Sequence[int] = (2, 2, 2, 2)
+    heads: Sequence[int] = (3, 6, 12, 24)
+    window: int | Sequence[int] | None = None
+    patch: int | Sequence[int] = 4
+    stride: int | Sequence[int] = 2
+    drop_path: float = 0.1
+    position: bool = False
+
+
+class SwinUnet(Backbone):
+    """Swin-Unet.
+
+    Args:
+        image_size: size per spatial axis that windows are laid out for; other legal sizes run.
+        in_channels: channels K of the input.
+        classes: number of classes Z, background included.
+        options: those of `SwinUnetOptions`, by name.
 
     Raises:
         ValueError: the image size does not fit patch, strides and windows.
     """
+
+    Options = SwinUnetOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 3,
         classes: int = 5,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 2, 2),
-        heads: Sequence[int] = (3, 6, 12, 24),
-        window: int | Sequence[int] | None = None,
-        patch: int | Sequence[int] = 4,
-        stride: int | Sequence[int] = 2,
-        drop_path: float = 0.1,
-        position: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
+        o = SwinUnetOptions(**options)
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        patches, strides = (per_axis(_plain(v), self.dims) for v in (patch, stride))
-        if len(heads) != len(depths):
-            raise ValueError(f"heads {tuple(heads)} and depths {tuple(depths)} differ in length")
-        sizes = _map_sizes(image_size, patches, strides, len(depths))
-        windows = _windows(sizes) if window is None else per_axis(_plain(window), self.dims)
-        rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
+        patches, strides = (per_axis(_plain(v), self.dims) for v in (o.patch, o.stride))
+        if len(o.heads) != len(o.depths):
+            raise ValueError(
+                f"heads {tuple(o.heads)} and depths {tuple(o.depths)} differ in length"
+            )
+        sizes = _map_sizes(image_size, patches, strides, len(o.depths))
+        windows = _windows(sizes) if o.window is None else per_axis(_plain(o.window), self.dims)
+        rates = torch.linspace(0, o.drop_path, sum(o.depths)).split(list(o.depths))
         stages = [
-            _stage(embed_dim * 2**i, heads[i], sizes[i], windows, rates[i].tolist())
-            for i in range(len(depths))
+            _stage(o.embed_dim * 2**i, o.heads[i], sizes[i], windows, rates[i].tolist())
+            for i in range(len(o.depths))
         ]
-        grid = sizes[0] if position else None
+        grid = sizes[0] if o.position else None
         self.encoder = Encoder(stages, in_channels, patches, strides, grid)
         self.decoder = Decoder(stages, classes, patches, strides)
         self.levels = tuple(
-            Level(embed_dim * 2**i, tuple(p * s**i for p, s in zip(patches, strides, strict=True)))
-            for i in reversed(range(len(depths) - 1))
+            Level(
+                o.embed_dim * 2**i, tuple(p * s**i for p, s in zip(patches, strides, strict=True))
+            )
+            for i in reversed(range(len(o.depths) - 1))
         )
-        self.multiple = tuple(image_size) if position else _multiple(stages, patches, strides)
+        self.multiple = tuple(image_size) if o.position else _multiple(stages, patches, strides)
         self.input_layers, self.pads_input = ("encoder.embed.conv",), False
         self._initialise()
         self.name_branches()
 
     @classmethod
     def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
-        depths = options.get("depths", (2, 2, 2, 2))
+        o = SwinUnetOptions(**options)
         patch, stride, window = (
-            per_axis(_plain(options.get(name) or default), dims)
-            for name, default in (("patch", 4), ("stride", 2), ("window", 1))
+            per_axis(_plain(value), dims) for value in (o.patch, o.stride, o.window or 1)
         )
         return tuple(
-            p * s ** (len(depths) - 1) * w for p, s, w in zip(patch, stride, window, strict=True)
+            p * s ** (len(o.depths) - 1) * w for p, s, w in zip(patch, stride, window, strict=True)
         )
 
     def _initialise(self) -> None:

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from unpaired.checks import intensity, labels
-from unpaired.checks import labels as body
-from unpaired.checks.cohort import Facts
-from unpaired.checks.finding import Finding, Remark, read
+from unpaired.checks.cohort import ScanSummary
+from unpaired.checks.finding import Finding, Remark, Severity, read
 from unpaired.checks.intensity import count_values, digest
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.sides import wrong_sides
@@ -19,10 +18,27 @@ from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, canonical_orientation, same_grid
 from unpaired.names import canonical_name
 
-# Where the voxels lie: channels and label on one grid, voxels of a usual shape.
-
-
 EXTREME_ANISOTROPY = 8.0
+_SIDES_MEND = "compare with the scan in a viewer; swap the labels, or mirror what is mirrored"
+
+
+def inspect(case: Case, dataset: Dataset) -> tuple[ScanSummary, list[Finding]]:
+    """Read every file of one scan once; faults become findings, never exceptions.
+
+    The label and one channel are held at a time.
+    """
+    scan = ScanSummary(case.modality, case.id, case.patient, case.held_out)
+    findings: list[Finding] = []
+    try:
+        return _inspect(case, dataset, scan, findings)
+    except MemoryError:
+        what, mend = "memory ran out while it was checked", "use fewer workers, or crop the image"
+        findings.append(Remark("memory", "error", what, mend).of(case, None))
+    except Exception as error:  # a fault of the program must not hide the other cases
+        what = f"the check itself failed ({type(error).__name__}: {error})"
+        mend = "please report this as a fault of the program"
+        findings.append(Remark("fault", "error", what, mend).of(case, case.images[0]))
+    return scan, findings
 
 
 def same_place(image: Volume, other: Volume, kind: str) -> Iterator[Remark]:
@@ -59,84 +75,57 @@ def voxel_shape(image: Volume) -> Iterator[Remark]:
         yield Remark("one-slice", "note", what, "nothing if it is meant so; else stack the slices")
 
 
-# Left and right against the anatomy, as findings.
-
-
-_MEND = "compare with the scan in a viewer; swap the labels, or mirror what is mirrored"
-
-
 def sides(image: Volume, label: Volume, labels: Mapping[str, int]) -> Iterator[Remark]:
     """Organs on the wrong side. A left organ right of its right twin is wrong in everybody; a liver
     on the left may be a rare patient."""
-    found = wrong_sides(label, labels, image)
-    if not found:
+    wrong = wrong_sides(label, labels, image)
+    if wrong is None:
         return
     twins = {
         name: value
         for name, value in labels.items()
         if re.search(r"\b(left|right)\b", canonical_name(name))
     }
-    certain = bool(twins) and bool(wrong_sides(label, twins))
-    for what in found:
-        match = re.search(r"(\d+) mm", what)
-        amount = f"{match[1]} mm" if match else ""
-        yield Remark("sides", "error" if certain else "warning", what, _MEND, amount)
-
-
-def inspect(case: Case, dataset: Dataset) -> tuple[Facts, list[Finding]]:
-    """Read every file of one scan once; faults become findings, never exceptions.
-
-    The label and one channel are held at a time.
-    """
-    facts = Facts(case.modality, case.id, case.patient, case.held_out)
-    found: list[Finding] = []
-    try:
-        return _inspect(case, dataset, facts, found)
-    except MemoryError:
-        what, mend = "memory ran out while it was checked", "use fewer workers, or crop the image"
-        found.append(Remark("memory", "error", what, mend).of(case, None))
-    except Exception as error:  # a fault of the program must not hide the other cases
-        what = f"the check itself failed ({type(error).__name__}: {error})"
-        mend = "please report this as a fault of the program"
-        found.append(Remark("fault", "error", what, mend).of(case, case.images[0]))
-    return facts, found
+    certain = bool(twins) and wrong_sides(label, twins) is not None
+    severity: Severity = "error" if certain else "warning"
+    yield Remark("sides", severity, wrong.sentence, _SIDES_MEND, f"{wrong.off_mm:.0f} mm")
 
 
 def _inspect(
-    case: Case, dataset: Dataset, facts: Facts, found: list[Finding]
-) -> tuple[Facts, list[Finding]]:
+    case: Case, dataset: Dataset, scan: ScanSummary, findings: list[Finding]
+) -> tuple[ScanSummary, list[Finding]]:
     began = perf_counter()
-    label = read(case, case.label, read_label_image, found) if case.label else None
+    label = read(case, case.label, read_label_image, findings) if case.label else None
     spent = perf_counter() - began
     if label is not None:
-        facts = _label_facts(facts, label)
-        found += [r.of(case, label.path) for r in _label_alone(label, facts, dataset)]
+        scan = _with_label(scan, label)
+        findings += [r.of(case, label.path) for r in _label_remarks(label, scan, dataset)]
     first: Volume | None = None
     for number, path in enumerate(case.images):
         began = perf_counter()
-        image = read(case, path, read_image, found)
+        image = read(case, path, read_image, findings)
         spent += perf_counter() - began
         if image is None:
             continue
         name = dataset.channel_names[number] if number < len(dataset.channel_names) else ""
-        found += [r.of(case, path) for r in intensity.intensities(image, name)]
+        findings += [r.of(case, path) for r in intensity.intensities(image, name)]
         if first is not None:
-            found += [r.of(case, path) for r in same_place(first, image, "channel")]
+            findings += [r.of(case, path) for r in same_place(first, image, "channel")]
         else:
-            facts = _image_facts(facts, image)
-            found += [r.of(case, path) for r in voxel_shape(image)]
+            scan = _with_image(scan, image)
+            findings += [r.of(case, path) for r in voxel_shape(image)]
             if label is not None:
-                found += [r.of(case, label.path) for r in _pair(image, label, dataset)]
-        facts = replace(
-            facts,
-            digests=(*facts.digests, (digest(image), path)),
-            stored=(*facts.stored, (_stored(image), path)),
+                findings += [r.of(case, label.path) for r in _pair(image, label, dataset)]
+        scan = replace(
+            scan,
+            digests=(*scan.digests, (digest(image), path)),
+            stored=(*scan.stored, (_stored(image), path)),
         )
         # Of the first channel only the grid is needed from here on.
         empty = np.broadcast_to(np.uint8(0), image.array.shape)
         first = first or replace(image, array=empty)
         del image
-    return replace(facts, seconds=spent), found
+    return replace(scan, seconds=spent), findings
 
 
 def _pair(image: Volume, label: Volume, dataset: Dataset) -> Iterator[Remark]:
@@ -144,19 +133,19 @@ def _pair(image: Volume, label: Volume, dataset: Dataset) -> Iterator[Remark]:
     yield from apart
     if not apart:
         yield from sides(image, label, dataset.labels)
-        yield from body.outside_body(image, label, dataset.labels)
+        yield from labels.outside_body(image, label, dataset.labels)
 
 
-def _label_alone(label: Volume, facts: Facts, dataset: Dataset) -> Iterator[Remark]:
-    counts = facts.voxels or {}
+def _label_remarks(label: Volume, scan: ScanSummary, dataset: Dataset) -> Iterator[Remark]:
+    counts = scan.voxels or {}
     yield from labels.values(label, counts, dataset.labels)
     yield from labels.fragments(label, dataset.labels, counts)
 
 
-def _label_facts(facts: Facts, label: Volume) -> Facts:
+def _with_label(scan: ScanSummary, label: Volume) -> ScanSummary:
     counts = count_values(label.array)
     return replace(
-        facts,
+        scan,
         label=label.path,
         voxels=counts,
         label_digest=digest(label) if set(counts) - {0} else "",
@@ -164,11 +153,11 @@ def _label_facts(facts: Facts, label: Volume) -> Facts:
     )
 
 
-def _image_facts(facts: Facts, image: Volume) -> Facts:
+def _with_image(scan: ScanSummary, image: Volume) -> ScanSummary:
     turn = canonical_orientation(image.affine)
     a, b, c = (image.array.shape[axis] for axis in turn.axes)
     return replace(
-        facts,
+        scan,
         spacing_mm=turn.spacing(image.spacing_mm),
         shape=(a, b, c),
         axes="".join(nib.aff2axcodes(image.affine)),

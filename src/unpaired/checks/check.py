@@ -9,22 +9,18 @@ import joblib
 
 from unpaired.checks import splits as split_checks
 from unpaired.checks.case import inspect
-from unpaired.checks.cohort import Facts, cohort, naming
-from unpaired.checks.finding import Finding, Remark, Severity, worst_first
+from unpaired.checks.cohort import ScanSummary, cohort, naming
+from unpaired.checks.finding import Finding, Remark, worst_first
 from unpaired.checks.intensity import copies
 from unpaired.checks.labels import coverage
-from unpaired.checks.layout import opened
+from unpaired.checks.layout import open_leniently
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder
 from unpaired.progress import Progress
-
-__all__ = ["Examined", "Facts", "Finding", "Severity", "check", "check_path", "examine",
-           "examine_path", "examine_roots"]  # fmt: skip
-
 
 # A process takes about a second to begin: few cases are done before.
 _CASES_A_WORKER = 4
@@ -36,13 +32,13 @@ class Examined:
 
     Attributes:
         datasets: as far as they could be opened.
-        facts: one a case.
+        scans: one a case.
         findings: worst first.
         folds: of the file of splits, (modality, case) -> "train", "val" or "test" of each fold.
     """
 
     datasets: dict[str, Dataset]
-    facts: tuple[Facts, ...]
+    scans: tuple[ScanSummary, ...]
     findings: list[Finding]
     folds: tuple[Mapping[tuple[str, str], str], ...] = ()
 
@@ -79,27 +75,27 @@ def examine(
     Raises:
         ResourceError: a worker died.
     """
-    found: list[Finding] = []
-    facts: list[Facts] = []
+    findings: list[Finding] = []
+    scans: list[ScanSummary] = []
     jobs = [(case, dataset) for dataset in datasets.values() for case in dataset.cases]
-    for one, more in _run(jobs, workers):
-        facts.append(one)
-        found += more
+    for scan, own_findings in _run(jobs, workers):
+        scans.append(scan)
+        findings += own_findings
         if progress is not None:
-            progress(len(facts), len(jobs), "")
-    facts.sort(key=lambda fact: (fact.modality, fact.case))
+            progress(len(scans), len(jobs), "")
+    scans.sort(key=lambda scan: (scan.modality, scan.case))
     for modality, dataset in datasets.items():
-        own = [fact for fact in facts if fact.modality == dataset.modality]
-        found += _counts(modality, dataset)
-        found += cohort(modality, own)
-        found += coverage(modality, dataset, own)
-    found += [*copies(facts), *naming(datasets)]
+        own = [scan for scan in scans if scan.modality == dataset.modality]
+        findings += _counts(modality, dataset)
+        findings += cohort(modality, own)
+        findings += coverage(modality, dataset, own)
+    findings += [*copies(scans), *naming(datasets)]
     if splits is not None:
-        found += split_checks.splits(datasets, facts, splits)
+        findings += split_checks.splits(datasets, scans, splits)
     if folds is not None:
-        found += split_checks.folds(datasets, folds)
+        findings += split_checks.folds(datasets, folds)
     parts = () if splits is None else tuple(split_checks.parts(datasets, splits))
-    return Examined(dict(datasets), tuple(facts), worst_first(found), parts)
+    return Examined(dict(datasets), tuple(scans), worst_first(findings), parts)
 
 
 def examine_roots(
@@ -110,14 +106,14 @@ def examine_roots(
     folds: int | None = None,
 ) -> Examined:
     """`examine` on folders; what is wrong with a layout is a finding, its good cases are read."""
-    datasets, found = {}, list[Finding]()
+    datasets, findings = {}, list[Finding]()
     for modality, root in roots.items():
-        dataset, faults = opened(modality, root)
-        found += faults
+        dataset, faults = open_leniently(modality, root)
+        findings += faults
         if dataset is not None:
             datasets[modality] = dataset
     done = examine(datasets, progress, workers, splits, folds)
-    return replace(done, findings=worst_first([*found, *done.findings]))
+    return replace(done, findings=worst_first([*findings, *done.findings]))
 
 
 def examine_path(path: Path, progress: Progress | None = None, workers: int = 0) -> Examined:
@@ -138,10 +134,10 @@ def examine_path(path: Path, progress: Progress | None = None, workers: int = 0)
         images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
         mixed = list(_slices_among(images))
     except OSError as error:
-        raise DataError(f"cannot list {shown(path)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(path)}: {error.strerror or error}.") from error
     if not images:
         raise DataError(
-            f"{shown(path)} holds no .nii or .nii.gz file, nor another image; check the path."
+            f"{printable(path)} holds no .nii or .nii.gz file, nor another image; check the path."
         )
     done = examine({"": _loose(path, images)}, progress, workers)
     return replace(done, findings=worst_first([*mixed, *done.findings]))
@@ -153,12 +149,12 @@ def _slices_among(images: Sequence[Path]) -> Iterator[Finding]:
         if holds_dicom(folder):
             what = "DICOM files and other images lie side by side; the DICOM files were not read"
             mend = "keep them in folders of their own"
-            yield Remark("mixed", "error", what, mend).about("", shown(folder.name), folder)
+            yield Remark("mixed", "error", what, mend).about("", printable(folder.name), folder)
 
 
 def _run(
     jobs: Sequence[tuple[Case, Dataset]], workers: int
-) -> Iterator[tuple[Facts, list[Finding]]]:
+) -> Iterator[tuple[ScanSummary, list[Finding]]]:
     workers = min(workers, len(jobs) // _CASES_A_WORKER)
     if workers <= 1:
         yield from (inspect(case, dataset) for case, dataset in jobs)
@@ -181,7 +177,7 @@ def _run(
 
 def _loose(root: Path, images: Sequence[Path]) -> Dataset:
     """Images without a layout: one case each, without labels."""
-    cases = tuple(Case(shown(file.name), "", (file,), None, str(file)) for file in images)
+    cases = tuple(Case(printable(file.name), "", (file,), None, str(file)) for file in images)
     return Dataset("", root, ("",), {}, cases)
 
 

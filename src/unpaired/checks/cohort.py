@@ -1,4 +1,4 @@
-"""Scans against the others of their modality: spacing, size, directions, voxel types."""
+"""Scans against the others of their modality (spacing, size, directions, voxel types); names."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,15 @@ import numpy as np
 from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
 from unpaired.datasets.dataset import Dataset, class_names
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import canonical_name
 
-# What the comparison between scans needs to know of one of them.
+# A median of fewer scans says nothing about a third.
+FEW = 3
+SPACING_OUTLIER, SIZE_OUTLIER = 2.0, 3.0
+_WIDE = ("int64", "uint64", "uint32", "float64")
+# File systems end names at 255 bytes; results add up to 35 (".<case>.label.<8 random>.npy").
+LONGEST = 220
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Small enough to keep of every scan.
+class ScanSummary:
+    """What the comparison between scans needs of one of them; small enough to keep of all.
 
     Attributes:
         spacing_mm, shape: in canonical order (Superior, Posterior, Left).
@@ -66,22 +71,25 @@ class Facts:
         return self.digests[0][1] if self.digests else None
 
 
-# A median of fewer scans says nothing about a third.
-FEW = 3
-SPACING_OUTLIER, SIZE_OUTLIER = 2.0, 3.0
-_WIDE = ("int64", "uint64", "uint32", "float64")
-
-
-def cohort(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
+def cohort(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """All questions to the scans of one modality."""
-    yield from _directions(modality, facts)
-    yield from _spacings(modality, facts)
-    yield from _sizes(modality, facts)
-    yield from _types(modality, facts)
+    yield from _directions(modality, scans)
+    yield from _spacings(modality, scans)
+    yield from _sizes(modality, scans)
+    yield from _types(modality, scans)
 
 
-def _directions(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
-    axes = Counter(fact.axes for fact in facts if fact.axes)
+def naming(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
+    """All questions to names."""
+    yield from _patients(datasets)
+    yield from _parted(datasets)
+    yield from _classes(datasets)
+    for modality, dataset in datasets.items():
+        yield from _cases(modality, dataset)
+
+
+def _directions(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
+    axes = Counter(scan.axes for scan in scans if scan.axes)
     if len(axes) > 1:
         text = ", ".join(f"{name} {count}" for name, count in axes.most_common())
         what = f"the files' axes point in different directions ({text})"
@@ -92,43 +100,43 @@ def _directions(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
         )
 
 
-def _spacings(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
-    known = [(fact, fact.spacing_mm) for fact in facts if fact.spacing_mm]
+def _spacings(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
+    known = [(scan, scan.spacing_mm) for scan in scans if scan.spacing_mm]
     if len(known) < FEW:
         return
     median = np.median([spacing for _, spacing in known], axis=0)
-    for fact, spacing in known:
+    for scan, spacing in known:
         if _factor(spacing, median) > SPACING_OUTLIER:
             mine, usual = (" x ".join(f"{s:.3g}" for s in values) for values in (spacing, median))
             what = f"the spacing {mine} mm is far from the usual {usual} mm (S, P, L)"
             yield Remark("spacing", "warning", what, "look at the scan").about(
-                modality, fact.case, fact.file
+                modality, scan.case, scan.file
             )
 
 
-def _sizes(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
+def _sizes(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     known = [
-        (fact, np.multiply(fact.spacing_mm, fact.shape))
-        for fact in facts
-        if fact.spacing_mm and fact.shape
+        (scan, np.multiply(scan.spacing_mm, scan.shape))
+        for scan in scans
+        if scan.spacing_mm and scan.shape
     ]
     if len(known) < FEW:
         return
     median = np.median([size for _, size in known], axis=0)
-    for fact, size in known:
+    for scan, size in known:
         if _factor(size, median) > SIZE_OUTLIER:
             mine, usual = (" x ".join(f"{s:.0f}" for s in values) for values in (size, median))
             what = f"the scan covers {mine} mm, usual are {usual} mm (S, P, L)"
             yield Remark(
                 "size", "warning", what, "look at the scan; crop it, or leave it out"
-            ).about(modality, fact.case, fact.file)
+            ).about(modality, scan.case, scan.file)
 
 
-def _types(modality: str, facts: Sequence[Facts]) -> Iterator[Finding]:
+def _types(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """Types that hold nothing more than a smaller one would: read, but slow and large."""
-    wide = Counter(name for fact in facts for name, _ in fact.stored if name in _WIDE)
+    wide = Counter(name for scan in scans for name, _ in scan.stored if name in _WIDE)
     for name, count in wide.items():
-        files = [file for fact in facts for kind, file in fact.stored if kind == name]
+        files = [file for scan in scans for kind, file in scan.stored if kind == name]
         some_files = some([file.name for file in files], 3)
         what = f"{plural(count, 'image file')} of {name} voxels ({some_files})"
         size = np.dtype(name).itemsize
@@ -143,22 +151,6 @@ def _factor(values: object, usual: np.ndarray) -> float:
     return float(np.maximum(ratio, 1 / ratio).max())
 
 
-# Names: of classes that modalities share, of cases, of patients, of files that are passed over.
-
-
-# File systems end names at 255 bytes; results add up to 35 (".<case>.label.<8 random>.npy").
-LONGEST = 220
-
-
-def naming(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
-    """All questions to names."""
-    yield from _patients(datasets)
-    yield from _parted(datasets)
-    yield from _classes(datasets)
-    for modality, dataset in datasets.items():
-        yield from _cases(modality, dataset)
-
-
 def _cases(modality: str, dataset: Dataset) -> Iterator[Finding]:
     for case in dataset.cases:
         size = len(case.id.encode(errors="surrogateescape"))
@@ -171,7 +163,7 @@ def _cases(modality: str, dataset: Dataset) -> Iterator[Finding]:
         if odd:
             what = (
                 f"the case's name has {plural(odd, 'character')} that cannot be printed "
-                f"({shown(case.id)})"
+                f"({printable(case.id)})"
             )
             mend = "rename it; other programs may fail on it"
             yield Remark("case-name", "warning", what, mend, plural(odd, "character")).of(
@@ -198,7 +190,9 @@ def _parted(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
     for dataset in datasets.values():
         for case in dataset.cases:
             if case.held_out and case.patient in train:
-                what = f"the patient {shown(case.patient)} has scans for training and for testing"
+                what = (
+                    f"the patient {printable(case.patient)} has scans for training and for testing"
+                )
                 mend = "move all scans of the patient to one side; training leaves them out"
                 yield Remark("patient-parted", "warning", what, mend, "1 patient").of(
                     case, case.images[0]
@@ -215,14 +209,14 @@ def _classes(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
         yield from_error(error, "", "", None, "classes")
         return
     for modality, dataset in named.items():
-        alone = [
+        unshared = [
             name
             for name, value in dataset.labels.items()
             if value != 0 and canonical_name(name) not in shared
         ]
-        if alone:
-            what = f"only this modality has {', '.join(alone)}: trained as background"
+        if unshared:
+            what = f"only this modality has {', '.join(unshared)}: trained as background"
             mend = "nothing, or give equal organs equal names"
-            yield Remark("classes", "warning", what, mend, f"{len(alone)} classes").about(
+            yield Remark("classes", "warning", what, mend, f"{len(unshared)} classes").about(
                 modality, file=dataset.root
             )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume
 
 Severity = Literal["error", "warning", "note"]
@@ -20,6 +20,25 @@ _UNIT = "mm|voxels?|%|bytes|degrees|slices?|cases?|patients?|axes"
 _QUANTITY = re.compile(rf"({_NUMBER}(?: (?:x|of) {_NUMBER})*) ({_UNIT})")
 # Faults of a file as a whole, whose measure is its size.
 _WHOLE_FILE = re.compile("compressed data|is empty|web page|LFS pointer|not a NIfTI|no DICOM")
+_FIX = "`unpaired check --fix-headers OUT` writes a mended copy"
+_QFORM_WARNING_MM = 1.0
+# What the readers note, and what it means for the user; the first that fits counts.
+_NOTES: tuple[tuple[str, str, Severity, str], ...] = (
+    (
+        "no orientation is stored", "orientation", "warning",
+        "write the orientation with the program that made the file",
+    ),
+    ("qform and sform differ", "two-geometries", "note", _FIX),
+    ("the qform cannot be used", "two-geometries", "note", _FIX),
+    ("is negative, taken", "pixdim", "warning", "write the geometry with the program that made it"),
+    ("pixdim .* disagrees", "pixdim", "note", _FIX),
+    ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
+    ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
+    ("trailing ones of size 1", "axes", "note", f"nothing, or {_FIX}"),
+    ("float labels", "float-label", "note", "nothing; save labels as integers"),
+    ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
+    ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,10 +84,61 @@ class Remark:
     def about(self, modality: str, case: str = "", file: Path | None = None) -> Finding:
         """The finding about a case, a modality, or all (empty)."""
         amount = self.amount or quantity(self.what)
-        name = "" if file is None else shown(file)
+        name = "" if file is None else printable(file)
         return Finding(
             modality, case, self.severity, self.what, self.mend, name, self.kind, amount, self.at
         )
+
+
+def from_error(
+    error: UnpairedError, modality: str, case: str, path: Path | None, kind: str = "file"
+) -> Finding:
+    """An error as a finding; its message ends in how to mend it."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if path is not None:
+        rest = text.removeprefix(printable(path))
+        text = rest.lstrip(":, ") if rest[:1] in (":", ",", " ") else text
+        text = text.replace(f"{printable(path)}/", "")  # files in a folder
+    what, cut, mend = text.rpartition("; ")
+    if not cut:
+        what, cut, mend = text.rpartition(". ")
+    if not cut:
+        what, mend = text, "correct the file"
+    amount = _size(path) if path is not None and _WHOLE_FILE.search(what) else ""
+    return Remark(kind, "error", what, mend, amount).about(modality, case, path)
+
+
+def read(
+    case: Case, path: Path, reader: Callable[[Path], Volume], findings: list[Finding]
+) -> Volume | None:
+    """The volume of one file, or None; notes and faults are added to `findings`.
+
+    Whatever goes wrong becomes a finding, never an exception.
+    """
+    try:
+        volume = reader(path)
+    except UnpairedError as error:
+        findings.append(from_error(error, case.modality, case.id, path))
+        return None
+    except MemoryError:
+        findings.append(_out_of_memory(path).of(case, path))
+        return None
+    except Exception as error:  # a fault of the program must not hide the other cases
+        what = f"the reader failed on it ({type(error).__name__}: {error})"
+        mend = "export it again; please report this as a fault of the program"
+        findings.append(Remark("fault", "error", what, mend).of(case, path))
+        return None
+    findings += [remark_of(note).of(case, path) for note in volume.notes]
+    return volume
+
+
+def remark_of(note: str) -> Remark:
+    """A reader's note with its severity and what to do."""
+    for pattern, kind, severity, mend in _NOTES:
+        if re.search(pattern, note):
+            remark = Remark(kind, severity, note, mend)
+            return _by_distance(remark) if kind == "two-geometries" else remark
+    return Remark("read", "note", note, "nothing; it is handled")
 
 
 def quantity(what: str) -> str:
@@ -80,22 +150,20 @@ def quantity(what: str) -> str:
     return f"{match[1]} {unit}"
 
 
-def from_error(
-    error: UnpairedError, modality: str, case: str, path: Path | None, kind: str = "file"
-) -> Finding:
-    """An error as a finding; its message ends in how to mend it."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if path is not None:
-        rest = text.removeprefix(shown(path))
-        text = rest.lstrip(":, ") if rest[:1] in (":", ",", " ") else text
-        text = text.replace(f"{shown(path)}/", "")  # files in a folder
-    what, cut, mend = text.rpartition("; ")
-    if not cut:
-        what, cut, mend = text.rpartition(". ")
-    if not cut:
-        what, mend = text, "correct the file"
-    amount = _size(path) if path is not None and _WHOLE_FILE.search(what) else ""
-    return Remark(kind, "error", what, mend, amount).about(modality, case, path)
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Errors, then warnings, then notes; each by modality and case."""
+    return sorted(findings, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(printable, names[:limit])) + more
+
+
+def plural(count: int, thing: str) -> str:
+    """ "1 voxel", "12 voxels"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _size(path: Path) -> str:
@@ -105,77 +173,7 @@ def _size(path: Path) -> str:
         return ""
 
 
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Errors, then warnings, then notes; each by modality and case."""
-    return sorted(found, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(shown, names[:limit])) + more
-
-
-def plural(count: int, thing: str) -> str:
-    """ "1 voxel", "12 voxels"."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
-
-
-# Reading one file for the check: whatever goes wrong becomes a finding, never an exception.
-
-
-_FIX = "`unpaired check --fix-headers OUT` writes a mended copy"
-_QFORM_WARNING_MM = 1.0
-# What the readers note, and what it means for the user; the first that fits counts.
-_NOTES: tuple[tuple[str, str, Severity, str], ...] = (
-    (
-        "no orientation is stored", "orientation", "warning",
-        "write the orientation with the program that made the file",
-    ),
-    ("qform and sform differ", "two-geometries", "note", _FIX),
-    ("the qform cannot be used", "two-geometries", "note", _FIX),
-    ("is negative, taken", "pixdim", "warning", "write the geometry with the program that made it"),
-    ("pixdim .* disagrees", "pixdim", "note", _FIX),
-    ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
-    ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
-    ("trailing ones of size 1", "axes", "note", f"nothing, or {_FIX}"),
-    ("float labels", "float-label", "note", "nothing; save labels as integers"),
-    ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
-    ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
-)  # fmt: skip
-
-
-def read(
-    case: Case, path: Path, reader: Callable[[Path], Volume], found: list[Finding]
-) -> Volume | None:
-    """The volume, or None; notes and faults are added to `found`."""
-    try:
-        volume = reader(path)
-    except UnpairedError as error:
-        found.append(from_error(error, case.modality, case.id, path))
-        return None
-    except MemoryError:
-        found.append(_out_of_memory(path).of(case, path))
-        return None
-    except Exception as error:  # a fault of the program must not hide the other cases
-        what = f"the reader failed on it ({type(error).__name__}: {error})"
-        mend = "export it again; please report this as a fault of the program"
-        found.append(Remark("fault", "error", what, mend).of(case, path))
-        return None
-    found += [remark_of(note).of(case, path) for note in volume.notes]
-    return volume
-
-
-def remark_of(note: str) -> Remark:
-    """A reader's note with its severity and what to do."""
-    for pattern, kind, severity, mend in _NOTES:
-        if re.search(pattern, note):
-            remark = Remark(kind, severity, note, mend)
-            return _weighed(remark) if kind == "two-geometries" else remark
-    return Remark("read", "note", note, "nothing; it is handled")
-
-
-def _weighed(remark: Remark) -> Remark:
+def _by_distance(remark: Remark) -> Remark:
     """Two geometries in one file: other programs take the other one, which matters from 1 mm on."""
     match = re.search(r"up to ([\d.e+-]+) mm", remark.what)
     if match is None or float(match[1]) <= _QFORM_WARNING_MM:

@@ -1,4 +1,4 @@
-"""Are the voxels what the channel's name says? Units, constant images, lost slices."""
+"""Are the voxels what the channel's name says? Units, constant images, lost slices, copies."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.checks.cohort import Facts
+from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
 
 _SAMPLE = 1 << 20
 _TINY, _PADDING = 0.005, 0.1
 _CT_MEND = "export with rescale slope and intercept, or name the channel by its true modality"
+_CHUNK = 1 << 22
 
 
 def intensities(image: Volume, channel: str) -> Iterator[Remark]:
@@ -70,26 +71,6 @@ def looks_hounsfield(values: np.ndarray) -> bool:
     return _share(values, -1060.0, -940.0) > 0.1 and _share(values, -150.0, 150.0) > 0.1
 
 
-def _air_elsewhere(values: np.ndarray) -> str:
-    """A sharp peak of cold voxels that is neither air, nor lung, nor one padding value."""
-    cold = values[(values < -300) & (values > -3500)]
-    if len(cold) < 0.05 * len(values):
-        return ""
-    kinds, counts = np.unique(np.rint(cold), return_counts=True)
-    padding = kinds[counts > 0.9 * len(cold)]
-    if len(padding):
-        at, share = float(padding[0]), 1.0
-        if at < -1000:  # outside the scanner's circle, or clipped
-            return ""
-    else:
-        bins, edges = np.histogram(cold, bins=64, range=(-3500, -300))
-        at = float(edges[bins.argmax()] + 25)
-        share = bins.max() / len(cold)
-    if share < 0.25 or at <= -700:
-        return ""
-    return f"air lies near {at:.0f}, expected near -1000"
-
-
 def lost_slices(image: Volume) -> Iterator[Remark]:
     """Slices of one value only, and neighbours that are equal."""
     axis = _slice_axis(image)
@@ -99,50 +80,15 @@ def lost_slices(image: Volume) -> Iterator[Remark]:
         return
     blank = low == high
     inner = np.flatnonzero(~blank)
-    whole = (np.arange(len(blank)) > inner[0]) & (np.arange(len(blank)) < inner[-1])
+    inner_slices = (np.arange(len(blank)) > inner[0]) & (np.arange(len(blank)) < inner[-1])
     same = (low[1:] == low[:-1]) & (high[1:] == high[:-1]) & ~blank[1:]
     twins = [int(n) + 1 for n in np.flatnonzero(same) if np.array_equal(stack[n], stack[n + 1])]
-    yield from _slices(
-        "blank-slice", "inside the volume hold one value only", np.flatnonzero(blank & whole),
-        axis, image,
-    )  # fmt: skip
+    inside = np.flatnonzero(blank & inner_slices)
+    yield from _slices("blank-slice", "inside the volume hold one value only", inside, axis, image)
     yield from _slices("same-slice", "equal the slice before", np.array(twins, int), axis, image)
-    ends = np.flatnonzero(blank & ~whole)
+    ends = np.flatnonzero(blank & ~inner_slices)
     if len(ends) > _PADDING * len(blank):
         yield from _slices("blank-end", "at the ends hold one value only", ends, axis, image)
-
-
-def _slices(kind: str, words: str, which: np.ndarray, axis: int, image: Volume) -> Iterator[Remark]:
-    if not which.size:
-        return
-    shape = image.array.shape
-    at = [n // 2 for n in shape]
-    at[axis] = int(which[0])
-    amount = f"{which.size} of {shape[axis]} slices"
-    what = f"{amount} {words} (the first is {which[0]}, counted from 0)"
-    where = (at[0], at[1], at[2])
-    if kind == "blank-end":
-        yield Remark(kind, "note", what, "nothing; they are cropped", amount, where)
-    else:
-        yield Remark(kind, "warning", what, "export the scan again", amount, where)
-
-
-def _slice_axis(image: Volume) -> int:
-    """The file's axis along which slices are stacked: the coarsest, else the body's long axis."""
-    spacing = image.spacing_mm
-    if max(spacing) > 1.05 * sorted(spacing)[1]:
-        return int(np.argmax(spacing))
-    return canonical_orientation(image.affine).axes[0]
-
-
-def _share(values: np.ndarray, low: float, high: float) -> float:
-    return float(((values >= low) & (values < high)).mean())
-
-
-# A scan's content, whatever the file's type, compression and axis order: for finding copies.
-
-
-_CHUNK = 1 << 22
 
 
 def digest(volume: Volume) -> str:
@@ -177,42 +123,88 @@ def first_at(mask: np.ndarray) -> tuple[int, int, int]:
     return int(i), int(j), int(k)
 
 
-# One image, or one label, under two names: by the content of the voxels.
-
-
-def copies(facts: Sequence[Facts]) -> Iterator[Finding]:
+def copies(scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """Images that are there twice, in a modality, in two, in training and in test; equal labels."""
-    yield from _images(facts)
-    yield from _labels(facts)
+    yield from _images(scans)
+    yield from _labels(scans)
 
 
-def _images(facts: Sequence[Facts]) -> Iterator[Finding]:
-    owners: dict[str, tuple[Facts, Path]] = {}
-    for fact in facts:
-        for digest, file in fact.digests:
-            other, where = owners.setdefault(digest, (fact, file))
+def _air_elsewhere(values: np.ndarray) -> str:
+    """A sharp peak of cold voxels that is neither air, nor lung, nor one padding value."""
+    cold = values[(values < -300) & (values > -3500)]
+    if len(cold) < 0.05 * len(values):
+        return ""
+    kinds, counts = np.unique(np.rint(cold), return_counts=True)
+    padding = kinds[counts > 0.9 * len(cold)]
+    if len(padding):
+        at, share = float(padding[0]), 1.0
+        if at < -1000:  # outside the scanner's circle, or clipped
+            return ""
+    else:
+        bins, edges = np.histogram(cold, bins=64, range=(-3500, -300))
+        at = float(edges[bins.argmax()] + 25)
+        share = bins.max() / len(cold)
+    if share < 0.25 or at <= -700:
+        return ""
+    return f"air lies near {at:.0f}, expected near -1000"
+
+
+def _slices(kind: str, words: str, which: np.ndarray, axis: int, image: Volume) -> Iterator[Remark]:
+    if not which.size:
+        return
+    shape = image.array.shape
+    at = [n // 2 for n in shape]
+    at[axis] = int(which[0])
+    amount = f"{which.size} of {shape[axis]} slices"
+    what = f"{amount} {words} (the first is {which[0]}, counted from 0)"
+    where = (at[0], at[1], at[2])
+    if kind == "blank-end":
+        yield Remark(kind, "note", what, "nothing; they are cropped", amount, where)
+    else:
+        yield Remark(kind, "warning", what, "export the scan again", amount, where)
+
+
+def _slice_axis(image: Volume) -> int:
+    """The file's axis along which slices are stacked: the coarsest, else the body's long axis."""
+    spacing = image.spacing_mm
+    if max(spacing) > 1.05 * sorted(spacing)[1]:
+        return int(np.argmax(spacing))
+    return canonical_orientation(image.affine).axes[0]
+
+
+def _share(values: np.ndarray, low: float, high: float) -> float:
+    return float(((values >= low) & (values < high)).mean())
+
+
+def _images(scans: Sequence[ScanSummary]) -> Iterator[Finding]:
+    owners: dict[str, tuple[ScanSummary, Path]] = {}
+    for scan in scans:
+        for digest, file in scan.digests:
+            other, where = owners.setdefault(digest, (scan, file))
             # A manifest may name one file in two cases.
-            if other is not fact or where != file:
-                what = f"the same image as {shown(where)} ({other.modality} {other.case})".rstrip()
+            if other is not scan or where != file:
+                what = (
+                    f"the same image as {printable(where)} ({other.modality} {other.case})".rstrip()
+                )
                 mend = "remove one, or it may be in training and in test"
-                if fact.held_out != other.held_out:
+                if scan.held_out != other.held_out:
                     mend = "remove one: it is in training and in test"
                 yield Remark("copy", "error", what, mend, "100 % of the voxels").about(
-                    fact.modality, fact.case, file
+                    scan.modality, scan.case, file
                 )
 
 
-def _labels(facts: Sequence[Facts]) -> Iterator[Finding]:
+def _labels(scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """In one modality: two modalities may share the label of a registered pair."""
-    owners: dict[tuple[str, str], Facts] = {}
-    for fact in facts:
-        if not fact.label_digest:
+    owners: dict[tuple[str, str], ScanSummary] = {}
+    for scan in scans:
+        if not scan.label_digest:
             continue
-        other = owners.setdefault((fact.modality, fact.label_digest), fact)
+        other = owners.setdefault((scan.modality, scan.label_digest), scan)
         images = {digest for digest, _ in other.digests}
-        if other is not fact and images.isdisjoint(d for d, _ in fact.digests):
+        if other is not scan and images.isdisjoint(d for d, _ in scan.digests):
             what = f"the same label as {other.case}'s, though the images differ"
             mend = "see which image it belongs to"
             yield Remark("label-copy", "warning", what, mend, "100 % of the voxels").about(
-                fact.modality, fact.case, fact.label
+                scan.modality, scan.case, scan.label
             )

@@ -1,4 +1,4 @@
-"""A label's values: known to dataset.json, there at all, inside the body, whole."""
+"""Labels: values known to dataset.json, loose pieces, what lies outside the body, organ sizes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unpaired.checks.cohort import Facts, Touch
+from unpaired.checks.cohort import ScanSummary, Touch
 from unpaired.checks.finding import Finding, Index, Remark, Severity, plural
 from unpaired.checks.intensity import first_at
 from unpaired.datasets.dataset import Dataset
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.
@@ -20,6 +20,13 @@ FEW_PERCENT = 0.1
 # From here to the organ a fragment is no frayed edge any more.
 FAR_MM = 20.0
 _EDGE_AXIS = 5
+# Fewer voxels along an axis show no body; more are thinned out to about so many.
+_SMALLEST, _SIDE = 16, 96
+# A part of the body has at least this share of the largest one.
+_PIECE = 0.1
+OUTSIDE_SHARE = 0.1
+# An odd size: of fewer scans none, else by this factor and by so many deviations.
+_FEW, _FACTOR, _DEVIATIONS = 5, 4.0, 5.0
 
 
 def values(label: Volume, counts: Mapping[int, int], labels: Mapping[str, int]) -> Iterator[Remark]:
@@ -49,9 +56,9 @@ def fragments(
     lost: list[tuple[int, str, float, Index]] = []
     for value, name in sorted(names.items()):
         box = boxes[value - 1]
-        found = _pieces(label.array[box] == value, label.spacing_mm)
-        if found is not None:
-            count, total, far, at = found
+        pieces = _pieces(label.array[box] == value, label.spacing_mm)
+        if pieces is not None:
+            count, total, far, at = pieces
             text = f"{name} {plural(count, 'piece')} of {plural(total, 'voxel')}"
             start = tuple(a + s.start for a, s in zip(at, box, strict=True))
             lost.append((total, text, far, (start[0], start[1], start[2])))
@@ -72,32 +79,9 @@ def fragments(
     yield Remark("fragments", severity, what, mend, amount, worst[3])
 
 
-def _pieces(
-    mask: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> tuple[int, int, float, Index] | None:
-    """Number of small pieces, their voxels, how far the farthest lies from the largest, where."""
-    numbers, count = ndimage.label(mask, np.ones((3, 3, 3), bool))
-    if count < 2:
-        return None
-    sizes = np.bincount(numbers.ravel(order="K"))
-    sizes[0] = 0
-    largest = int(sizes.argmax())
-    small = [n for n in range(1, count + 1) if sizes[n] < FRAGMENT_SHARE * sizes[largest]]
-    if not small:
-        return None
-    main = numbers == largest
-    border = np.argwhere(main & ~ndimage.binary_erosion(main)) * spacing_mm
-    index = np.argwhere(np.isin(numbers, small))
-    gaps, _ = cKDTree(border).query(index * spacing_mm)
-    nearest = np.full(count + 1, np.inf)
-    np.minimum.at(nearest, numbers[tuple(index.T)], gaps)
-    far = small[int(nearest[small].argmax())]
-    return len(small), int(sizes[small].sum()), float(nearest[far]), first_at(numbers == far)
-
-
 def touches(label: Volume) -> tuple[Touch, ...]:
     """What lies in the outermost voxels: an organ there may be cut."""
-    found: dict[int, tuple[int, Index]] = {}
+    counted: dict[int, tuple[int, Index]] = {}
     for axis, size in enumerate(label.array.shape):
         if size < _EDGE_AXIS:
             continue
@@ -110,18 +94,9 @@ def touches(label: Volume) -> tuple[Touch, ...]:
                 inside = list(np.unravel_index(int((face == value).argmax()), face.shape))
                 inside.insert(axis, np.intp(index))
                 at = (int(inside[0]), int(inside[1]), int(inside[2]))
-                before, where = found.get(int(value), (0, at))
-                found[int(value)] = (before + int(count), where)
-    return tuple(Touch(value, count, at) for value, (count, at) in sorted(found.items()))
-
-
-# The body in an image, roughly, and what of a label lies outside it.
-
-
-# Fewer voxels along an axis show no body.
-_SMALLEST, _SIDE = 16, 96
-_PIECE = 0.1
-OUTSIDE_SHARE = 0.1
+                before, where = counted.get(int(value), (0, at))
+                counted[int(value)] = (before + int(count), where)
+    return tuple(Touch(value, count, at) for value, (count, at) in sorted(counted.items()))
 
 
 def outside_body(image: Volume, label: Volume, labels: Mapping[str, int]) -> Iterator[Remark]:
@@ -173,19 +148,13 @@ def body(image: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.binary_dilation(filled, iterations=2))
 
 
-# Which class is in how many labels, and how large it is there.
-
-
-_FEW, _FACTOR, _DEVIATIONS = 5, 4.0, 5.0
-
-
-def coverage(modality: str, dataset: Dataset, facts: Sequence[Facts]) -> Iterator[Finding]:
+def coverage(modality: str, dataset: Dataset, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """Classes without a voxel, organs of an odd size, organs that the image's edge cuts."""
-    labelled = [fact for fact in facts if fact.voxels is not None]
+    labelled = [scan for scan in scans if scan.voxels is not None]
     for name, value in dataset.labels.items():
         if value == 0 or not labelled:
             continue
-        own = [fact for fact in labelled if fact.voxels and value in fact.voxels]
+        own = [scan for scan in labelled if scan.voxels and value in scan.voxels]
         if not own:
             what = f"no label holds {name!r} (value {value})"
             mend = "annotate it, or remove it from dataset.json"
@@ -196,46 +165,71 @@ def coverage(modality: str, dataset: Dataset, facts: Sequence[Facts]) -> Iterato
     yield from _cut(modality, dataset, labelled)
 
 
-def table(dataset: Dataset, facts: Sequence[Facts]) -> list[tuple[str, int, int, float]]:
+def table(dataset: Dataset, scans: Sequence[ScanSummary]) -> list[tuple[str, int, int, float]]:
     """(class, cases that hold it, labelled cases, median millilitres) of every class."""
-    labelled = [fact for fact in facts if fact.voxels is not None]
+    labelled = [scan for scan in scans if scan.voxels is not None]
     rows = []
     for name, value in dataset.labels.items():
-        own = [fact for fact in labelled if value in (fact.voxels or {})]
-        sizes = [_millilitres(fact, value) for fact in own if fact.spacing_mm]
+        own = [scan for scan in labelled if value in (scan.voxels or {})]
+        sizes = [_millilitres(scan, value) for scan in own if scan.spacing_mm]
         if value:
             median = float(np.median(sizes)) if sizes else float("nan")
             rows.append((name, len(own), len(labelled), median))
     return rows
 
 
-def _odd_sizes(modality: str, name: str, value: int, own: Sequence[Facts]) -> Iterator[Finding]:
+def _pieces(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[int, int, float, Index] | None:
+    """Number of small pieces, their voxels, how far the farthest lies from the largest, where."""
+    numbers, count = ndimage.label(mask, np.ones((3, 3, 3), bool))
+    if count < 2:
+        return None
+    sizes = np.bincount(numbers.ravel(order="K"))
+    sizes[0] = 0
+    largest = int(sizes.argmax())
+    small = [n for n in range(1, count + 1) if sizes[n] < FRAGMENT_SHARE * sizes[largest]]
+    if not small:
+        return None
+    main = numbers == largest
+    border = np.argwhere(main & ~ndimage.binary_erosion(main)) * spacing_mm
+    index = np.argwhere(np.isin(numbers, small))
+    gaps, _ = cKDTree(border).query(index * spacing_mm)
+    nearest = np.full(count + 1, np.inf)
+    np.minimum.at(nearest, numbers[tuple(index.T)], gaps)
+    far = small[int(nearest[small].argmax())]
+    return len(small), int(sizes[small].sum()), float(nearest[far]), first_at(numbers == far)
+
+
+def _odd_sizes(
+    modality: str, name: str, value: int, own: Sequence[ScanSummary]
+) -> Iterator[Finding]:
     """An organ many times smaller or larger than in the other patients."""
-    known = [fact for fact in own if fact.spacing_mm]
+    known = [scan for scan in own if scan.spacing_mm]
     if len(known) < _FEW:
         return
-    sizes = np.array([_millilitres(fact, value) for fact in known])
+    sizes = np.array([_millilitres(scan, value) for scan in known])
     log = np.log(sizes)
     middle = float(np.median(log))
     # Tumours differ by nature: what is odd is measured by how much the others differ.
     spread = 1.4826 * float(np.median(np.abs(log - middle)))
     limit = max(float(np.log(_FACTOR)), _DEVIATIONS * spread)
-    for fact, size, off in zip(known, sizes, log - middle, strict=True):
+    for scan, size, off in zip(known, sizes, log - middle, strict=True):
         if abs(off) > limit:
             what = f"{name} has {size:.3g} ml, usual are {np.exp(middle):.3g} ml"
             mend = "look at the label; it may be cut, or hold another organ"
             yield Remark("organ-size", "warning", what, mend, f"{size:.3g} ml").about(
-                modality, fact.case, fact.label
+                modality, scan.case, scan.label
             )
 
 
-def _cut(modality: str, dataset: Dataset, labelled: Sequence[Facts]) -> Iterator[Finding]:
+def _cut(modality: str, dataset: Dataset, labelled: Sequence[ScanSummary]) -> Iterator[Finding]:
     """One note for all: scans often end within an organ."""
     parts: list[str] = []
-    worst: tuple[Facts, Touch] | None = None
+    worst: tuple[ScanSummary, Touch] | None = None
     for name, value in dataset.labels.items():
-        own = [fact for fact in labelled if value in (fact.voxels or {})]
-        cut = [(fact, t) for fact in own for t in fact.touches if t.value == value]
+        own = [scan for scan in labelled if value in (scan.voxels or {})]
+        cut = [(scan, t) for scan in own for t in scan.touches if t.value == value]
         if not cut:
             continue
         parts.append(f"{name} in {len(cut)} of {plural(len(own), 'case')}")
@@ -243,14 +237,16 @@ def _cut(modality: str, dataset: Dataset, labelled: Sequence[Facts]) -> Iterator
         if worst is None or largest[1].count > worst[1].count:
             worst = largest
     if worst is not None:
-        fact, touch = worst
-        what = f"the edge of the image cuts {', '.join(parts)}; most of all in {shown(fact.case)}"
+        scan, touch = worst
+        what = (
+            f"the edge of the image cuts {', '.join(parts)}; most of all in {printable(scan.case)}"
+        )
         mend = "nothing if the scan ends there; else look for a shifted or cut label"
         yield Remark("edge", "note", what, mend, plural(touch.count, "voxel"), touch.at).about(
-            modality, fact.case, fact.label
+            modality, scan.case, scan.label
         )
 
 
-def _millilitres(fact: Facts, value: int) -> float:
-    count = (fact.voxels or {}).get(value, 0)
-    return count * float(np.prod(fact.spacing_mm or (np.nan,) * 3)) / 1000
+def _millilitres(scan: ScanSummary, value: int) -> float:
+    count = (scan.voxels or {}).get(value, 0)
+    return count * float(np.prod(scan.spacing_mm or (np.nan,) * 3)) / 1000

@@ -21,85 +21,13 @@ from unpaired.datasets.manifest import Row, is_image, place, read_rows
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import shown
-
-# A manifest line by line: what is wrong with a line is listed, the other lines are cases.
-
-
-def salvage(modality: str, path: Path, found: list[Finding]) -> Dataset:
-    """The scans of one modality that a manifest names rightly; faults are added to `found`.
-
-    Raises:
-        DataError: it cannot be read as a table.
-    """
-    rows = [row for row in read_rows(path) if row["modality"] == modality]
-    channels, labels = _about(modality, path, found)
-    cases: dict[str, Case] = {}
-    for row in rows:
-        faults = _faults(row, path, len(channels), cases)
-        found += [fault.about(modality, row["case"], path) for fault in faults]
-        if not faults:
-            truth = path.parent / row["label"] if row["label"] else None
-            images = tuple(_images(row, path))
-            held_out = row["split"] == "test" or truth is None
-            patient = row["patient"] or row["case"]
-            cases[row["case"]] = Case(row["case"], modality, images, truth, patient, held_out)
-    ordered = sorted(cases.values(), key=lambda case: (case.held_out, case.id))
-    return Dataset(modality, path.parent, channels, labels, tuple(ordered))
-
-
-def _about(
-    modality: str, path: Path, found: list[Finding]
-) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Channels and labels; where the JSON file is at fault, one channel without a name."""
-    file = path.with_suffix(".json")
-    try:
-        about = read_about(file)
-        own = about.get(modality, about)
-        own = {"channel_names": {"0": modality}, **(own if isinstance(own, dict) else {})}
-        return channels_of(own, file), labels_of(own, file)
-    except DataError as error:
-        found.append(from_error(error, modality, "", file, "dataset-json"))
-        return ("",), {}
-
-
-def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list[Remark]:
-    faults = []
-    try:
-        check_ids([row["case"]], path)
-    except DataError:
-        what = f"the case's name {shown(row['case'])} is no safe file name"
-        faults.append(Remark("case-name", "error", what, "rename the case", "1 case"))
-    twin = next((name for name in known if name.casefold() == row["case"].casefold()), None)
-    if twin is not None:
-        what = f"the case's name is that of {shown(twin)}, but for upper and lower case"
-        if twin == row["case"]:
-            what = f"another line has the case {shown(twin)} already"
-        faults.append(Remark("case-name", "error", what, "rename one of them", "2 cases"))
-    images = _images(row, path)
-    if len(images) != channels:
-        what = f"it has {len(images)} images for {channels} channels"
-        amount = f"{len(images)} of {channels} channels"
-        faults.append(Remark("channels", "error", what, "separate several by |", amount))
-    for file in (*images, *([path.parent / row["label"]] if row["label"] else [])):
-        if not is_image(file):
-            what = f"it names {shown(file)}, which is not there"
-            faults.append(Remark("no-file", "error", what, "correct the line", "1 file"))
-    if row["split"] in ("train", "val") and not row["label"]:
-        what = f"it is for {row['split']} but has no label"
-        faults.append(Remark("no-label", "error", what, "add the label", "1 case"))
-    return faults
-
-
-def _images(row: Row, path: Path) -> list[Path]:
-    return [place(path, cell) for cell in row["image"].split("|")]
-
+from unpaired.files import printable
 
 _TRAIN, _TEST = "Tr", "Ts"
 Parts = dict[str, dict[int, Path]]
 
 
-def opened(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
+def open_leniently(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
     """The data set as far as it can be opened, and everything wrong with its layout.
 
     Raises:
@@ -108,23 +36,23 @@ def opened(modality: str, root: Path) -> tuple[Dataset | None, list[Finding]]:
     try:
         nnunet.need_folder(root) if not root.is_file() else None
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot open {shown(root)}: {error}.") from error
+        raise DataError(f"cannot open {printable(root)}: {error}.") from error
     try:
         return open_dataset(modality, root), list(passed_over(modality, root))
     except UnpairedError as error:
         first = from_error(error, modality, "", root, "layout")
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         if manifest.looks_like(root):
-            dataset = salvage(modality, root, found)
+            dataset = salvage(modality, root, findings)
         elif (root / "imagesTr").is_dir():
-            dataset = _Salvage(modality, root, found).dataset()
+            dataset = _Salvage(modality, root, findings).dataset()
         else:
             return None, [first]
     except (DataError, OSError):
         return None, [first]
     kept = dataset if dataset.cases else None
-    return kept, [*(found or [first]), *passed_over(modality, root)]
+    return kept, [*(findings or [first]), *passed_over(modality, root)]
 
 
 def passed_over(modality: str, root: Path) -> Iterator[Finding]:
@@ -143,13 +71,82 @@ def passed_over(modality: str, root: Path) -> Iterator[Finding]:
         )
 
 
+def salvage(modality: str, path: Path, findings: list[Finding]) -> Dataset:
+    """The scans of one modality that a manifest names rightly; faults are added to `findings`.
+
+    Raises:
+        DataError: it cannot be read as a table.
+    """
+    rows = [row for row in read_rows(path) if row["modality"] == modality]
+    channels, labels = _about(modality, path, findings)
+    cases: dict[str, Case] = {}
+    for row in rows:
+        faults = _faults(row, path, len(channels), cases)
+        findings += [fault.about(modality, row["case"], path) for fault in faults]
+        if not faults:
+            truth = path.parent / row["label"] if row["label"] else None
+            images = tuple(_images(row, path))
+            held_out = row["split"] == "test" or truth is None
+            patient = row["patient"] or row["case"]
+            cases[row["case"]] = Case(row["case"], modality, images, truth, patient, held_out)
+    ordered = sorted(cases.values(), key=lambda case: (case.held_out, case.id))
+    return Dataset(modality, path.parent, channels, labels, tuple(ordered))
+
+
+def _about(
+    modality: str, path: Path, findings: list[Finding]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Channels and labels; where the JSON file is at fault, one channel without a name."""
+    file = path.with_suffix(".json")
+    try:
+        about = read_about(file)
+        own = about.get(modality, about)
+        own = {"channel_names": {"0": modality}, **(own if isinstance(own, dict) else {})}
+        return channels_of(own, file), labels_of(own, file)
+    except DataError as error:
+        findings.append(from_error(error, modality, "", file, "dataset-json"))
+        return ("",), {}
+
+
+def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list[Remark]:
+    faults = []
+    try:
+        check_ids([row["case"]], path)
+    except DataError:
+        what = f"the case's name {printable(row['case'])} is no safe file name"
+        faults.append(Remark("case-name", "error", what, "rename the case", "1 case"))
+    twin = next((name for name in known if name.casefold() == row["case"].casefold()), None)
+    if twin is not None:
+        what = f"the case's name is that of {printable(twin)}, but for upper and lower case"
+        if twin == row["case"]:
+            what = f"another line has the case {printable(twin)} already"
+        faults.append(Remark("case-name", "error", what, "rename one of them", "2 cases"))
+    images = _images(row, path)
+    if len(images) != channels:
+        what = f"it has {len(images)} images for {channels} channels"
+        amount = f"{len(images)} of {channels} channels"
+        faults.append(Remark("channels", "error", what, "separate several by |", amount))
+    for file in (*images, *([path.parent / row["label"]] if row["label"] else [])):
+        if not is_image(file):
+            what = f"it names {printable(file)}, which is not there"
+            faults.append(Remark("no-file", "error", what, "correct the line", "1 file"))
+    if row["split"] in ("train", "val") and not row["label"]:
+        what = f"it is for {row['split']} but has no label"
+        faults.append(Remark("no-label", "error", what, "add the label", "1 case"))
+    return faults
+
+
+def _images(row: Row, path: Path) -> list[Path]:
+    return [place(path, cell) for cell in row["image"].split("|")]
+
+
 @dataclass
 class _Salvage:
-    """One nnU-Net folder, case by case; faults are added to `found`."""
+    """One nnU-Net folder, case by case; faults are added to `findings`."""
 
     modality: str
     root: Path
-    found: list[Finding]
+    findings: list[Finding]
 
     def dataset(self) -> Dataset:
         channels, labels, patients = self._about()
@@ -163,9 +160,9 @@ class _Salvage:
         cases = [
             Case(i, self.modality, tuple(images[n] for n in sorted(images)), known.get(i),
                  patients.get(i, i), held_out)
-            for found, known, held_out in ((train, truth, False), (test, more, True))
-            for i, images in sorted(found.items())
-            if self._whole(i, images, count)
+            for parts, known, held_out in ((train, truth, False), (test, more, True))
+            for i, images in sorted(parts.items())
+            if self._has_all_channels(i, images, count)
         ]  # fmt: skip
         names = channels or ("",) * count
         return Dataset(self.modality, self.root, names, labels, tuple(cases))
@@ -203,19 +200,19 @@ class _Salvage:
     def _files(self, kind: str, part: str) -> dict[str, Path]:
         """Name without ending -> file; of twins (a.nii beside a.nii.gz) the compressed one."""
         folder = self.root / f"{kind}{part}"
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         if not folder.is_dir():
-            return found
+            return files
         for child in sorted(folder.iterdir()):
             stem = nnunet.stem_of(child)
             if stem is None:
                 continue
-            if stem in found:
-                what = f"{shown(found[stem].name)} lies beside {shown(child.name)}"
+            if stem in files:
+                what = f"{printable(files[stem].name)} lies beside {printable(child.name)}"
                 case = re.sub(r"_\d{4}$", "", stem)
                 self._say("twins", case, what, "remove one of them", "2 files", child)
-            found[stem] = child
-        return found
+            files[stem] = child
+        return files
 
     def _images(self, part: str) -> Parts:
         parts: Parts = defaultdict(dict)
@@ -223,13 +220,15 @@ class _Salvage:
             match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
             if match is None:
                 what = "the name does not end in the channel's number"
-                mend = f"rename it to {shown(stem)}_0000{shown(file.name.removeprefix(stem))}"
-                self._say("channel-name", shown(stem), what, mend, "1 file", file)
+                mend = (
+                    f"rename it to {printable(stem)}_0000{printable(file.name.removeprefix(stem))}"
+                )
+                self._say("channel-name", printable(stem), what, mend, "1 file", file)
             else:
                 parts[match[1]][int(match[2])] = file
         return parts
 
-    def _whole(self, case: str, images: Mapping[int, Path], count: int) -> bool:
+    def _has_all_channels(self, case: str, images: Mapping[int, Path], count: int) -> bool:
         if sorted(images) == list(range(count)):
             return True
         have = ", ".join(f"{n:04d}" for n in sorted(images))
@@ -249,7 +248,9 @@ class _Salvage:
                 self._say("case-name", case, what, "rename its files", "1 case")
             other = seen.setdefault(case.casefold(), case)
             if other != case:
-                what = f"the case's name differs from {shown(other)} by upper and lower case only"
+                what = (
+                    f"the case's name differs from {printable(other)} by upper and lower case only"
+                )
                 self._say("case-name", case, what, "rename one of them", "2 cases")
 
     def _pairs(self, images: Parts, labels: dict[str, Path]) -> None:
@@ -266,7 +267,7 @@ class _Salvage:
         self, kind: str, case: str, what: str, mend: str, amount: str, file: Path | None = None
     ) -> None:
         remark = Remark(kind, "error", what, mend, amount)
-        self.found.append(remark.about(self.modality, case, file or self.root))
+        self.findings.append(remark.about(self.modality, case, file or self.root))
 
     def _error(self, error: DataError, file: Path) -> None:
-        self.found.append(from_error(error, self.modality, "", file, "dataset-json"))
+        self.findings.append(from_error(error, self.modality, "", file, "dataset-json"))

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpaired.checks.cohort import Facts
+from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark, Severity, from_error, some
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds
 from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 
 Key = tuple[str, str]
 _WORST: Mapping[str, Severity] = {"train": "error", "val": "warning", "test": "warning"}
 
 
 def splits(
-    datasets: Mapping[str, Dataset], facts: Sequence[Facts], file: Path
+    datasets: Mapping[str, Dataset], scans: Sequence[ScanSummary], file: Path
 ) -> Iterator[Finding]:
     """Every leak of every fold, where opening the file would stop at the first."""
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
@@ -27,7 +27,7 @@ def splits(
         entries = read_json(file)
         folds = entries if isinstance(entries, list) else []
         for number, entry in enumerate(folds):
-            leaks += _fold(f"fold {number}", entry, datasets, facts, file)
+            leaks += _fold(f"fold {number}", entry, datasets, scans, file)
         read_splits(file, cases)
     except UnpairedError as error:
         # What stops the reader is most often one of the leaks, told above more fully.
@@ -52,14 +52,14 @@ def parts(datasets: Mapping[str, Dataset], file: Path) -> list[dict[Key, str]]:
 
 def _parts_of(entry: Mapping[str, Any], known: Mapping[Key, Case]) -> dict[Key, str]:
     """Of a case in two parts, the first."""
-    found: dict[Key, str] = {}
+    part_of: dict[Key, str] = {}
     for part in PARTS:
         named = entry.get(part, [])
         for text in named if isinstance(named, list) else []:
             key = _key(text, known)
             if key is not None:
-                found.setdefault(key, part)
-    return found
+                part_of.setdefault(key, part)
+    return part_of
 
 
 def folds(datasets: Mapping[str, Dataset], count: int) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def folds(datasets: Mapping[str, Dataset], count: int) -> Iterator[Finding]:
 
 
 def _fold(
-    fold: str, entry: Any, datasets: Mapping[str, Dataset], facts: Sequence[Facts], file: Path
+    fold: str, entry: Any, datasets: Mapping[str, Dataset], scans: Sequence[ScanSummary], file: Path
 ) -> Iterator[Finding]:
     if not isinstance(entry, dict):
         return
@@ -83,14 +83,14 @@ def _fold(
         for text in entry.get(part, []):
             key = _key(text, known)
             if key is None:
-                what = f"{fold}, {part}: there is no case {shown(str(text))!r}"
+                what = f"{fold}, {part}: there is no case {printable(str(text))!r}"
                 yield _say("split-case", "error", what, "correct the name", "1 case", file)
             elif part_of.setdefault(key, part) != part:
-                what = f"{fold}: {key[0]}/{shown(key[1])} is in {part_of[key]} and in {part}"
+                what = f"{fold}: {key[0]}/{printable(key[1])} is in {part_of[key]} and in {part}"
                 yield _say("split-case", "error", what, "leave it in one part", "1 case", file)
-    yield from _shared(fold, part_of, known, facts, file)
+    yield from _shared(fold, part_of, known, scans, file)
     yield from _empty(fold, entry, part_of, datasets, file)
-    yield from _absent(fold, part_of, datasets, facts, file)
+    yield from _absent(fold, part_of, datasets, scans, file)
     left = [f"{m}/{i}" for (m, i), c in known.items() if c.label and (m, i) not in part_of]
     if left:
         what = f"{fold}: {len(left)} labelled cases are in no part ({some(left, 3)})"
@@ -100,7 +100,7 @@ def _fold(
 
 
 def _shared(
-    fold: str, part_of: Mapping[Key, str], known: Mapping[Key, Case], facts: Sequence[Facts],
+    fold: str, part_of: Mapping[Key, str], known: Mapping[Key, Case], scans: Sequence[ScanSummary],
     file: Path,
 ) -> Iterator[Finding]:  # fmt: skip
     """Patients, and images, in two parts."""
@@ -109,19 +109,19 @@ def _shared(
         people[known[key].patient][part] = "/".join(key)
     for patient, where in sorted(people.items()):
         if len(where) > 1:
-            text = " and ".join(f"{part} ({shown(name)})" for part, name in where.items())
-            what = f"{fold}: the patient {shown(patient)} is in {text}"
+            text = " and ".join(f"{part} ({printable(name)})" for part, name in where.items())
+            what = f"{fold}: the patient {printable(patient)} is in {text}"
             mend = "put all scans of a patient into one part"
             yield _say("split-patient", "error", what, mend, "1 patient", file)
     images: dict[str, dict[str, str]] = defaultdict(dict)
-    for fact in facts:
-        home = part_of.get((fact.modality, fact.case))
-        for digest, _ in fact.digests:
+    for scan in scans:
+        home = part_of.get((scan.modality, scan.case))
+        for digest, _ in scan.digests:
             if home is not None:
-                images[digest][home] = f"{fact.modality}/{fact.case}"
+                images[digest][home] = f"{scan.modality}/{scan.case}"
     for where in images.values():
         if len(where) > 1:
-            text = " and ".join(f"{part} ({shown(name)})" for part, name in where.items())
+            text = " and ".join(f"{part} ({printable(name)})" for part, name in where.items())
             what = f"{fold}: one image is in {text}"
             yield _say("split-image", "error", what, "remove one", "100 % of the voxels", file)
 
@@ -141,20 +141,20 @@ def _empty(
 
 
 def _absent(
-    fold: str, part_of: Mapping[Key, str], datasets: Mapping[str, Dataset], facts: Sequence[Facts],
-    file: Path,
+    fold: str, part_of: Mapping[Key, str], datasets: Mapping[str, Dataset],
+    scans: Sequence[ScanSummary], file: Path,
 ) -> Iterator[Finding]:  # fmt: skip
     """Classes that a part cannot teach, or cannot score."""
     for modality, dataset in datasets.items():
         for part in PARTS:
             own = [
-                fact
-                for fact in facts
-                if fact.modality == modality
-                and fact.voxels is not None
-                and part_of.get((modality, fact.case)) == part
+                scan
+                for scan in scans
+                if scan.modality == modality
+                and scan.voxels is not None
+                and part_of.get((modality, scan.case)) == part
             ]
-            present = frozenset[int]().union(*(fact.values or () for fact in own))
+            present = frozenset[int]().union(*(scan.values or () for scan in own))
             lost = [n for n, value in dataset.labels.items() if value and value not in present]
             if own and lost:
                 what = f"{fold}: no {part} label of {modality} holds {', '.join(lost)}"
@@ -169,8 +169,8 @@ def _key(text: Any, known: Mapping[Key, Case]) -> Key | None:
     modality, _, case = text.partition("/")
     if (modality, case) in known:
         return modality, case
-    found = [key for key in known if key[1] == text]
-    return found[0] if len(found) == 1 else None
+    keys = [key for key in known if key[1] == text]
+    return keys[0] if len(keys) == 1 else None
 
 
 def _say(kind: str, severity: Severity, what: str, mend: str, amount: str, file: Path) -> Finding:

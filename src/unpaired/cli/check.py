@@ -13,7 +13,8 @@ from unpaired.progress import ProgressBar
 from unpaired.tables import Table
 
 if TYPE_CHECKING:
-    from unpaired.checks.check import Examined, Finding
+    from unpaired.checks.check import Examined
+    from unpaired.checks.finding import Finding
     from unpaired.config import Config
 
 NAME = "check"
@@ -120,7 +121,7 @@ def _findings(done: "Examined", workers: int, settings: "Config | None") -> list
     """What was found, and what preparing and training take."""
     from unpaired.checks.finding import worst_first
 
-    findings = [*done.findings, *_needs(done, workers)]
+    findings = [*done.findings, *_preparation(done, workers)]
     if settings is not None:
         findings += _training(done, settings)
     return worst_first(findings)
@@ -145,22 +146,22 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
 
 def _training(done: "Examined", settings: "Config") -> list["Finding"]:
     """What a training with these settings takes; nothing where the data do not allow one."""
-    from unpaired.checks.needs import patch_findings, training_finding
+    from unpaired.checks.resources import patch_findings, training_finding
     from unpaired.training.forecast import training_needs
 
     bad = {
-        m: {f.case for f in done.facts if f.modality == m and not f.shape} for m in done.datasets
+        m: {f.case for f in done.scans if f.modality == m and not f.shape} for m in done.datasets
     }
     try:
         plan, ahead = training_needs(settings, done.datasets, bad)
     except DataError as error:
         note(f"what a training needs cannot be said: {error}")
         return []
-    told = training_finding(
+    needed = training_finding(
         ahead.memory_bytes, ahead.memory_available_bytes, ahead.seconds_per_step,
         settings.train.steps, ahead.device,
     )  # fmt: skip
-    return [told, *patch_findings(done.facts, plan.spacing_mm, plan.slice_axis, plan.patch)]
+    return [needed, *patch_findings(done.scans, plan.spacing_mm, plan.slice_axis, plan.patch)]
 
 
 def _there(*paths: Path | None) -> None:
@@ -172,14 +173,14 @@ def _there(*paths: Path | None) -> None:
             raise DataError(f"cannot open {path}: {error.strerror}.") from error
 
 
-def _needs(done: "Examined", workers: int) -> Sequence["Finding"]:
+def _preparation(done: "Examined", workers: int) -> Sequence["Finding"]:
     """What preparing takes, said beforehand."""
     import psutil
 
-    from unpaired.checks.needs import needs, needs_finding
+    from unpaired.checks.resources import preparation_finding, preparation_resources
 
-    found = needs(done.datasets, done.facts)
-    if found is None:
+    needed = preparation_resources(done.datasets, done.scans)
+    if needed is None:
         return []
     memory, disk = psutil.virtual_memory().available, psutil.disk_usage(".").free
-    return [needs_finding(found, workers, memory, disk)]
+    return [preparation_finding(needed, workers, memory, disk)]

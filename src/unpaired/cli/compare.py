@@ -58,12 +58,12 @@ def command(
     from unpaired.report.compare_page import write_comparison
 
     metric = SHORT.get(metric, metric)
-    found = compare(sides, list(dict.fromkeys(["dice", "asd_mm", metric])), level)
-    page = write_comparison(out, found, metric) if out is not None else None
+    comparisons = compare(sides, list(dict.fromkeys(["dice", "asd_mm", metric])), level)
+    page = write_comparison(out, comparisons, metric) if out is not None else None
     if as_json:
-        say_json({**plain(found, metric), "page": page})
+        say_json({**plain(comparisons, metric), "page": page})
         return
-    for one in found:
+    for one in comparisons:
         _say(one, metric)
     say(f"Page with plots: {page}" if page else "For a page with plots add: --out DIR")
 

@@ -65,8 +65,8 @@ def _check(roots: Mapping[str, Path]) -> None:
     from unpaired.datasets.sources import open_dataset
 
     with ProgressBar("check") as bar:
-        found = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
-    errors = [finding for finding in found if finding.severity == "error"]
+        findings = check({m: open_dataset(m, root) for m, root in roots.items()}, bar)
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         first = errors[0]
         raise DataError(f"{first.file}: {first.what}; {first.mend}. Or choose another --out.")
@@ -78,10 +78,10 @@ def _evaluate(run: Path) -> dict[str, Any]:
     from unpaired.run.scores import markdown, summarise
 
     with ProgressBar("evaluate") as bar:
-        found = evaluate(run, progress=bar)[NATIVE]
-    say(markdown(found))
+        evaluation = evaluate(run, progress=bar)[NATIVE]
+    say(markdown(evaluation))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")
-    return summarise(found.scores)
+    return summarise(evaluation.scores)
 
 
 def _floor(run: Path) -> str:

@@ -44,13 +44,13 @@ def command(
 
     with ProgressBar("evaluate") as progress:
         if run is not None:
-            found, folder = _of_run(run, progress), run / "evaluation"
+            evaluation, folder = _of_run(run, progress), run / "evaluation"
         elif predictions is not None and labels is not None and out is not None:
-            found = _of_folders(predictions, labels, out, modality, tolerance_mm, progress)
+            evaluation = _of_folders(predictions, labels, out, modality, tolerance_mm, progress)
             folder = out
         else:
             raise AssertionError
-    _say(found, folder, as_json)
+    _say(evaluation, folder, as_json)
 
 
 def _of_run(run: Path, progress: ProgressBar) -> "Evaluation":
@@ -73,20 +73,20 @@ def _of_folders(
     from unpaired.evaluation.scores import evaluate_folder
     from unpaired.run.scores import write_evaluation
 
-    found = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
-    write_evaluation(found, out)
-    return found
+    evaluation = evaluate_folder(predictions, labels, modality, tolerance_mm, progress)
+    write_evaluation(evaluation, out)
+    return evaluation
 
 
-def _say(found: "Evaluation", folder: Path, as_json: bool) -> None:
+def _say(evaluation: "Evaluation", folder: Path, as_json: bool) -> None:
     from unpaired.run.scores import markdown, summarise
 
     if as_json:
-        parts = {"failures": found.failures, "missing": found.missing, "folder": folder}
-        say_json({"summary": summarise(found.scores), **parts})
+        parts = {"failures": evaluation.failures, "missing": evaluation.missing, "folder": folder}
+        say_json({"summary": summarise(evaluation.scores), **parts})
     else:
-        say(markdown(found))
+        say(markdown(evaluation))
         say(f"Tables per case: {folder}")
-    if found.failures:
-        note(f"{len(found.failures)} cases could not be scored.")
+    if evaluation.failures:
+        note(f"{len(evaluation.failures)} cases could not be scored.")
         raise typer.Exit(DataError.exit_code)

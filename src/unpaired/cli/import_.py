@@ -97,22 +97,12 @@ def command(
     if modality is not None and not MODALITY_NAME.fullmatch(modality):
         raise UsageError(f"--modality {modality}: write letters, digits and _, a letter first.")
 
-    from unpaired.datasets.found import Options
-    from unpaired.importing.run import import_source
+    from unpaired.importing.run import ImportOptions, import_source
 
     wanted = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
     with ProgressBar("import") as progress:
-        outcome = import_source(
-            source,
-            archive,
-            out,
-            Options(wanted, modality),
-            literature_split=literature_split,
-            allow_swapped=allow_swapped,
-            link=link,
-            workers=workers,
-            progress=progress,
-        )
+        options = ImportOptions(wanted, modality, literature_split, allow_swapped, link, workers)
+        outcome = import_source(source, archive, out, options, progress)
     say_json(outcome) if as_json else _tell(outcome)
     if outcome.failed:
         raise typer.Exit(DataError.exit_code)

@@ -73,8 +73,8 @@ def parse_data(given: Sequence[str] | None) -> dict[str, Path]:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     roots: dict[str, Path] = {}
     for text in given:
-        name, found, folder = text.partition("=")
-        if not found or not folder:
+        name, separator, folder = text.partition("=")
+        if not separator or not folder:
             raise UsageError(f"--data {text}: write NAME=FOLDER, such as ct=scans/ct.")
         if not NAME.fullmatch(name):
             raise UsageError(

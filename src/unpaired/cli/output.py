@@ -76,8 +76,8 @@ def say_plan(plan: Any) -> None:
         clips = ", ".join(f"{clip.kind} {clip.low:g} to {clip.high:g}" for clip in part.clip)
         rows.append([name, clips, plan.reasons.get(f"modalities.{name}", "")])
         for key, what in (("frame", "crop"), ("split", "cases")):
-            if said := plan.reasons.get(f"{key}.{name}"):
-                rows.append([f"{what} of {name}", "", said])
+            if reason := plan.reasons.get(f"{key}.{name}"):
+                rows.append([f"{what} of {name}", "", reason])
     say_table(Table(["plan", "choice", "why"], rows, names=3))
 
 

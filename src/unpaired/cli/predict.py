@@ -111,9 +111,9 @@ def _segment(
             return predictor.predict_folder(
                 images[0], out, modality, **options, progress=progress, strict=False
             )
-    found = predictor.predict_file(images, out, modality, **options)
-    notes = {out.name: found.notes} if found.notes else {}
-    return Outcome({out.name: found.files[0]}, notes=notes)
+    prediction = predictor.predict_file(images, out, modality, **options)
+    notes = {out.name: prediction.notes} if prediction.notes else {}
+    return Outcome({out.name: prediction.files[0]}, notes=notes)
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:

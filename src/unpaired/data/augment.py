@@ -19,10 +19,58 @@ from unpaired.config import AugmentConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch, modality_key
 
-# Which axes may be mirrored: never left-right where class names tell the sides apart.
-
-
 _WORDS = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinistra", "dextra"), ("sin", "dex"))
+# Random streams beside those of the sampler.
+_PARAMETERS, _NOISE = 2, 3
+MAX_ANISOTROPY = 3.0
+"""No rotation in a plane whose spacings differ by this factor or more: it would make stairs."""
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What one sample undergoes; `matrix` and `shift` map output voxels (from the centre) back."""
+
+    matrix: np.ndarray
+    shift: np.ndarray
+    gain: float
+    offset: float
+    gamma: float
+    noise: float
+    blur: float
+
+
+def augment(
+    batch: Batch,
+    options: AugmentConfig,
+    mirror: Sequence[bool],
+    seed: int,
+    modality: str,
+    spacing_mm: Sequence[float] | None = None,
+) -> Batch:
+    """A changed copy of the batch: moved (rotation, zoom, shift, mirror), then gain, offset,
+    gamma, blur and noise.
+
+    Image linear, filled with the sample's minimum; label nearest, filled with background.
+
+    Args:
+        mirror: per spatial axis, whether mirroring is allowed; see `mirror_axes`.
+        spacing_mm: per spatial axis, so that rotations are true; voxels are cubes by default.
+    """
+    key = (seed, modality_key(modality))
+    space = batch.image.shape[2:]
+    allowed = [flag and options.mirror == "auto" for flag in mirror]
+    positions = batch.position.tolist()
+    spacing = np.ones(len(space)) if spacing_mm is None else np.asarray(spacing_mm, float)
+    changes = [
+        _draw(np.random.default_rng([*key, _PARAMETERS, p]), options, allowed, space, spacing)
+        for p in positions
+    ]
+    image, label = _move(batch.image, batch.label, changes)
+    image = _gain(image, changes)
+    image = _gamma(image, changes)
+    image = _blur(image, changes)
+    image = _noise(image, changes, [[*key, _NOISE, p] for p in positions])
+    return replace(batch, image=image, label=label)
 
 
 def mirror_axes(plan: Plan) -> tuple[tuple[bool, ...], str]:
@@ -60,7 +108,7 @@ def sided_names(classes: Iterable[str]) -> tuple[str, ...]:
 
 def _twins(name: str) -> set[str]:
     """The name with a side word replaced by its opposite, wherever one can be read."""
-    found = set()
+    variants = set()
     for pair in (*_WORDS, *((b, a) for a, b in _WORDS)):
         side, other = pair
         for old, new in (
@@ -68,69 +116,12 @@ def _twins(name: str) -> set[str]:
             (side.upper(), other.upper()),
             (side.title(), other.title()),
         ):
-            found.add(re.sub(rf"(?<![^\W_]){old}(?![^\W_])", new, name))
+            variants.add(re.sub(rf"(?<![^\W_]){old}(?![^\W_])", new, name))
             if name.startswith(old):
-                found.add(new + name.removeprefix(old))
+                variants.add(new + name.removeprefix(old))
             if name.endswith(old):
-                found.add(name.removesuffix(old) + new)
-    return found - {name}
-
-
-__all__ = ["augment", "mirror_axes"]
-
-# Random streams beside those of the sampler.
-_PARAMETERS, _NOISE = 2, 3
-
-
-@dataclass(frozen=True)
-class _Changes:
-    """What one sample undergoes; `matrix` and `shift` map output voxels (from the centre) back."""
-
-    matrix: np.ndarray
-    shift: np.ndarray
-    gain: float
-    offset: float
-    gamma: float
-    noise: float
-    blur: float
-
-
-MAX_ANISOTROPY = 3.0
-"""No rotation in a plane whose spacings differ by this factor or more: it would make stairs."""
-
-
-def augment(
-    batch: Batch,
-    options: AugmentConfig,
-    mirror: Sequence[bool],
-    seed: int,
-    modality: str,
-    spacing_mm: Sequence[float] | None = None,
-) -> Batch:
-    """A changed copy of the batch: moved (rotation, zoom, shift, mirror), then gain, offset,
-    gamma, blur and noise.
-
-    Image linear, filled with the sample's minimum; label nearest, filled with background.
-
-    Args:
-        mirror: per spatial axis, whether mirroring is allowed; see `mirror_axes`.
-        spacing_mm: per spatial axis, so that rotations are true; voxels are cubes by default.
-    """
-    key = (seed, modality_key(modality))
-    space = batch.image.shape[2:]
-    allowed = [flag and options.mirror == "auto" for flag in mirror]
-    positions = batch.position.tolist()
-    spacing = np.ones(len(space)) if spacing_mm is None else np.asarray(spacing_mm, float)
-    changes = [
-        _draw(np.random.default_rng([*key, _PARAMETERS, p]), options, allowed, space, spacing)
-        for p in positions
-    ]
-    image, label = _move(batch.image, batch.label, changes)
-    image = _gain(image, changes)
-    image = _gamma(image, changes)
-    image = _blur(image, changes)
-    image = _noise(image, changes, [[*key, _NOISE, p] for p in positions])
-    return replace(batch, image=image, label=label)
+                variants.add(name.removesuffix(old) + new)
+    return variants - {name}
 
 
 def _draw(

@@ -164,12 +164,12 @@ def write_case(
 
 def class_slices(label: np.ndarray) -> dict[int, list[int]]:
     """Foreground class -> the slices of `label` [d h w] that hold it."""
-    found: dict[int, list[int]] = {}
+    slices_of: dict[int, list[int]] = {}
     for z, plane in enumerate(label):
         for value in np.flatnonzero(np.bincount(plane.reshape(-1))):
             if value:
-                found.setdefault(int(value), []).append(z)
-    return dict(sorted(found.items()))
+                slices_of.setdefault(int(value), []).append(z)
+    return dict(sorted(slices_of.items()))
 
 
 def read_case(folder: Path, case: str) -> PreparedCase:
@@ -215,16 +215,16 @@ def with_others(
     folder: Path, plan: Plan, cases: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """`cases` and those of the folder's index that are whole and follow the same plan."""
-    found = {m: sorted(ids) for m, ids in cases.items()}
+    merged = {m: sorted(ids) for m, ids in cases.items()}
     try:
         before = _read_index(folder / "prepared.json")
     except DataError:
-        return found
+        return merged
     for m, ids in before.items():
         if m in plan.modalities:
-            kept = [i for i in ids if i not in found.get(m, ()) and _follows(folder / m, i, plan)]
-            found[m] = sorted([*found.get(m, ()), *kept])
-    return found
+            kept = [i for i in ids if i not in merged.get(m, ()) and _follows(folder / m, i, plan)]
+            merged[m] = sorted([*merged.get(m, ()), *kept])
+    return merged
 
 
 def _follows(folder: Path, case: str, plan: Plan) -> bool:
@@ -270,8 +270,8 @@ def _read_index(path: Path) -> dict[str, list[str]]:
             check_ids(ids, path)
     except (TypeError, AttributeError) as error:
         raise DataError(f"{path} is not an index of prepared cases; prepare again.") from error
-    found: dict[str, list[str]] = index
-    return found
+    cases: dict[str, list[str]] = index
+    return cases
 
 
 def _save(path: Path, array: np.ndarray) -> None:

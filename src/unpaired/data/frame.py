@@ -9,10 +9,8 @@ from math import floor
 
 import numpy as np
 
-from unpaired.data.plan_types import Frame, ModalityPlan, Plan
+from unpaired.data.plan import Frame, ModalityPlan, Plan
 from unpaired.errors import DataError
-
-__all__ = ["Frame", "cut", "frame_without_label", "inside", "labelled_frame", "put_back"]
 
 Shape = Sequence[int]
 

@@ -1,244 +1,162 @@
-"""The plan: how every image is brought to one grid and scale, each choice with its reason."""
+"""The plan, as it is stored in plan.json: how images are brought to one grid and scale."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unpaired.config import DataConfig, ModalityConfig
-from unpaired.data import plan_facts, plan_rules
-from unpaired.data.plan_rules import with_frames
-from unpaired.data.plan_types import Clip, CoarseView, ModalityPlan, Plan
-from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
-from unpaired.errors import DataError, UsageError
+from unpaired import files
+from unpaired.errors import DataError
 from unpaired.io.volume import SliceAxis
 
-__all__ = [
-    "Clip",
-    "CoarseView",
-    "Grid",
-    "ModalityPlan",
-    "Plan",
-    "PlanRule",
-    "make_plan",
-]
-
-PERCENTILES = (0.5, 99.5)
-_NEARLY_EQUAL = 1.05
-SEED = 0
-"""Of the cases and voxels that intensities are learnt from."""
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1)]
+Frame = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(start, stop) per axis of the target grid; may reach outside the image."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What is decided when a method's own rule is asked.
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Clip(_Strict):
+    """Limits for one channel: a window in the image's units, or percentiles of each volume."""
+
+    kind: Literal["window", "percentile"]
+    low: float
+    high: float
+
+
+class ModalityPlan(_Strict):
+    """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset".
 
     Attributes:
-        train: case ids per modality that may be learnt from; None: all.
-        geometries: of every case, in patient axes.
-        order: index in a geometry's axes of the array axes (slice, row, column).
+        plane_centre: where training images have the middle of the plan's plane.
+        slices: which slices training images keep.
+    """
+
+    channel_names: tuple[str, ...] = Field(min_length=1)
+    clip: tuple[Clip, ...]
+    zscore: Literal["volume", "dataset"] = "volume"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    plane_centre: Literal["image", "labels"] = "image"
+    slices: Literal["all", "labelled"] = "all"
+
+    @model_validator(mode="after")
+    def _one_clip_a_channel(self) -> "ModalityPlan":
+        if len(self.clip) != len(self.channel_names):
+            raise ValueError(
+                f"there are {len(self.clip)} clips for {len(self.channel_names)} channels"
+            )
+        return self
+
+
+_FRAMING = {"plane_centre": "image", "slices": "all"}
+
+
+class CoarseView(_Strict):
+    """A coarse view of the whole image, in which the structures are looked for.
+
+    Attributes:
+        stride: voxels of the target grid in a cell, per axis.
+        shape: cells of the view; an image that needs more has a larger view.
+        step: the view's sizes are multiples of this.
+    """
+
+    stride: tuple[Pixels, Pixels, Pixels]
+    shape: tuple[Pixels, Pixels, Pixels]
+    step: Pixels
+
+
+class Plan(_Strict):
+    """Everything that preparing an image needs, and why it was chosen.
+
+    Attributes:
+        classes: class names, background first.
         spacing_mm: target spacing (slice axis, row, column).
-        multiple: what the backbone takes, one number per axis of the patch.
-        patch: the configured one.
+        slice_axis: the patient axis along which slices are stacked.
+        patch: (rows, columns) of a training image, or (slices, rows, columns) of a volume.
+        plane: (rows, columns) that slices of training images are cut or padded to; None: whole.
+        context: consecutive slices that a network of pictures sees; odd, and 1 for volumes.
+        order: of the spline that resamples images.
+        coarse: for a model that finds the structures first and then segments one crop, which has
+            the size of the patch; else None.
+        reasons: one sentence per choice.
     """
 
-    datasets: Mapping[str, Dataset]
-    classes: tuple[str, ...]
-    train: Mapping[str, Sequence[str]] | None
-    geometries: Sequence[plan_facts.Geometry]
-    axis: SliceAxis
-    order: Sequence[int]
-    spacing_mm: tuple[float, float, float]
-    multiple: tuple[int, ...]
-    patch: tuple[int, ...] | None
-
-
-PlanRule = Callable[[Grid], tuple[dict[str, Any], dict[str, str]]]
-"""A method's own choices: fields of the plan, such as the patch, and the reasons."""
-
-
-def make_plan(
-    datasets: Mapping[str, Dataset],
-    data: DataConfig,
-    modalities: Mapping[str, ModalityConfig],
-    multiple: tuple[int, ...],
-    *,
-    train: Mapping[str, Sequence[str]] | None = None,
-    rule: PlanRule | None = None,
-) -> Plan:
-    """Choose the grid and the intensity scale for these data sets.
-
-    Args:
-        multiple: the backbone takes patches that are multiples of this: (rows, columns), or
-            (slices, rows, columns) for a network of volumes.
-        train: case ids per modality from which intensities (and boxes) are learnt; default: all.
-        rule: of a method that chooses more, or otherwise than by the sizes of the images.
-
-    Raises:
-        DataError: no shared class, no case, or damaged files.
-        UsageError: a configured value is illegal.
-    """
-    classes = class_names(datasets, data.classes)
-    if len(classes) > 256:
-        raise DataError(f"{len(classes)} classes are too many: at most 256 with the background.")
-    if data.context < 1 or data.context % 2 == 0:
-        raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
-    found = plan_facts.geometries(datasets)
+    version: Literal[1] = 1
+    classes: tuple[str, ...] = Field(min_length=2)
+    modalities: dict[str, ModalityPlan] = Field(min_length=1)
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
+    slice_axis: SliceAxis
+    patch: tuple[Pixels, Pixels] | tuple[Pixels, Pixels, Pixels]
+    plane: tuple[Pixels, Pixels] | None = None
+    context: int = Field(3, ge=1)
+    order: Literal[0, 1, 3] = 3
+    coarse: CoarseView | None = None
     reasons: dict[str, str] = {}
-    axis, reasons["slice_axis"] = _slice_axis(found, data.slice_axis)
-    order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
-    spacing, reasons["spacing_mm"] = _spacing(found, order, data.spacing_mm)
-    fields: dict[str, Any] = {}
-    if rule is not None:
-        grid = Grid(datasets, classes, train, found, axis, order, spacing, multiple, data.patch)
-        fields, said = rule(grid)
-        reasons |= said
-    if "patch" not in fields:
-        fields["patch"], reasons["patch"] = plan_rules.choose(
-            found, order, spacing, data.patch, multiple, data.plane
+
+    @field_validator("context")
+    @classmethod
+    def _has_a_middle(cls, context: int) -> int:
+        if context % 2 == 0:
+            raise ValueError(f"context must be odd, it is {context}")
+        return context
+
+    @model_validator(mode="after")
+    def _volumes_have_no_context(self) -> "Plan":
+        if self.dims == 3 and self.context != 1:
+            raise ValueError(f"a patch of several slices has context 1, not {self.context}")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes of the network's input: 2 or 3."""
+        return len(self.patch)
+
+    @property
+    def patch_axes(self) -> tuple[str, ...]:
+        """The patient axis of each axis of a patch."""
+        return self.axes[-self.dims :]
+
+    @property
+    def axes(self) -> tuple[str, str, str]:
+        """The patient axis of each array axis, such as S, P, L."""
+        first, second = (letter for letter in "SPL" if letter != self.slice_axis)
+        return self.slice_axis, first, second
+
+    def fingerprint(self, modality: str) -> str:
+        """Changes when, and only when, prepared images of this modality would change."""
+        relevant = self.model_dump(
+            include={"version", "classes", "spacing_mm", "slice_axis", "order"}
         )
-    plans = {}
-    for name, dataset in datasets.items():
-        cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
-        values = [value for value, index in value_table(dataset, classes).items() if index]
-        sample = _Sample(dataset, values, cases, SEED)
-        plans[name], reasons[f"modalities.{name}"] = _modality(sample, modalities.get(name))
-    plan = Plan(
-        classes=classes,
-        modalities=plans,
-        spacing_mm=spacing,
-        slice_axis=axis,
-        context=data.context if len(fields["patch"]) == 2 else 1,
-        order=data.interpolation,
-        reasons=reasons,
-        **fields,
-    )
-    return with_frames(plan, data.plane, modalities)
+        relevant["modality"] = self.modalities[modality].model_dump(exclude=set(_FRAMING))
+        # Absent where nothing is cut, so that caches from before frames were known stay valid.
+        framing = {name: getattr(self.modalities[modality], name) for name in _FRAMING}
+        if self.plane is not None or framing != _FRAMING:
+            relevant["frame"] = {"plane": self.plane, **framing}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        files.write_json(path, self.model_dump())
 
-def _slice_axis(
-    found: Sequence[plan_facts.Geometry], wanted: Literal["auto", "S", "P", "L"]
-) -> tuple[SliceAxis, str]:
-    if wanted != "auto":
-        return wanted, f"Slices are stacked along {wanted}, as configured."
-    median = np.median([geometry.spacing_mm for geometry in found], axis=0)
-    text = " x ".join(f"{value:.3g}" for value in median)
-    coarsest = int(median.argmax())
-    if median[coarsest] < _NEARLY_EQUAL * np.delete(median, coarsest).max():
-        return "S", f"Axial slices, since no axis is clearly the coarsest (S x P x L {text} mm)."
-    letters: tuple[SliceAxis, ...] = ("S", "P", "L")
-    name = {"S": "axial", "P": "coronal", "L": "sagittal"}[letters[coarsest]]
-    return letters[coarsest], (
-        f"Slices are {name}: {letters[coarsest]} is the coarsest axis "
-        f"(median S x P x L {text} mm over {len(found)} cases)."
-    )
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read what `write` wrote.
 
-
-def _spacing(
-    found: Sequence[plan_facts.Geometry],
-    order: Sequence[int],
-    wanted: tuple[float, float, float] | None,
-) -> tuple[tuple[float, float, float], str]:
-    if wanted is not None:
-        if min(wanted) <= 0:
-            raise UsageError(f"data.spacing_mm is {wanted}; each must be above 0.")
-        return wanted, "The target spacing is as configured."
-    median = np.median([geometry.spacing_mm for geometry in found], axis=0)[list(order)]
-    reason = f"The target spacing is the median over all {len(found)} cases of all modalities"
-    if median[1:].max() < _NEARLY_EQUAL * median[1:].min() and median[1] != median[2]:
-        median[1:] = median[1:].mean()
-        reason += ", made equal in-plane since rows and columns differ by less than 5 %"
-    d, h, w = (round(float(value), 4) for value in median)
-    return (d, h, w), reason + "."
-
-
-class _Sample:
-    """One modality's labelled intensities, read when first asked for."""
-
-    def __init__(
-        self, dataset: Dataset, values: Sequence[int], cases: Sequence[Case], seed: int
-    ) -> None:
-        self.dataset = dataset
-        self._draw = (dataset, values, cases, seed)
-        self._found: list[np.ndarray] | None = None
-
-    def channel(self, k: int) -> np.ndarray:
-        if self._found is None:
-            self._found = plan_facts.foreground(*self._draw)
-        return self._found[k]
-
-
-def _modality(sample: _Sample, options: ModalityConfig | None) -> tuple[ModalityPlan, str]:
-    names = sample.dataset.channel_names
-    pairs = [_clip(sample, k, name, options) for k, name in enumerate(names)]
-    clips, reasons = tuple(clip for clip, _ in pairs), [reason for _, reason in pairs]
-    if options is None or options.zscore == "volume":
-        reasons.append("Each volume is brought to mean 0 and deviation 1.")
-        return ModalityPlan(channel_names=names, clip=clips), " ".join(reasons)
-    moments = [_moments(sample, k, clip) for k, clip in enumerate(clips)]
-    reasons.append("Mean and deviation come from the labelled voxels of all cases, as configured.")
-    plan = ModalityPlan(
-        channel_names=names,
-        clip=clips,
-        zscore="dataset",
-        mean=tuple(mean for mean, _ in moments),
-        std=tuple(std for _, std in moments),
-    )
-    return plan, " ".join(reasons)
-
-
-def _clip(sample: _Sample, k: int, name: str, options: ModalityConfig | None) -> tuple[Clip, str]:
-    kind = "auto" if options is None else options.clip
-    low = None if options is None else options.low
-    high = None if options is None else options.high
-    if low is not None and high is not None and low >= high:
-        raise UsageError(f"the clip of channel {name} runs from {low:g} to {high:g}; swap them.")
-    # The name of the channel decides, never the key under which the user filed the modality.
-    quantitative = name.strip().casefold() == "ct"
-    if kind == "none":
-        return Clip(kind="percentile", low=0, high=100), f"{name} is not clipped, as configured."
-    if kind == "percentile" or (kind == "auto" and not quantitative):
-        return _percentiles(name, low, high, kind)
-    if low is not None and high is not None:
-        clip = Clip(kind="window", low=low, high=high)
-        return clip, f"{name} is clipped to {low:g} .. {high:g}, as configured."
-    values = sample.channel(k)
-    if not len(values):
-        clip, _ = _percentiles(name, None, None, "auto")
-        return clip, f"{name} is clipped at its percentiles: there is no labelled voxel."
-    window = np.percentile(values, PERCENTILES)
-    clip = Clip(
-        kind="window",
-        low=round(float(window[0]), 4) if low is None else low,
-        high=round(float(window[1]), 4) if high is None else high,
-    )
-    why = "its units mean the same in every scan" if kind == "auto" else "as configured"
-    return clip, (
-        f"{name} is clipped to {clip.low:g} .. {clip.high:g}, the {PERCENTILES[0]:g} and "
-        f"{PERCENTILES[1]:g} percentiles of labelled voxels ({why})."
-    )
-
-
-def _percentiles(name: str, low: float | None, high: float | None, kind: str) -> tuple[Clip, str]:
-    low = PERCENTILES[0] if low is None else low
-    high = PERCENTILES[1] if high is None else high
-    if not 0 <= low < high <= 100:
-        raise UsageError(f"the clip of channel {name}, {low:g} .. {high:g}, is not in percent.")
-    why = "its units differ from scan to scan" if kind == "auto" else "as configured"
-    clip = Clip(kind="percentile", low=low, high=high)
-    return clip, f"{name} is clipped at each volume's {low:g} and {high:g} percentiles ({why})."
-
-
-def _moments(sample: _Sample, k: int, clip: Clip) -> tuple[float, float]:
-    values = sample.channel(k).astype(np.float64)
-    if not len(values):
-        raise DataError(
-            f'{sample.dataset.root}: zscore = "dataset" needs labelled voxels, there are none; '
-            'set zscore = "volume".'
-        )
-    limits = (clip.low, clip.high)
-    if clip.kind == "percentile":
-        limits = tuple(np.percentile(values, limits))
-    values = values.clip(*limits)
-    return float(values.mean()), float(max(values.std(), 1e-8))
+        Raises:
+            DataError: missing, not JSON, or not a plan of this version.
+        """
+        text = json.dumps(files.read_json(path))
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{path} is not a plan of this version: {where}: {first['msg']}. Prepare again."
+            ) from error

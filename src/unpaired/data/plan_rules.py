@@ -1,4 +1,4 @@
-"""The size of a training patch, from the sizes of the images."""
+"""Rules of the plan: the size of a training patch, and what is said of the frame."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from unpaired.config import ModalityConfig
 from unpaired.data.frame import needs_label
-from unpaired.data.plan_facts import Geometry
-from unpaired.data.plan_types import Plan
+from unpaired.data.measure import Geometry
+from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
 
 MAX_SIDE = 256
@@ -16,10 +16,15 @@ MAX_VOXELS = 64 * 128 * 128
 """Of a volume: what nnFormer's published training takes."""
 
 Patch = tuple[int, int] | tuple[int, int, int]
+_PRICE = (
+    "So the crop comes from the labels, as in the literature: scores on the prepared grid are of "
+    "images that the truth has placed, and compare with published ones only. Prediction needs no "
+    "label: it sees the whole scan, and scores on the native grid are of that."
+)
 
 
 def choose(
-    found: Sequence[Geometry],
+    geometries: Sequence[Geometry],
     order: Sequence[int],
     spacing: tuple[float, float, float],
     wanted: Sequence[int] | None,
@@ -42,68 +47,26 @@ def choose(
     if wanted is not None:
         _check(wanted, multiple)
         return _as_patch(wanted), "The patch is as configured."
-    extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)] for g in found]
-    whole = np.median(extent_mm, axis=0) / spacing
-    median = (whole if plane is None else np.array([whole[0], *plane]))[-dims:]
+    extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)] for g in geometries]
+    typical = np.median(extent_mm, axis=0) / spacing
+    median = (typical if plane is None else np.array([typical[0], *plane]))[-dims:]
     patch = [
         max(1, min(int(size / unit + 0.5), MAX_SIDE // unit)) * unit
         for size, unit in zip(median, multiple, strict=True)
     ]
-    units = _shown(multiple)
+    units = _times(multiple)
     if dims == 2:
         return _as_patch(patch), (
             f"The patch is the multiple of {units} closest to the median plane of "
-            f"{_shown(median)} voxels, at most {MAX_SIDE}; larger planes are tiled, smaller ones "
+            f"{_times(median)} voxels, at most {MAX_SIDE}; larger planes are tiled, smaller ones "
             "padded."
         )
     _shrink(patch, spacing, multiple)
     return _as_patch(patch), (
-        f"The patch is the multiple of {units} closest to the median volume of {_shown(median)} "
+        f"The patch is the multiple of {units} closest to the median volume of {_times(median)} "
         f"voxels, its longest sides cut until it holds at most {MAX_VOXELS} voxels; larger volumes "
         "are tiled, smaller ones padded."
     )
-
-
-def _check(wanted: Sequence[int], multiple: Sequence[int]) -> None:
-    if len(wanted) != len(multiple):
-        raise UsageError(
-            f"data.patch is {_shown(wanted)}, but data.dims is {len(multiple)}; give "
-            f"{len(multiple)} numbers."
-        )
-    if any(size < 1 or size % unit for size, unit in zip(wanted, multiple, strict=True)):
-        raise UsageError(
-            f"data.patch is {_shown(wanted)}; the backbone needs multiples of {_shown(multiple)}."
-        )
-
-
-def _shrink(patch: list[int], spacing: Sequence[float], multiple: Sequence[int]) -> None:
-    """Take from the side that is longest in millimetres until the patch is small enough."""
-    while np.prod(patch) > MAX_VOXELS:
-        free = [a for a, unit in enumerate(multiple) if patch[a] > unit]
-        if not free:
-            return
-        axis = max(free, key=lambda a: patch[a] * spacing[a])
-        patch[axis] -= multiple[axis]
-
-
-def _as_patch(sizes: Sequence[int]) -> Patch:
-    if len(sizes) == 2:
-        return sizes[0], sizes[1]
-    return sizes[0], sizes[1], sizes[2]
-
-
-def _shown(sizes: Iterable[float | int]) -> str:
-    return " x ".join(f"{size:.0f}" for size in sizes)
-
-
-# What the plan says of the frame: which crop, where it comes from, what that means for scores.
-
-
-_PRICE = (
-    "So the crop comes from the labels, as in the literature: scores on the prepared grid are of "
-    "images that the truth has placed, and compare with published ones only. Prediction needs no "
-    "label: it sees the whole scan, and scores on the native grid are of that."
-)
 
 
 def with_frames(
@@ -128,16 +91,44 @@ def with_frames(
         recipes[m] = recipe.model_copy(
             update={"plane_centre": options.plane_centre, "slices": options.slices}
         )
-    found = plan.model_copy(update={"plane": plane, "modalities": recipes})
-    reasons = {**plan.reasons, **_said(found)}
-    return found.model_copy(update={"reasons": reasons})
+    framed = plan.model_copy(update={"plane": plane, "modalities": recipes})
+    reasons = {**plan.reasons, **_frame_reasons(framed)}
+    return framed.model_copy(update={"reasons": reasons})
 
 
-def _said(plan: Plan) -> dict[str, str]:
-    said = {}
+def _check(wanted: Sequence[int], multiple: Sequence[int]) -> None:
+    if len(wanted) != len(multiple):
+        raise UsageError(
+            f"data.patch is {_times(wanted)}, but data.dims is {len(multiple)}; give "
+            f"{len(multiple)} numbers."
+        )
+    if any(size < 1 or size % unit for size, unit in zip(wanted, multiple, strict=True)):
+        raise UsageError(
+            f"data.patch is {_times(wanted)}; the backbone needs multiples of {_times(multiple)}."
+        )
+
+
+def _shrink(patch: list[int], spacing: Sequence[float], multiple: Sequence[int]) -> None:
+    """Take from the side that is longest in millimetres until the patch is small enough."""
+    while np.prod(patch) > MAX_VOXELS:
+        free = [a for a, unit in enumerate(multiple) if patch[a] > unit]
+        if not free:
+            return
+        axis = max(free, key=lambda a: patch[a] * spacing[a])
+        patch[axis] -= multiple[axis]
+
+
+def _as_patch(sizes: Sequence[int]) -> Patch:
+    if len(sizes) == 2:
+        return sizes[0], sizes[1]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _frame_reasons(plan: Plan) -> dict[str, str]:
+    reasons = {}
     if plan.plane is not None:
         rows, columns = plan.plane
-        said["plane"] = (
+        reasons["plane"] = (
             f"Every prepared slice is cut or padded to {rows} x {columns}, as configured; the "
             "padding is the smallest intensity of the cut. Clip, mean and deviation are of the cut."
         )
@@ -148,5 +139,9 @@ def _said(plan: Plan) -> dict[str, str]:
         if recipe.slices == "labelled":
             parts.append("Only slices from the first to the last that holds a class are kept.")
         if needs_label(plan, recipe):
-            said[f"frame.{m}"] = " ".join([*parts, _PRICE])
-    return said
+            reasons[f"frame.{m}"] = " ".join([*parts, _PRICE])
+    return reasons
+
+
+def _times(sizes: Iterable[float | int]) -> str:
+    return " x ".join(f"{size:.0f}" for size in sizes)

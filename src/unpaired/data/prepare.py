@@ -13,7 +13,6 @@ import joblib
 import torch
 
 from unpaired.data.cache import (
-    PreparedCase,
     PreparedSet,
     open_prepared,
     read_case,
@@ -30,23 +29,11 @@ from unpaired.data.preprocess import (
     place,
     preprocess,
     preprocess_label,
-    restore_labels,
 )
 from unpaired.datasets.dataset import Case, Dataset, sha256_of, source_files, unchanged, value_table
 from unpaired.errors import DataError, ResourceError, UnpairedError
 from unpaired.io.read import read_image, read_label_image
 from unpaired.progress import Progress
-
-__all__ = [
-    "PreparedCase",
-    "PreparedImage",
-    "PreparedSet",
-    "open_prepared",
-    "prepare",
-    "preprocess",
-    "restore_labels",
-]
-
 
 # Raise when the same plan leads to other prepared arrays than before.
 _FORMAT = 1
@@ -60,7 +47,7 @@ class _Job:
     table: dict[int, int]
     plan: Plan
     folder: Path
-    alone: bool
+    in_this_process: bool
 
     @property
     def name(self) -> str:
@@ -165,7 +152,7 @@ def _raise(failures: Sequence[_Outcome], total: int) -> None:
 def _attempt(job: _Job) -> _Outcome:
     """One case; whatever goes wrong is told to the caller, so that the other cases go on."""
     try:
-        if not job.alone:
+        if not job.in_this_process:
             torch.set_num_threads(1)
         _prepare_case(job)
     except ResourceError as error:
@@ -225,9 +212,9 @@ def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -
     if not record_path(job.folder, job.case.id).is_file():
         return False
     try:
-        found = read_case(job.folder, job.case.id).record
-        same = all(found[key] == value for key, value in record.items())
-        old = found["sources"]
+        before = read_case(job.folder, job.case.id).record
+        same = all(before[key] == value for key, value in record.items())
+        old = before["sources"]
         return (
             same
             and len(old) == len(sources)

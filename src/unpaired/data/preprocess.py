@@ -121,16 +121,16 @@ def preprocess(
     Raises:
         DataError: as `place`, or nothing of the image lies in the frame.
     """
-    found = placement or place(volumes, modality, plan)
+    where = placement or place(volumes, modality, plan)
     recipe = plan.modalities[modality]
-    span = inside(frame or frame_without_label(found.grid, found.middle, plan, recipe), found.grid)
+    span = inside(frame or frame_without_label(where.grid, where.middle, plan, recipe), where.grid)
     channels = []
     for k, volume in enumerate(volumes):
         # In place from here on: one float copy of the box is all that a channel needs.
-        box = found.orientation.apply(volume.array)[slices(found.box)]
+        box = where.orientation.apply(volume.array)[slices(where.box)]
         image = np.array(box, dtype=np.float32, order="C")
-        if image.shape != found.grid:
-            image = resample_image(torch.from_numpy(image), found.grid, plan.order).numpy()
+        if image.shape != where.grid:
+            image = resample_image(torch.from_numpy(image), where.grid, plan.order).numpy()
         counted = image if image[span].shape == image.shape else image[span].copy()
         if frame is not None:
             image = counted
@@ -139,7 +139,7 @@ def preprocess(
             image = cut(image, _shifted(frame, span), float(image.min()))
         channels.append(image)
     out = channels[0][None] if len(channels) == 1 else np.stack(channels)
-    return PreparedImage(**vars(found), array=out, frame=frame)
+    return PreparedImage(**vars(where), array=out, frame=frame)
 
 
 def _scale_(image: np.ndarray, counted: np.ndarray, recipe: ModalityPlan, k: int) -> None:
@@ -186,8 +186,8 @@ def restore_prepared(label: np.ndarray, image: PreparedImage, classes: int) -> n
     Args:
         label: class indices [d h w] of `image.array`.
     """
-    whole = label if image.frame is None else put_back(label, image.frame, image.grid)
-    return restore_labels(resample_label(whole, image.box_shape, classes), image)
+    grid = label if image.frame is None else put_back(label, image.frame, image.grid)
+    return restore_labels(resample_label(grid, image.box_shape, classes), image)
 
 
 def restore_labels(label: np.ndarray, image: Placement) -> np.ndarray:
@@ -196,9 +196,9 @@ def restore_labels(label: np.ndarray, image: Placement) -> np.ndarray:
     Args:
         label: [d h w] of `image.box_shape`.
     """
-    whole = np.zeros(image.native_shape, label.dtype)
-    whole[slices(image.box)] = label
-    return np.ascontiguousarray(image.orientation.undo(whole))
+    native = np.zeros(image.native_shape, label.dtype)
+    native[slices(image.box)] = label
+    return np.ascontiguousarray(image.orientation.undo(native))
 
 
 def slices(box: Box) -> tuple[slice, slice, slice]:

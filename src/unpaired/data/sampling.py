@@ -20,6 +20,8 @@ from unpaired.errors import DataError, UsageError
 
 # Random streams of one (seed, modality): the order of a pass, a sample's draws.
 _PASS, _SAMPLE = 0, 1
+Sample = tuple[np.ndarray, np.ndarray, str]
+"""Image [K *space], label [*space], and the case it is from."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,29 @@ def modality_key(modality: str) -> int:
     return zlib.crc32(modality.encode())
 
 
+def check_cases(cases: Sequence[PreparedCase], name: str) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        DataError: there is no case, or one has no label.
+    """
+    if not cases:
+        raise DataError(f"{name} has no training case; mend the split or add cases.")
+    bare = [case.id for case in cases if not case.labelled]
+    if bare:
+        raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
+
+
+def batch_of(samples: Sequence[Sample], positions: range) -> Batch:
+    """Samples as one batch."""
+    return Batch(
+        image=torch.from_numpy(np.stack([image for image, _, _ in samples])),
+        label=torch.from_numpy(np.stack([label for _, label, _ in samples])),
+        case=tuple(case for _, _, case in samples),
+        position=torch.arange(positions.start, positions.stop),
+    )
+
+
 class PatchSampler:
     """Draws patches from prepared cases: slices with their neighbours, or several slices.
 
@@ -96,11 +121,7 @@ class PatchSampler:
             DataError: there is no case, or one has no label.
             UsageError: a number is out of range.
         """
-        if not cases:
-            raise DataError(f"{modality} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{modality}/{bare[0]} has no label; training needs one a case.")
+        check_cases(cases, modality)
         if context < 1 or context % 2 == 0:
             raise UsageError(f"context is {context}; it must be odd.")
         if len(patch) == 3 and context != 1:
@@ -134,19 +155,13 @@ class PatchSampler:
         """The batch of this step; the same whenever it is asked for."""
         positions = self.draws.positions(step)
         passes = {p // self.places: self._permutation(p // self.places) for p in positions}
-        drawn = [self._draw(p, passes[p // self.places]) for p in positions]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(positions.start, positions.stop),
-        )
+        return batch_of([self._draw(p, passes[p // self.places]) for p in positions], positions)
 
     def _permutation(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([*self._seed, _PASS, number])
         return rng.permutation(self.places)
 
-    def _draw(self, position: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    def _draw(self, position: int, order: np.ndarray) -> Sample:
         rng = np.random.default_rng([*self._seed, _SAMPLE, position])
         where, wanted, first = int(order[position % self.places]), 0, self._places
         if self._of_class and rng.random() < self.foreground:
@@ -201,11 +216,11 @@ def _neighbours(start: tuple[int, ...], context: int, slices: int) -> list[tuple
 
 def _slices_of_class(cases: Sequence[PreparedCase], first: np.ndarray) -> dict[int, np.ndarray]:
     """Class -> global numbers of the slices that hold it, over all cases."""
-    found: dict[int, list[np.ndarray]] = {}
+    slices_of: dict[int, list[np.ndarray]] = {}
     for case, start in zip(cases, first[:-1], strict=True):
         for label, indices in case.slices.items():
-            found.setdefault(label, []).append(indices + start)
-    return {label: np.concatenate(found[label]) for label in sorted(found)}
+            slices_of.setdefault(label, []).append(indices + start)
+    return {label: np.concatenate(slices_of[label]) for label in sorted(slices_of)}
 
 
 def _window(array: np.ndarray, starts: Sequence[int], patch: Sequence[int]) -> np.ndarray:

@@ -1,16 +1,16 @@
-"""AMOS22: amos_0001.nii.gz in imagesTr, imagesVa, imagesTs; CT up to 500, MR above.
+"""Two archives of abdomens in CT and MR: AMOS22 and TotalSegmentator's training data.
 
-Layout as nnU-Net's conversions (Dataset218, Dataset219) read it; see docs/data.md.
+amos_0001.nii.gz in imagesTr, imagesVa, imagesTs; s0000/ct.nii.gz (or mri.nii.gz) with one mask an
+organ. See docs/data.md.
 """
 
 import csv
 import re
 from pathlib import Path
 
-from unpaired.datasets.dataset_json import labels_of, read_about
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     ImageFile,
     LabelFile,
     MaskLabel,
@@ -18,6 +18,7 @@ from unpaired.datasets.found import (
     Part,
     Source,
 )
+from unpaired.datasets.dataset_json import labels_of, read_about
 from unpaired.datasets.locate import (
     first,
     folders,
@@ -28,9 +29,10 @@ from unpaired.datasets.locate import (
     without_ending,
 )
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import did_you_mean
 
+# AMOS22: CT up to 500, MR above. Laid out as nnU-Net's Dataset218 and Dataset219 read it.
 LAST_CT = 500
 NAMES = (
     "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver",
@@ -51,14 +53,14 @@ def _looks_like(root: Path) -> bool:
     return first(root, is_amos) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """CT and MR; the validation scans are labelled, so they are training scans too."""
     base = need(root, is_amos, _WANTED)
     labels, file = dict(zip(NAMES, range(len(NAMES)), strict=True)), base / "dataset.json"
     if file.is_file():
-        said = labels_of(read_about(file), file)
-        labels = {plain_name(name): value for name, value in said.items()}
-    cases: dict[str, list[Found]] = {"ct": [], "mr": []}
+        named = labels_of(read_about(file), file)
+        labels = {plain_name(name): value for name, value in named.items()}
+    cases: dict[str, list[ArchiveCase]] = {"ct": [], "mr": []}
     dropped = []
     for end, part in _PARTS:
         images = matching(base / f"images{end}", _CASE)
@@ -69,13 +71,13 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
                 continue
             label = LabelFile(truth[name]) if name in truth else None
             key = "ct" if int(re.sub(r"\D", "", name)) <= LAST_CT else "mr"
-            found = Found(name, name, (ImageFile(path),), label, part, held_out=end == "Ts")
-            cases[key].append(found)
+            case = ArchiveCase(name, name, (ImageFile(path),), label, part, held_out=end == "Ts")
+            cases[key].append(case)
         dropped += [f"{n}: a label without an image" for n in sorted(truth.keys() - images.keys())]
     channels = {"ct": "CT", "mr": "MR"}
     return [
-        FoundSet(key, (channels[key],), labels, tuple(found), dropped=tuple(dropped))
-        for key, found in cases.items()
+        ArchiveSet(key, (channels[key],), labels, tuple(own), dropped=tuple(dropped))
+        for key, own in cases.items()
     ]
 
 
@@ -86,31 +88,17 @@ AMOS = Source(
     find=_find,
 )
 
-
-# TotalSegmentator's training data: s0000/ct.nii.gz (or mri.nii.gz) and one mask an organ.
-#
-# Layout as the project's convert_dataset_to_nnunet.py reads it; see docs/data.md.
-
-
+# TotalSegmentator: one mask an organ. Laid out as its convert_dataset_to_nnunet.py reads it.
 _TOTALSEGMENTATOR_WANTED = "s0000/ct.nii.gz (or mri.nii.gz) and s0000/segmentations/liver.nii.gz"
 _KINDS = {"ct": ("ct.nii.gz", "CT"), "mr": ("mri.nii.gz", "MR")}
 _TOTALSEGMENTATOR_PARTS: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
-
-
-def _is_case(folder: Path) -> bool:
-    images = any((folder / name).is_file() for name, _ in _KINDS.values())
-    return images and (folder / "segmentations").is_dir()
-
-
-def _is_root(folder: Path) -> bool:
-    return any(child.is_dir() and _is_case(child) for child in listed(folder))
 
 
 def _totalsegmentator_looks_like(root: Path) -> bool:
     return any(_is_root(folder) for folder in folders(root, 2))
 
 
-def _totalsegmentator_find(root: Path, options: Options) -> list[FoundSet]:
+def _totalsegmentator_find(root: Path, options: Options) -> list[ArchiveSet]:
     """A set for CT and one for MR, each with the organs that any of its cases has a mask of."""
     base = need(root, _is_root, _TOTALSEGMENTATOR_WANTED)
     subjects = [child for child in listed(base) if child.is_dir() and _is_case(child)]
@@ -122,7 +110,7 @@ def _totalsegmentator_find(root: Path, options: Options) -> list[FoundSet]:
         organs = _organs(own, options.classes)
         values = {organ: value for value, organ in enumerate(organs, 1)}
         cases = tuple(
-            Found(
+            ArchiveCase(
                 subject.name,
                 f"totalsegmentator_{key}_{subject.name}",
                 (ImageFile(subject / file),),
@@ -131,8 +119,17 @@ def _totalsegmentator_find(root: Path, options: Options) -> list[FoundSet]:
             )
             for subject in own
         )
-        sets.append(FoundSet(key, (channel,), {"background": 0, **values}, cases))
+        sets.append(ArchiveSet(key, (channel,), {"background": 0, **values}, cases))
     return sets
+
+
+def _is_case(folder: Path) -> bool:
+    images = any((folder / name).is_file() for name, _ in _KINDS.values())
+    return images and (folder / "segmentations").is_dir()
+
+
+def _is_root(folder: Path) -> bool:
+    return any(child.is_dir() and _is_case(child) for child in listed(folder))
 
 
 def _organs(subjects: list[Path], wanted: tuple[str, ...]) -> dict[str, str]:
@@ -149,7 +146,9 @@ def _organs(subjects: list[Path], wanted: tuple[str, ...]) -> dict[str, str]:
             if stem is None:
                 continue
             if known.setdefault(plain_name(stem), stem) != stem:
-                raise DataError(f"{shown(file)}: another mask is named {known[plain_name(stem)]}.")
+                raise DataError(
+                    f"{printable(file)}: another mask is named {known[plain_name(stem)]}."
+                )
     if not wanted:
         return dict(sorted(known.items()))
     names = {plain_name(name): name for name in wanted}
@@ -176,7 +175,7 @@ def _parts(base: Path) -> dict[str, Part]:
         with file.open(encoding="utf-8-sig", newline="") as text:
             rows = list(csv.DictReader(text, delimiter=";"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {shown(file)}: {error}; download it again.") from error
+        raise DataError(f"cannot read {printable(file)}: {error}; download it again.") from error
     return {
         str(row["image_id"]).strip(): _TOTALSEGMENTATOR_PARTS[str(row["split"]).strip()]
         for row in rows

@@ -9,14 +9,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from unpaired.datasets.archive import ArchiveSet, Options, Source
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.decathlon import set_key
-from unpaired.datasets.found import FoundSet, Options, Source
 from unpaired.datasets.locate import first, listed, need, without_ending
-from unpaired.datasets.manifest import as_found
+from unpaired.datasets.manifest import to_archive_set
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 
 COMMON = {
     "background": 0, "gray matter": 1, "white matter": 2, "cerebrospinal fluid": 3, "bone": 4,
@@ -63,14 +63,17 @@ def open_bids(modality: str, root: Path) -> Dataset:
     """
     pairs = _pairs(root)
     if not pairs:
-        raise DataError(f"{shown(root)}: no image has a segmentation (_dseg.nii.gz) of its name.")
+        raise DataError(
+            f"{printable(root)}: no image has a segmentation (_dseg.nii.gz) of its name."
+        )
     keys = {set_key(suffix): suffix for suffix in pairs}
     wanted = modality.casefold().replace("_", "")
     suffix = keys.get(set_key(wanted)) or (next(iter(pairs)) if len(pairs) == 1 else None)
     if suffix is None:
         raise DataError(
-            f"{shown(root)} holds segmented images of the kinds {', '.join(sorted(pairs))}; name "
-            f"the modality after the one to read, such as --data {min(keys)}={shown(root)}."
+            f"{printable(root)} holds segmented images of the kinds {', '.join(sorted(pairs))}; "
+            f"name the modality after the one to read, such as --data "
+            f"{min(keys)}={printable(root)}."
         )
     return _dataset(modality, root, suffix, pairs[suffix])
 
@@ -86,8 +89,8 @@ def _dataset(modality: str, root: Path, suffix: str, pairs: list[tuple[_File, _F
         cases.append(Case(name, modality, (image.path,), label.path, f"sub-{patient}"))
     if len(tables) > 1:
         raise DataError(
-            f"{shown(root)}: {' and '.join(map(shown, tables.values()))} have different label "
-            "tables; give all segmentations one dseg.tsv."
+            f"{printable(root)}: {' and '.join(map(printable, tables.values()))} have different "
+            "label tables; give all segmentations one dseg.tsv."
         )
     check_ids([case.id for case in cases], root)
     channel = "CT" if suffix.casefold() == "ct" else suffix
@@ -110,15 +113,15 @@ def _pairs(root: Path) -> dict[str, list[tuple[_File, _File]]]:
         elif file.suffix not in _NO_IMAGE:
             images[file.suffix].setdefault(file.source, []).append(file)
     pairs: dict[str, list[tuple[_File, _File]]] = {}
-    for suffix, found in images.items():
-        for source, files in found.items():
+    for suffix, by_source in images.items():
+        for source, files in by_source.items():
             if source not in labels:
                 continue
             image = _one(files, labels[source])
             if len(labels[source]) > 1:
-                names = ", ".join(shown(file.path.name) for file in labels[source])
+                names = ", ".join(printable(file.path.name) for file in labels[source])
                 raise DataError(
-                    f"{shown(image.path)} has several segmentations: {names}; keep one."
+                    f"{printable(image.path)} has several segmentations: {names}; keep one."
                 )
             pairs.setdefault(suffix, []).append((image, labels[source][0]))
     return pairs
@@ -130,18 +133,20 @@ def _one(images: list[_File], labels: list[_File]) -> _File:
     own = [i for i in images if dict(i.entities).get("space", "orig") == space] or images
     plain = [i for i in own if not {key for key, _ in i.entities} & (_DERIVED - {"space"})] or own
     if len(plain) > 1:
-        names = ", ".join(shown(file.path) for file in plain)
-        raise DataError(f"several images may belong to {shown(labels[0].path)}: {names}; keep one.")
+        names = ", ".join(printable(file.path) for file in plain)
+        raise DataError(
+            f"several images may belong to {printable(labels[0].path)}: {names}; keep one."
+        )
     return plain[0]
 
 
 def _files(root: Path) -> list[_File]:
     """The NIfTI files named as BIDS names them, of all subjects below `root`."""
-    found = []
+    files = []
     try:
         paths = sorted(root.rglob("sub-*.nii*"))
     except OSError as error:
-        raise DataError(f"cannot list {shown(root)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(root)}: {error.strerror or error}.") from error
     for path in paths:
         stem = without_ending(path)
         if stem is None:
@@ -150,8 +155,8 @@ def _files(root: Path) -> list[_File]:
         matches = [_ENTITY.fullmatch(part) for part in parts]
         if parts and all(matches) and suffix.isalnum():
             entities = tuple((m[1], m[2]) for m in matches if m is not None)
-            found.append(_File(path, entities, suffix))
-    return found
+            files.append(_File(path, entities, suffix))
+    return files
 
 
 def _labels(label: Path, root: Path) -> dict[str, int]:
@@ -169,19 +174,19 @@ def _labels(label: Path, root: Path) -> dict[str, int]:
         labels = {str(row["name"]).strip(): int(str(row["index"])) for row in rows}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{shown(table)}: a table with the columns index and name, separated by tabs, was "
+            f"{printable(table)}: a table with the columns index and name, separated by tabs, was "
             f"expected ({type(error).__name__}: {error}); correct it."
         ) from error
     if len(labels) < len(rows) or len(set(labels.values())) < len(rows):
-        raise DataError(f"{shown(table)}: a name or an index comes twice; correct it.")
+        raise DataError(f"{printable(table)}: a name or an index comes twice; correct it.")
     return {**({} if 0 in labels.values() else {"background": 0}), **labels}
 
 
 def _children(root: Path) -> list[Path]:
     """The folders of a data set and of its derivatives."""
-    found = listed(root) if root.is_dir() else []
+    children = listed(root) if root.is_dir() else []
     derived = root / "derivatives"
-    return found + ([c for p in listed(derived) for c in _sub(p)] if derived.is_dir() else [])
+    return children + ([c for p in listed(derived) for c in _sub(p)] if derived.is_dir() else [])
 
 
 def _sub(folder: Path) -> list[Path]:
@@ -192,17 +197,17 @@ def _looks_like(root: Path) -> bool:
     return first(root, looks_like, 1) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set an image suffix, which BIDS has in place of a modality."""
     base = need(root, looks_like, _WANTED)
     pairs = _pairs(base)
     if options.modality and len(pairs) > 1:
         raise UsageError(
-            f"{shown(base)} holds images of the kinds {', '.join(sorted(pairs))}, each of which "
-            "becomes a folder; leave --modality out."
+            f"{printable(base)} holds images of the kinds {', '.join(sorted(pairs))}, each of "
+            "which becomes a folder; leave --modality out."
         )
     return [
-        as_found(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})
+        to_archive_set(_dataset(options.modality or set_key(s), base, s, pairs[s]), {})
         for s in sorted(pairs)
     ]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     Image,
     Label,
     Options,
@@ -21,46 +21,13 @@ from unpaired.datasets.found import (
 )
 from unpaired.datasets.locate import folders, listed, natural
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.headers import frames_of
 from unpaired.io.dicom.pixels import read_planes
 from unpaired.io.dicom.scan import DicomSource, list_series
 from unpaired.io.dicom.stack import stack_of
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
-
-# DICOM files that are one series by their folder, whatever their series UIDs say.
-#
-# Anonymised archives (CHAOS) give every slice a series UID of its own, so that the general reader,
-# which goes by UID, would see as many series as slices.
-
-
-def read_folder(files: Sequence[Path]) -> Volume:
-    """The slices as one volume [column row slice], along their normal; `Volume.source` says which
-    file slice k came from.
-
-    Raises:
-        UsageError: pydicom is not installed.
-        DataError: a damaged file, or slices that are no even stack (tilted, uneven, missing,
-            double, of different sizes, spacings or directions).
-    """
-    name = shown(files[0].parent)
-    scan = list_series(files)
-    frames = [f for one in scan.series for header in one.headers for f in frames_of(header)]
-    stack = stack_of(frames, name)
-    if stack.faults:
-        raise DataError(f"{name}: {'; '.join(stack.faults)}; copy the folder again.")
-    array, affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
-    check_affine(affine, name)
-    notes = (*scan.notes, *stack.notes)
-    return Volume(array, affine, None, files[0].parent, notes, DicomSource(stack.frames))
-
-
-def files_of(volume: Volume) -> list[Path]:
-    """The file of each slice of a volume that `read_folder` read."""
-    assert isinstance(volume.source, DicomSource)
-    return [frame.path for frame in volume.source.frames]
-
 
 MR_LABELS = {"background": 0, "liver": 63, "right kidney": 126, "left kidney": 189, "spleen": 252}
 CT_LABELS = {"background": 0, "liver": 1}
@@ -99,7 +66,7 @@ class PictureLabel:
     def read(self, image: Volume) -> ReadLabel:
         if len(self.pictures) != len(self.slices):
             raise DataError(
-                f"{shown(self.pictures[0].parent)} holds {len(self.pictures)} pictures for "
+                f"{printable(self.pictures[0].parent)} holds {len(self.pictures)} pictures for "
                 f"{len(self.slices)} slices; copy the folder again."
             )
         belongs = dict(zip(self.slices, self.pictures, strict=True))
@@ -114,6 +81,35 @@ class PictureLabel:
         return ReadLabel(Volume(array, image.affine), notes, True)
 
 
+def read_folder(files: Sequence[Path]) -> Volume:
+    """The slices of a folder as one volume [column row slice], along their normal.
+
+    `Volume.source` says which file slice k came from.
+
+    Raises:
+        UsageError: pydicom is not installed.
+        DataError: a damaged file, or slices that are no even stack (tilted, uneven, missing,
+            double, of different sizes, spacings or directions).
+    """
+    # Anonymised, every slice has a series UID of its own, by which the general reader would go.
+    name = printable(files[0].parent)
+    scan = list_series(files)
+    frames = [f for one in scan.series for header in one.headers for f in frames_of(header)]
+    stack = stack_of(frames, name)
+    if stack.faults:
+        raise DataError(f"{name}: {'; '.join(stack.faults)}; copy the folder again.")
+    array, affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
+    check_affine(affine, name)
+    notes = (*scan.notes, *stack.notes)
+    return Volume(array, affine, None, files[0].parent, notes, DicomSource(stack.frames))
+
+
+def files_of(volume: Volume) -> list[Path]:
+    """The file of each slice of a volume that `read_folder` read."""
+    assert isinstance(volume.source, DicomSource)
+    return [frame.path for frame in volume.source.frames]
+
+
 def _picture(path: Path, size: tuple[int, ...]) -> np.ndarray:
     """Greys uint8 [column row]."""
     from PIL import Image as Picture
@@ -122,47 +118,13 @@ def _picture(path: Path, size: tuple[int, ...]) -> np.ndarray:
         with Picture.open(path) as picture:
             grey = np.asarray(picture.convert("L") if picture.mode != "1" else picture)
     except Exception as error:  # Pillow raises many kinds
-        raise DataError(f"cannot read {shown(path)}: {error}; copy it again.") from error
+        raise DataError(f"cannot read {printable(path)}: {error}; copy it again.") from error
     if grey.shape != (size[1], size[0]):
         raise DataError(
-            f"{shown(path)} has {grey.shape[1]} x {grey.shape[0]} pixels, its slice "
+            f"{printable(path)} has {grey.shape[1]} x {grey.shape[0]} pixels, its slice "
             f"{size[0]} x {size[1]}; copy it again."
         )
     return grey.astype(np.uint8).T
-
-
-def _patients(root: Path, modality: str) -> list[Path]:
-    """Numbered folders below CT or MR, of Train_Sets before Test_Sets."""
-    found = []
-    for folder in folders(root, 3):
-        if folder.name == modality:
-            found += [child for child in listed(folder) if child.name.isdigit() and child.is_dir()]
-    return sorted(found, key=lambda p: ("Test" in p.parent.parent.name, int(p.name)))
-
-
-def _files(folder: Path, ending: str) -> tuple[Path, ...]:
-    if not folder.is_dir():
-        return ()
-    found = [f for f in listed(folder) if f.is_file() and f.suffix.lower() == ending]
-    return tuple(sorted(found, key=natural))
-
-
-def _case(
-    name: str,
-    scans: tuple[Path, ...],
-    ground: Path,
-    ranges: Mapping[int, tuple[int, int]],
-    dropped: list[str],
-) -> Found | None:
-    channels = tuple(_files(scan, ".dcm") for scan in scans)
-    empty = [scan for scan, files in zip(scans, channels, strict=True) if not files]
-    if empty:
-        dropped.append(f"{name}: no DICOM slice in {shown(empty[0].name)}")
-        return None
-    pictures = _files(ground, ".png")
-    label: Label | None = PictureLabel(pictures, channels[0], ranges) if pictures else None
-    images: tuple[Image, ...] = tuple(SeriesImage(files) for files in channels)
-    return Found(name, name, images, label, held_out=label is None)
 
 
 def _looks_like(root: Path) -> bool:
@@ -173,7 +135,7 @@ def _looks_like(root: Path) -> bool:
     )
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """ct (liver), t2 (T2-SPIR) and t1 (in and out of phase as two channels of one scan).
 
     One patient has one id in t1 and t2; CT is of other patients. Scans without ground truth
@@ -206,10 +168,44 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
             )
             for patient in patients
         ]
-        said = tuple(f"grey {low} to {high} became {v}" for v, (low, high) in ranges.items())
-        found = tuple(case for case in cases if case is not None)
-        sets.append(FoundSet(key, names, labels, found, said, tuple(dropped)))
+        merged = tuple(f"grey {low} to {high} became {v}" for v, (low, high) in ranges.items())
+        complete = tuple(case for case in cases if case is not None)
+        sets.append(ArchiveSet(key, names, labels, complete, merged, tuple(dropped)))
     return sets
+
+
+def _case(
+    name: str,
+    scans: tuple[Path, ...],
+    ground: Path,
+    ranges: Mapping[int, tuple[int, int]],
+    dropped: list[str],
+) -> ArchiveCase | None:
+    channels = tuple(_files(scan, ".dcm") for scan in scans)
+    empty = [scan for scan, files in zip(scans, channels, strict=True) if not files]
+    if empty:
+        dropped.append(f"{name}: no DICOM slice in {printable(empty[0].name)}")
+        return None
+    pictures = _files(ground, ".png")
+    label: Label | None = PictureLabel(pictures, channels[0], ranges) if pictures else None
+    images: tuple[Image, ...] = tuple(SeriesImage(files) for files in channels)
+    return ArchiveCase(name, name, images, label, held_out=label is None)
+
+
+def _patients(root: Path, modality: str) -> list[Path]:
+    """Numbered folders below CT or MR, of Train_Sets before Test_Sets."""
+    patients = []
+    for folder in folders(root, 3):
+        if folder.name == modality:
+            patients += [c for c in listed(folder) if c.name.isdigit() and c.is_dir()]
+    return sorted(patients, key=lambda p: ("Test" in p.parent.parent.name, int(p.name)))
+
+
+def _files(folder: Path, ending: str) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        return ()
+    files = [f for f in listed(folder) if f.is_file() and f.suffix.lower() == ending]
+    return tuple(sorted(files, key=natural))
 
 
 SOURCE = Source(

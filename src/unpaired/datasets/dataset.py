@@ -76,47 +76,11 @@ def class_names(
     return (BACKGROUND, *(names if wanted is None else _chosen(names, wanted)))
 
 
-def _chosen(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    chosen = list(dict.fromkeys(canonical_name(name) for name in wanted))
-    chosen = [name for name in chosen if name != BACKGROUND]
-    missing = [name for name in chosen if name not in names]
-    if missing or not chosen:
-        what = f"names {missing[0]!r}" if missing else "names no organ"
-        hint = did_you_mean(missing[0], names) if missing else ""
-        raise DataError(
-            f"data.classes {what}; the modalities share {', '.join(names)}.{hint} "
-            "data.classes=none takes all of these."
-        )
-    return chosen
-
-
 def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
     """Integer in this data set's label files -> index in `classes`; names not in it become 0."""
     index = {canonical_name(name): i for i, name in enumerate(classes)}
     table = {value: index.get(canonical_name(name), 0) for name, value in dataset.labels.items()}
     return {0: 0, **table}
-
-
-def _none_shared(datasets: Mapping[str, Dataset]) -> str:
-    foreground = {
-        modality: [name for name, value in dataset.labels.items() if value != 0]
-        for modality, dataset in datasets.items()
-    }
-    lists = "; ".join(f"{m}: {', '.join(names) or 'none'}" for m, names in foreground.items())
-    pairs = []
-    (_, first), *others = foreground.items()
-    for modality, names in others:
-        for name in names:
-            if close := closest(name, first):
-                pairs.append(f"{modality}'s {name!r} and {close!r}")
-    hint = f" Did you mean the same by {' and by '.join(pairs)}?" if pairs else ""
-    return (
-        f"the data sets share no class name ({lists}).{hint} "
-        "Give equal organs equal names under `labels` in each dataset.json."
-    )
-
-
-# The files of a case, and whether they are still what they were.
 
 
 def source_files(case: Case) -> list[dict[str, Any]]:
@@ -125,15 +89,15 @@ def source_files(case: Case) -> list[dict[str, Any]]:
     Raises:
         DataError: one is missing or may not be read.
     """
-    found = []
+    sources = []
     named = (*case.images, *([case.label] if case.label else []))
     for path in (file for one in named for file in files_of(one)):
         try:
             stat = path.stat()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
-        found.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
-    return found
+        sources.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
+    return sources
 
 
 def unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -159,3 +123,36 @@ def sha256_of(source: Mapping[str, Any]) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {source['path']}: {error.strerror or error}.") from error
+
+
+def _chosen(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    chosen = list(dict.fromkeys(canonical_name(name) for name in wanted))
+    chosen = [name for name in chosen if name != BACKGROUND]
+    missing = [name for name in chosen if name not in names]
+    if missing or not chosen:
+        what = f"names {missing[0]!r}" if missing else "names no organ"
+        hint = did_you_mean(missing[0], names) if missing else ""
+        raise DataError(
+            f"data.classes {what}; the modalities share {', '.join(names)}.{hint} "
+            "data.classes=none takes all of these."
+        )
+    return chosen
+
+
+def _none_shared(datasets: Mapping[str, Dataset]) -> str:
+    foreground = {
+        modality: [name for name, value in dataset.labels.items() if value != 0]
+        for modality, dataset in datasets.items()
+    }
+    lists = "; ".join(f"{m}: {', '.join(names) or 'none'}" for m, names in foreground.items())
+    pairs = []
+    (_, first), *others = foreground.items()
+    for modality, names in others:
+        for name in names:
+            if close := closest(name, first):
+                pairs.append(f"{modality}'s {name!r} and {close!r}")
+    hint = f" Did you mean the same by {' and by '.join(pairs)}?" if pairs else ""
+    return (
+        f"the data sets share no class name ({lists}).{hint} "
+        "Give equal organs equal names under `labels` in each dataset.json."
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from unpaired.datasets.dataset import BACKGROUND
 from unpaired.errors import DataError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.names import canonical_name
 
 LABEL_LIMIT = 65535
@@ -22,37 +22,41 @@ def read_about(file: Path) -> dict[str, Any]:
     """
     about = read_json(file)
     if not isinstance(about, dict):
-        raise DataError(f"{shown(file)} must be one JSON object {{...}}.")
+        raise DataError(f"{printable(file)} must be one JSON object {{...}}.")
     return about
 
 
 def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
     """Channel names by number, from `channel_names` or the older `modality`."""
-    found = about.get("channel_names", about.get("modality"))
-    if not isinstance(found, dict) or not found:
-        raise DataError(f'{shown(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).')
-    if sorted(found) != sorted(str(i) for i in range(len(found))):
-        raise DataError(f"{shown(file)}: channels must be numbered 0, 1, ...; got {sorted(found)}.")
-    names = tuple(found[str(i)] for i in range(len(found)))
+    channels = about.get("channel_names", about.get("modality"))
+    if not isinstance(channels, dict) or not channels:
+        raise DataError(
+            f'{printable(file)}: add "channel_names": {{"0": "CT"}} (one entry a channel).'
+        )
+    if sorted(channels) != sorted(str(i) for i in range(len(channels))):
+        raise DataError(
+            f"{printable(file)}: channels must be numbered 0, 1, ...; got {sorted(channels)}."
+        )
+    names = tuple(channels[str(i)] for i in range(len(channels)))
     if not all(isinstance(name, str) for name in names):
-        raise DataError(f"{shown(file)}: channel names must be texts, got {list(names)}.")
+        raise DataError(f"{printable(file)}: channel names must be texts, got {list(names)}.")
     return names
 
 
 def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
     """Name -> value; the older value -> name is turned round."""
-    found = about.get("labels")
-    if not isinstance(found, dict) or not found:
-        raise DataError(f'{shown(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
-    if all(isinstance(v, str) and not v.isdigit() for v in found.values()) and all(
-        key.isdigit() for key in found
+    entries = about.get("labels")
+    if not isinstance(entries, dict) or not entries:
+        raise DataError(f'{printable(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
+    if all(isinstance(v, str) and not v.isdigit() for v in entries.values()) and all(
+        key.isdigit() for key in entries
     ):
-        items = [(name, value) for value, name in found.items()]
+        items = [(name, value) for value, name in entries.items()]
     else:
-        items = list(found.items())
+        items = list(entries.items())
     labels: dict[str, int] = {}
-    for name, found_value in items:
-        value = found_value[0] if _single(found_value) else found_value
+    for name, stored in items:
+        value = stored[0] if _single(stored) else stored
         _refuse_label(name, value, file)
         _refuse_same(name, labels, file)
         labels[name] = int(value)
@@ -84,7 +88,7 @@ def without_regions(
         for one in value:
             if one in owner:
                 raise DataError(
-                    f"{shown(file)}: the regions {owner[one]!r} and {name!r} share the value "
+                    f"{printable(file)}: the regions {owner[one]!r} and {name!r} share the value "
                     f"{one}, but classes exclude one another here. Name the parts instead."
                 )
             owner[one] = name
@@ -102,8 +106,8 @@ def check_ending(about: dict[str, Any], known: Sequence[str], file: Path) -> Non
     ending = about.get("file_ending", known[0])
     if ending not in known:
         raise DataError(
-            f"{shown(file)}: files that end in {ending!r} are not read; save the images as one of "
-            f"{', '.join(known)} and say so in file_ending."
+            f"{printable(file)}: files that end in {ending!r} are not read; save the images as one "
+            f"of {', '.join(known)} and say so in file_ending."
         )
 
 
@@ -113,10 +117,12 @@ def patients_of(about: dict[str, Any], file: Path) -> dict[str, str]:
     Raises:
         DataError: not a mapping of texts.
     """
-    found = about.get("patients", {})
-    if not isinstance(found, dict) or not all(isinstance(p, str) and p for p in found.values()):
-        raise DataError(f'{shown(file)}: "patients" must map cases to patients, as texts.')
-    return found
+    patients = about.get("patients", {})
+    if not isinstance(patients, dict) or not all(
+        isinstance(p, str) and p for p in patients.values()
+    ):
+        raise DataError(f'{printable(file)}: "patients" must map cases to patients, as texts.')
+    return patients
 
 
 def _single(value: Any) -> bool:
@@ -126,33 +132,35 @@ def _single(value: Any) -> bool:
 def _refuse_label(name: str, value: Any, file: Path) -> None:
     if isinstance(value, list):
         raise DataError(
-            f"{shown(file)}: {name!r} is a region {value}; nnU-Net's region-based training is not "
-            "supported, since classes exclude one another here. Regions that share no value are "
-            "merged by `unpaired import nnunet FOLDER OUT`; of others, name the parts."
+            f"{printable(file)}: {name!r} is a region {value}; nnU-Net's region-based training is "
+            "not supported, since classes exclude one another here. Regions that share no value "
+            "are merged by `unpaired import nnunet FOLDER OUT`; of others, name the parts."
         )
     if name.casefold() == IGNORE:
         raise DataError(
-            f"{shown(file)}: the 'ignore' label is not supported: unmarked voxels would count as "
-            "background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
+            f"{printable(file)}: the 'ignore' label is not supported: unmarked voxels would count "
+            "as background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
         )
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
-        raise DataError(f"{shown(file)}: the value of {name!r} must be an integer, not {value!r}.")
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not (is_integer or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
+        raise DataError(
+            f"{printable(file)}: the value of {name!r} must be an integer, not {value!r}."
+        )
     if not 0 <= int(value) <= LABEL_LIMIT:
-        raise DataError(f"{shown(file)}: the value {value} of {name!r} is not in 0 to 65535.")
+        raise DataError(f"{printable(file)}: the value {value} of {name!r} is not in 0 to 65535.")
     if canonical_name(name) == BACKGROUND and int(value) != 0:
-        raise DataError(f"{shown(file)}: {name!r} must have the value 0, not {value}.")
+        raise DataError(f"{printable(file)}: {name!r} must have the value 0, not {value}.")
 
 
 def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
     """Class names are compared by canonical name: two of one would be merged without a word."""
     if name in labels:
-        raise DataError(f"{shown(file)}: the class {name!r} stands for two values; rename one.")
+        raise DataError(f"{printable(file)}: the class {name!r} stands for two values; rename one.")
     other = next((o for o in labels if canonical_name(o) == canonical_name(name)), None)
     if other is not None:
         raise DataError(
-            f"{shown(file)}: {other!r} and {name!r} are one name, since case, '_' and '-' do not "
-            "matter; rename one."
+            f"{printable(file)}: {other!r} and {name!r} are one name, since case, '_' and '-' do "
+            "not matter; rename one."
         )
 
 
@@ -162,9 +170,9 @@ def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
         by_value[value].append(name)
     twice = next((names for names in by_value.values() if len(names) > 1), None)
     if twice:
-        raise DataError(f"{shown(file)}: {' and '.join(map(repr, twice))} share one value.")
+        raise DataError(f"{printable(file)}: {' and '.join(map(repr, twice))} share one value.")
     if 0 not in by_value:
         labels = {"background": 0, **labels}
     if len(labels) < 2:
-        raise DataError(f"{shown(file)}: there is no class beside the background; add one.")
+        raise DataError(f"{printable(file)}: there is no class beside the background; add one.")
     return labels

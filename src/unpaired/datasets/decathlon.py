@@ -8,21 +8,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     ImageFile,
     LabelFile,
     NiftiChannel,
     Options,
     Source,
 )
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
-from unpaired.files import is_file, shown
+from unpaired.files import is_file, printable
 
 _ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'
@@ -57,9 +57,9 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
     channels, labels = channels_of(about, file), labels_of(about, file)
     if len(channels) > 1:
         raise DataError(
-            f"{shown(file)} names {len(channels)} channels ({', '.join(channels)}), which the "
+            f"{printable(file)} names {len(channels)} channels ({', '.join(channels)}), which the "
             f"Decathlon keeps in one file a case. Part them: unpaired import decathlon "
-            f"{shown(root)} OUT."
+            f"{printable(root)} OUT."
         )
     patients = patients_of(about, file)
     cases = tuple(
@@ -71,26 +71,26 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
 
 def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | None]]:
     """(case, image, label) of the training scans, then (case, image, None) of the test scans."""
-    file = shown(root / "dataset.json")
-    found: list[tuple[str, Path, Path | None]] = []
+    file = printable(root / "dataset.json")
+    rows: list[tuple[str, Path, Path | None]] = []
     for entry in _entries(about, "training", file):
         pair = entry if isinstance(entry, dict) else {}
         image, label = pair.get("image"), pair.get("label")
         if not isinstance(image, str) or not isinstance(label, str):
             raise DataError(f'{file}: each entry of "training" needs an image and a label.')
-        found.append((_name(image, file), _there(root, image), _there(root, label)))
+        rows.append((_name(image, file), _there(root, image), _there(root, label)))
     for entry in _entries(about, "test", file):
         image = entry.get("image") if isinstance(entry, dict) else entry
         if not isinstance(image, str):
             raise DataError(f'{file}: "test" must list images.')
         if is_file(root / image):  # the Decathlon keeps some test scans to itself
-            found.append((_name(image, file), _there(root, image), None))
-    check_ids([name for name, _, _ in found], root)
-    names = [name for name, _, _ in found]
+            rows.append((_name(image, file), _there(root, image), None))
+    check_ids([name for name, _, _ in rows], root)
+    names = [name for name, _, _ in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{file} lists the case {twice[0]!r} twice; remove one entry.")
-    return sorted(found, key=lambda one: (one[2] is None, one[0]))
+    return sorted(rows, key=lambda one: (one[2] is None, one[0]))
 
 
 def _entries(about: dict[str, Any], key: str, file: str) -> list[Any]:
@@ -104,7 +104,7 @@ def _name(image: str, file: str) -> str:
     last = image.replace("\\", "/").rpartition("/")[2]
     ending = next((e for e in _ENDINGS if last.endswith(e)), None)
     if ending is None:
-        raise DataError(f"{file}: {shown(image)} is no .nii or .nii.gz file.")
+        raise DataError(f"{file}: {printable(image)} is no .nii or .nii.gz file.")
     return last.removesuffix(ending)
 
 
@@ -112,8 +112,8 @@ def _there(root: Path, name: str) -> Path:
     path = root / name
     if Path(name).is_absolute() or ".." in Path(name).parts or not is_file(path):
         raise DataError(
-            f"{shown(root / 'dataset.json')} names {shown(name)}, which is not in that folder; "
-            "correct the entry or add the file."
+            f"{printable(root / 'dataset.json')} names {printable(name)}, which is not in that "
+            "folder; correct the entry or add the file."
         )
     return path
 
@@ -122,7 +122,7 @@ def _looks_like(root: Path) -> bool:
     return first(root, looks_like, 2) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set; the channels of 4D images become one file each."""
     base = need(root, looks_like, _WANTED)
     about, file = read_about(base / "dataset.json"), base / "dataset.json"
@@ -133,9 +133,9 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
         if len(channels) > 1:
             images = tuple(NiftiChannel(image, number) for number in range(len(channels)))
         truth = None if label is None else LabelFile(label)
-        cases.append(Found(name, name, images, truth, held_out=label is None))
+        cases.append(ArchiveCase(name, name, images, truth, held_out=label is None))
     key = options.modality or set_key(channels[0])
-    return [FoundSet(key, channels, labels, tuple(cases))]
+    return [ArchiveSet(key, channels, labels, tuple(cases))]
 
 
 def set_key(channel: str) -> str:

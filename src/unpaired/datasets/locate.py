@@ -1,16 +1,25 @@
-"""Finding a layout inside a folder: archives wrap it in one or two folders, or do not."""
+"""Finding a layout inside a folder, which archives wrap or do not; plain names of organs."""
 
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.names import canonical_name
 
 DEPTH = 4
 LIMIT = 20_000  # folders looked into; official archives have far fewer above the layout's root
 _ENDINGS = (".nii.gz", ".nii")
+# As the archives spell them -> as everybody else does.
+_SAME = {
+    "arota": "aorta",
+    "bladder": "urinary bladder",
+    "gall bladder": "gallbladder",
+    "oesophagus": "esophagus",
+    "postcava": "inferior vena cava",
+}
+_SIDES = ("left", "right")
 
 
 def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -36,7 +45,7 @@ def listed(folder: Path) -> list[Path]:
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(folder)}: {error.strerror or error}.") from error
     return [c for c in children if not c.name.startswith(".") and c.name != "__MACOSX"]
 
 
@@ -51,10 +60,10 @@ def need(root: Path, test: Callable[[Path], bool], wanted: str) -> Path:
     Raises:
         DataError: there is none; the message says what was looked for and what is there.
     """
-    found = first(root, test)
-    if found is None:
-        raise DataError(f"{shown(root)} does not hold {wanted}; there is {holds(root)}.")
-    return found
+    folder = first(root, test)
+    if folder is None:
+        raise DataError(f"{printable(root)} does not hold {wanted}; there is {holds(root)}.")
+    return folder
 
 
 def holds(root: Path) -> str:
@@ -63,7 +72,7 @@ def holds(root: Path) -> str:
     if not names:
         return "nothing in it"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(map(shown, names[:6])) + more
+    return ", ".join(map(printable, names[:6])) + more
 
 
 def matching(folder: Path, pattern: str) -> dict[str, Path]:
@@ -72,18 +81,20 @@ def matching(folder: Path, pattern: str) -> dict[str, Path]:
     Raises:
         DataError: two files give the same group.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     if not folder.is_dir():
-        return found
+        return files
     for child in listed(folder):
         stem = without_ending(child)
         match = re.fullmatch(pattern, stem) if stem is not None else None
         if match is None:
             continue
-        if match[1] in found:
-            raise DataError(f"{shown(found[match[1]])} lies beside {shown(child)}; remove one.")
-        found[match[1]] = child
-    return found
+        if match[1] in files:
+            raise DataError(
+                f"{printable(files[match[1]])} lies beside {printable(child)}; remove one."
+            )
+        files[match[1]] = child
+    return files
 
 
 def without_ending(path: Path) -> str | None:
@@ -96,20 +107,6 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     """A key that sorts 2 before 10, as viewers and MATLAB's natsort do."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
-
-
-# One name for one organ, so that sets of different origin share classes.
-
-
-# As the archives spell them -> as everybody else does.
-_SAME = {
-    "arota": "aorta",
-    "bladder": "urinary bladder",
-    "gall bladder": "gallbladder",
-    "oesophagus": "esophagus",
-    "postcava": "inferior vena cava",
-}
-_SIDES = ("left", "right")
 
 
 def plain_name(name: str) -> str:

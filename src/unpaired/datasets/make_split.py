@@ -6,8 +6,8 @@ from pathlib import Path
 
 from unpaired.config import DataConfig
 from unpaired.datasets.dataset import Case
-from unpaired.datasets.split import Split, draw_cases, few_shot, random_split
-from unpaired.datasets.split_file import read_splits
+from unpaired.datasets.split import draw_cases, few_shot, random_split
+from unpaired.datasets.split_file import Split, read_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.names import closest, did_you_mean
 
@@ -39,8 +39,8 @@ def make_split(options: DataConfig, cases: Labelled) -> Split:
             f"Few-shot: {count} of the {before} training cases, drawn by seed "
             f"{options.few_shot_seed}; the other parts are as without it."
         )
-        told = f"{split.reasons.get(m, '')} {why}".strip()
-        split = replace(split, reasons={**split.reasons, m: told})
+        reason = f"{split.reasons.get(m, '')} {why}".strip()
+        split = replace(split, reasons={**split.reasons, m: reason})
     return split
 
 
@@ -99,9 +99,11 @@ def free_cases(options: DataConfig, cases: Labelled) -> tuple[dict[str, list[Cas
     Raises:
         UsageError: `data.cases` asks for more than there are.
     """
-    patients = {c.patient for found in cases.values() for c in found if c.held_out}
-    held = {m: tuple(c.id for c in found if c.patient in patients) for m, found in cases.items()}
-    free = {m: [c for c in found if c.patient not in patients] for m, found in cases.items()}
+    patients = {c.patient for members in cases.values() for c in members if c.held_out}
+    held = {
+        m: tuple(c.id for c in members if c.patient in patients) for m, members in cases.items()
+    }
+    free = {m: [c for c in members if c.patient not in patients] for m, members in cases.items()}
     reasons = {}
     for m, count in options.cases.items():
         there = len(free[m])
@@ -114,10 +116,10 @@ def shares(options: DataConfig, cases: Labelled) -> Mapping[str, tuple[float, fl
     """`data.split` for each modality; where its data set holds cases out, they are the test part
     and the others are dealt to training and validation."""
     train, val, test = options.split
-    whole = (train / (train + val or 1), val / (train + val or 1), 0.0)
+    without_test = (train / (train + val or 1), val / (train + val or 1), 0.0)
     return {
-        m: whole if any(c.held_out for c in found) else (train, val, test)
-        for m, found in cases.items()
+        m: without_test if any(c.held_out for c in members) else (train, val, test)
+        for m, members in cases.items()
     }
 
 
@@ -125,11 +127,11 @@ def _random(options: DataConfig, cases: Labelled) -> Split:
     free, fixed = free_cases(options, cases)
     split = random_split(free, shares(options, cases), options.split_seed)
     test = {m: (*split.test.get(m, ()), *fixed.test[m]) for m in cases}
-    reasons = {m: _told(fixed, split, m) for m in cases}
+    reasons = {m: _split_reason(fixed, split, m) for m in cases}
     return replace(split, test=test, reasons=reasons)
 
 
-def _told(fixed: Split, split: Split, modality: str) -> str:
+def _split_reason(fixed: Split, split: Split, modality: str) -> str:
     held = len(fixed.test[modality])
     parts = [
         fixed.reasons.get(modality, ""),

@@ -9,21 +9,21 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
-from unpaired.datasets.found import (
-    Found,
-    FoundSet,
+from unpaired.datasets.archive import (
+    ArchiveCase,
+    ArchiveSet,
     ImageFile,
     LabelFile,
     Options,
     Part,
     Source,
 )
+from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
 from unpaired.datasets.locate import listed
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.read import is_series_folder
 from unpaired.names import did_you_mean
 
@@ -52,14 +52,15 @@ def open_manifest(modality: str, path: Path) -> Dataset:
     if modality not in known:
         names = ", ".join(sorted(known))
         raise DataError(
-            f"{shown(path)} has no scan of the modality {modality!r}, it has {names}."
+            f"{printable(path)} has no scan of the modality {modality!r}, it has {names}."
             f"{did_you_mean(modality, known)}"
         )
     own = [row for row in rows if row["modality"] == modality]
     if any(row["split"] == "val" for row in own):
         raise DataError(
-            f"{shown(path)} says which scans are for validation. Write them down as a split: "
-            f"unpaired import manifest {shown(path)} OUT, then data.splits=OUT/splits_final.json."
+            f"{printable(path)} says which scans are for validation. Write them down as a split: "
+            f"unpaired import manifest {printable(path)} OUT, then "
+            "data.splits=OUT/splits_final.json."
         )
     return _dataset(modality, path, own)
 
@@ -70,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: unreadable, a needed column or cell is missing, an unknown column or split.
     """
-    name = shown(path)
+    name = printable(path)
     try:
         if path.stat().st_size > _LIMIT:
             raise DataError(f"{name} is larger than {_LIMIT} bytes; it is no manifest.")
@@ -123,12 +124,12 @@ def _dataset(modality: str, path: Path, rows: list[Row]) -> Dataset:
     cases, seen = [], set()
     for row in rows:
         if row["case"] in seen:
-            raise DataError(f"{shown(path)} has the case {row['case']!r} of {modality} twice.")
+            raise DataError(f"{printable(path)} has the case {row['case']!r} of {modality} twice.")
         seen.add(row["case"])
         images = tuple(_file(path, part) for part in row["image"].split("|"))
         if len(images) != len(channels):
             raise DataError(
-                f"{shown(path)}: {row['case']} has {len(images)} images for the channels "
+                f"{printable(path)}: {row['case']} has {len(images)} images for the channels "
                 f"{', '.join(channels)}; separate several by |."
             )
         label = _file(path, row["label"]) if row["label"] else None
@@ -136,8 +137,8 @@ def _dataset(modality: str, path: Path, rows: list[Row]) -> Dataset:
         held_out = row["split"] == "test" or (label is None and row["split"] == "")
         if label is None and not held_out:
             raise DataError(
-                f"{shown(path)}: {row['case']} is for {row['split']} but has no label; add it, or "
-                "leave its split empty."
+                f"{printable(path)}: {row['case']} is for {row['split']} but has no label; add it, "
+                "or leave its split empty."
             )
         cases.append(Case(row["case"], modality, images, label, patient, held_out))
     cases.sort(key=lambda case: (case.held_out, case.id))
@@ -148,21 +149,23 @@ def _about(path: Path, modality: str) -> dict[str, Any]:
     file = path.with_suffix(".json")
     if not file.is_file():
         raise DataError(
-            f"{shown(path)} needs {shown(file.name)} beside it, for the class names: "
+            f"{printable(path)} needs {printable(file.name)} beside it, for the class names: "
             '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}, or one such '
             "object under each modality's name."
         )
     about = read_about(file)
     own = about.get(modality, about)
     if not isinstance(own, dict):
-        raise DataError(f"{shown(file)}: {modality!r} must be an object with labels.")
+        raise DataError(f"{printable(file)}: {modality!r} must be an object with labels.")
     return {"channel_names": {"0": modality}, **own}
 
 
 def _file(manifest: Path, cell: str) -> Path:
     path = place(manifest, cell)
     if not is_image(path):
-        raise DataError(f"{shown(manifest)} names {shown(cell)}, which is not there; correct it.")
+        raise DataError(
+            f"{printable(manifest)} names {printable(cell)}, which is not there; correct it."
+        )
     return path
 
 
@@ -183,17 +186,17 @@ def is_image(path: Path) -> bool:
 
 
 def _manifests(root: Path) -> list[Path]:
-    found = [root] if looks_like(root) else []
+    paths = [root] if looks_like(root) else []
     if root.is_dir():
-        found += [child for child in listed(root) if looks_like(child)]
-    return [path for path in found if path.with_suffix(".json").is_file()]
+        paths += [child for child in listed(root) if looks_like(child)]
+    return [path for path in paths if path.with_suffix(".json").is_file()]
 
 
 def _looks_like(root: Path) -> bool:
     return len(_manifests(root)) == 1
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set a modality, with the parts that the column split gives."""
     (path,) = _manifests(root)
     rows = read_rows(path)
@@ -202,14 +205,14 @@ def _find(root: Path, options: Options) -> list[FoundSet]:
         own = [row for row in rows if row["modality"] == modality]
         opened = _dataset(modality, path, own)
         parts = {row["case"]: _PARTS[row["split"]] for row in own}
-        sets.append(as_found(opened, parts))
+        sets.append(to_archive_set(opened, parts))
     return sets
 
 
-def as_found(opened: Dataset, parts: dict[str, Part | None]) -> FoundSet:
+def to_archive_set(opened: Dataset, parts: dict[str, Part | None]) -> ArchiveSet:
     """A data set that can be opened as it is, to be copied into the nnU-Net layout."""
     cases = tuple(
-        Found(
+        ArchiveCase(
             case.id,
             case.patient,
             tuple(ImageFile(path) for path in case.images),
@@ -219,7 +222,7 @@ def as_found(opened: Dataset, parts: dict[str, Part | None]) -> FoundSet:
         )
         for case in opened.cases
     )
-    return FoundSet(opened.modality, opened.channel_names, opened.labels, cases)
+    return ArchiveSet(opened.modality, opened.channel_names, opened.labels, cases)
 
 
 SOURCE = Source(

@@ -19,7 +19,7 @@ from unpaired.datasets.dataset_json import (
     read_about,
 )
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.read import ENDINGS, is_series_folder
 from unpaired.names import did_you_mean
 
@@ -54,7 +54,7 @@ def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
     channels, labels = channels_of(about, file), labels_of(about, file)
     images = _images(root / "imagesTr", len(channels))
     if not images:
-        raise DataError(f"{shown(root / 'imagesTr')} holds no <case>_0000.nii.gz; add images.")
+        raise DataError(f"{printable(root / 'imagesTr')} holds no <case>_0000.nii.gz; add images.")
     cases = _with_labels(modality, images, _files(root / "labelsTr"), root)
     extra = _images(root / "imagesTs", len(channels)) if (root / "imagesTs").is_dir() else {}
     _refuse_twice(images, extra, root)
@@ -72,37 +72,37 @@ def need_folder(root: Path) -> None:
             list(root.iterdir())
             return
         if root.exists():
-            raise DataError(f"{shown(root)} is a file; give the data set's folder.")
+            raise DataError(f"{printable(root)} is a file; give the data set's folder.")
         parent = next((p for p in root.parents if p.is_dir()), Path())
         names = [child.name for child in parent.iterdir() if child.is_dir()]
     except OSError as error:
-        raise DataError(f"cannot open {shown(root)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot open {printable(root)}: {error.strerror or error}.") from error
     missing = root.relative_to(parent).parts[0] if parent in root.parents else root.name
     hint = did_you_mean(missing, names)
-    there = f" {shown(parent.resolve())} holds: {', '.join(map(shown, sorted(names)[:8]))}."
-    raise DataError(f"{shown(root)} does not exist.{hint}{there if names and not hint else ''}")
+    there = f" {printable(parent.resolve())} holds: {', '.join(map(printable, sorted(names)[:8]))}."
+    raise DataError(f"{printable(root)} does not exist.{hint}{there if names and not hint else ''}")
 
 
 def _files(folder: Path) -> dict[str, Path]:
     """Name without ending -> file, for the images of `folder`; hidden files are skipped."""
     if not folder.is_dir():
         return {}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot list {printable(folder)}: {error.strerror or error}.") from error
     for child in children:
         stem = stem_of(child)
         if stem is None:
             continue
-        if stem in found:
+        if stem in files:
             raise DataError(
-                f"{shown(found[stem])} lies beside {shown(child)}; one case, two files: "
+                f"{printable(files[stem])} lies beside {printable(child)}; one case, two files: "
                 "remove one of them."
             )
-        found[stem] = child
-    return found
+        files[stem] = child
+    return files
 
 
 def stem_of(child: Path) -> str | None:
@@ -122,8 +122,8 @@ def _images(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
         match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
         if match is None:
             raise DataError(
-                f"{shown(file)}: the name must end in the channel's number, "
-                f"such as {shown(stem)}_0000.nii.gz."
+                f"{printable(file)}: the name must end in the channel's number, "
+                f"such as {printable(stem)}_0000.nii.gz."
             )
         parts[match[1]][int(match[2])] = file
     check_ids(parts, folder)
@@ -132,8 +132,8 @@ def _images(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     if wrong:
         have = ", ".join(f"{n:04d}" for n in sorted(parts[wrong[0]]))
         raise DataError(
-            f"{shown(folder)}: {_some(wrong)} must have the channels 0000 to {channels - 1:04d} "
-            f"that dataset.json names, {shown(wrong[0])} has {have}."
+            f"{printable(folder)}: {_some(wrong)} must have the channels 0000 to "
+            f"{channels - 1:04d} that dataset.json names, {printable(wrong[0])} has {have}."
         )
     return {i: tuple(parts[i][n] for n in wanted) for i in sorted(parts)}
 
@@ -147,12 +147,14 @@ def check_ids(ids: Any, where: Path) -> None:
     for case in sorted(ids):
         stem = case.split(".")[0].casefold()
         if case in ("", ".", "..") or re.search(r"[/\\:\0]", case) or stem in _RESERVED:
-            raise DataError(f"{shown(where)}: the case id {shown(case)!r} is no safe file name.")
+            raise DataError(
+                f"{printable(where)}: the case id {printable(case)!r} is no safe file name."
+            )
         other = seen.setdefault(case.casefold(), case)
         if other != case:
             raise DataError(
-                f"{shown(where)}: the case ids {shown(other)} and {shown(case)} differ only by "
-                "upper and lower case; rename one."
+                f"{printable(where)}: the case ids {printable(other)} and {printable(case)} differ "
+                "only by upper and lower case; rename one."
             )
 
 
@@ -162,13 +164,13 @@ def _with_labels(
     bare = [case for case in images if case not in labels]
     if bare:
         raise DataError(
-            f"{shown(root)}: no label in labelsTr for {_some(bare)}; add <case>.nii.gz, or move "
-            "the images to imagesTs."
+            f"{printable(root)}: no label in labelsTr for {_some(bare)}; add <case>.nii.gz, or "
+            "move the images to imagesTs."
         )
-    lonely = [case for case in sorted(labels) if case not in images]
-    if lonely:
+    orphans = [case for case in sorted(labels) if case not in images]
+    if orphans:
         raise DataError(
-            f"{shown(root)}: labelsTr has {_some(lonely)} without an image in imagesTr."
+            f"{printable(root)}: labelsTr has {_some(orphans)} without an image in imagesTr."
         )
     return [Case(case, modality, images[case], labels[case], case) for case in sorted(images)]
 
@@ -176,9 +178,11 @@ def _with_labels(
 def _refuse_twice(train: dict[str, Any], test: dict[str, Any], root: Path) -> None:
     both = sorted({case.casefold() for case in train} & {case.casefold() for case in test})
     if both:
-        raise DataError(f"{shown(root)}: {_some(both)} in imagesTr and in imagesTs; remove one.")
+        raise DataError(
+            f"{printable(root)}: {_some(both)} in imagesTr and in imagesTs; remove one."
+        )
 
 
 def _some(cases: list[str]) -> str:
     more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
-    return ", ".join(map(shown, cases[:5])) + more
+    return ", ".join(map(printable, cases[:5])) + more

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unpaired.datasets import decathlon, nnunet
+from unpaired.datasets.archive import ArchiveSet, Label, LabelFile, Options, ReadLabel, Source
 from unpaired.datasets.dataset_json import read_about, without_regions
 from unpaired.datasets.decathlon import set_key
-from unpaired.datasets.found import FoundSet, Label, LabelFile, Options, ReadLabel, Source
 from unpaired.datasets.locate import first, need
-from unpaired.datasets.manifest import as_found
+from unpaired.datasets.manifest import to_archive_set
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.volume import Volume
 
 _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
@@ -35,14 +35,14 @@ class DenseLabel:
         return self.inner.verbatim
 
     def read(self, image: Volume) -> ReadLabel:
-        found = self.inner.read(image)
-        count = int((found.volume.array == self.ignore).sum())
+        label = self.inner.read(image)
+        count = int((label.volume.array == self.ignore).sum())
         if count:
             raise DataError(
-                f"{shown(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), which "
-                "would count as background; annotate them or leave the case out."
+                f"{printable(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), "
+                "which would count as background; annotate them or leave the case out."
             )
-        return found
+        return label
 
 
 def _is_raw(folder: Path) -> bool:
@@ -54,23 +54,23 @@ def _looks_like(root: Path) -> bool:
     return first(root, _is_raw, 2) is not None
 
 
-def _find(root: Path, options: Options) -> list[FoundSet]:
+def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set, with one value a class."""
     base = need(root, _is_raw, _WANTED)
     file = base / "dataset.json"
     about, merge, ignore = without_regions(read_about(file), file)
     opened = nnunet.read_cases("scan", base, about)
-    found = as_found(opened, {})
+    opened_set = to_archive_set(opened, {})
     cases = []
-    for case in found.cases:
+    for case in opened_set.cases:
         label: Label | None = None
         if isinstance(case.label, LabelFile):
             plain = LabelFile(case.label.path, merge)
             label = plain if ignore is None else DenseLabel(plain, ignore)
         cases.append(replace(case, label=label))
-    said = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))
+    merged = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))
     key = options.modality or set_key(opened.channel_names[0])
-    return [replace(found, key=key, cases=tuple(cases), merged=said)]
+    return [replace(opened_set, key=key, cases=tuple(cases), merged=merged)]
 
 
 SOURCE = Source(

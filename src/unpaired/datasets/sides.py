@@ -4,6 +4,7 @@ Everything is measured in patient millimetres, from the affine: x grows to the p
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,13 +15,22 @@ from unpaired.names import canonical_name
 # only roughly: nearer than this nothing is said.
 PAIR_MM, MIDDLE_MM = 10.0, 25.0
 _RIGHT, _LEFT = 1.0, -1.0
-_ALONE = {"liver": _RIGHT, "spleen": _LEFT, "right kidney": _RIGHT, "left kidney": _LEFT}
+_USUAL_SIDE = {"liver": _RIGHT, "spleen": _LEFT, "right kidney": _RIGHT, "left kidney": _LEFT}
 # The heart's chambers are named by the blood they carry and lie before each other.
 _HEART = ("atri", "ventric", "heart", "coronary", "pulmonary", "auric", "myocard")
 
 
-def wrong_sides(label: Volume, labels: Mapping[str, int], image: Volume | None = None) -> list[str]:
-    """Where organs lie on the wrong side of the body: one sentence each, nothing if all is well.
+class WrongSides(NamedTuple):
+    """Organs on the wrong side: how far the first one lies off, and a sentence on all."""
+
+    off_mm: float
+    sentence: str
+
+
+def wrong_sides(
+    label: Volume, labels: Mapping[str, int], image: Volume | None = None
+) -> WrongSides | None:
+    """Which organs lie on the wrong side of the body; None if all is well.
 
     Args:
         label: integers [i j k].
@@ -29,24 +39,29 @@ def wrong_sides(label: Volume, labels: Mapping[str, int], image: Volume | None =
     """
     names = {canonical_name(name): value for name, value in labels.items() if value != 0}
     x = _centres(label, {name: names[name] for name in names if _sided(name, names)})
-    wrong, right = [], []
+    wrong: list[WrongSides] = []
+    right: list[str] = []
     for low, high in _pairs(x):
         gap = x[high] - x[low]
         if gap < -PAIR_MM:
-            wrong.append(f"the {low} lies {-gap:.0f} mm to the right of the {high}")
+            what = f"the {low} lies {-gap:.0f} mm to the right of the {high}"
+            wrong.append(WrongSides(-gap, what))
         elif gap > PAIR_MM:
             right.append(f"the {low} lies left of the {high}")
-    alone = {n: x[n] for n in _ALONE if n in x and not any(n in pair for pair in _pairs(x))}
-    if alone and image is not None:
+    single = {n: x[n] for n in _USUAL_SIDE if n in x and not any(n in pair for pair in _pairs(x))}
+    if single and image is not None:
         middle = _middle(image)
-        for name, at in alone.items():
-            off = (at - middle) * _ALONE[name]
+        for name, at in single.items():
+            off = (at - middle) * _USUAL_SIDE[name]
             if off < -MIDDLE_MM:
-                side = "left" if _ALONE[name] == _RIGHT else "right"
-                wrong.append(f"the {name} lies {-off:.0f} mm {side} of the body's middle")
+                side = "left" if _USUAL_SIDE[name] == _RIGHT else "right"
+                what = f"the {name} lies {-off:.0f} mm {side} of the body's middle"
+                wrong.append(WrongSides(-off, what))
             elif off > MIDDLE_MM:
                 right.append(f"the {name} lies on its side")
-    return [_sentence(wrong, right)] if wrong else []
+    if not wrong:
+        return None
+    return WrongSides(wrong[0].off_mm, _sentence([one.sentence for one in wrong], right))
 
 
 def _sentence(wrong: list[str], right: list[str]) -> str:
@@ -62,7 +77,7 @@ def _sentence(wrong: list[str], right: list[str]) -> str:
 
 
 def _sided(name: str, names: Mapping[str, int]) -> bool:
-    return name in _ALONE or any(name in pair for pair in _pairs(names))
+    return name in _USUAL_SIDE or any(name in pair for pair in _pairs(names))
 
 
 def _pairs(names: Mapping[str, object]) -> list[tuple[str, str]]:

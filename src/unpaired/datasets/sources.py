@@ -1,6 +1,6 @@
-"""Layouts on disk that can be opened: one file each, one entry in `SOURCES`.
+"""Layouts on disk that can be opened, and archives that must be imported first.
 
-Official archives in other layouts are imported first; those are registered in `imports.py`.
+One file each, one entry in `SOURCES` or `IMPORTS`.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from unpaired.datasets import (
     nnunet,
     regions,
 )
+from unpaired.datasets.archive import Source
 from unpaired.datasets.dataset import Dataset
-from unpaired.datasets.found import Source
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 
 SOURCES: dict[str, Callable[[str, Path], Dataset]] = {
     "manifest": manifest.open_manifest,
@@ -35,48 +35,7 @@ _RECOGNISE: dict[str, Callable[[Path], bool]] = {
     "bids": bids.looks_like,
 }
 
-
-def open_dataset(modality: str, root: Path) -> Dataset:
-    """Open `root` with the source that recognises it.
-
-    Raises:
-        DataError: the folder is missing, holds no known layout, or the layout is at fault.
-    """
-
-    if not manifest.looks_like(root):
-        nnunet.need_folder(root)
-    # A reader below would open it, CT and MR mixed.
-    if root.is_dir() and amos_total.is_amos(root):
-        raise DataError(_import_it("amos", root))
-    for name, recognise in _RECOGNISE.items():
-        if recognise(root):
-            return SOURCES[name](modality, root)
-    inside = [child for child in sorted(root.iterdir()) if nnunet.looks_like(child)]
-    if inside:
-        names = ", ".join(shown(child) for child in inside[:5])
-        raise DataError(
-            f"{shown(root)} holds several data sets, it is none itself. Did you mean {names}? "
-            "Give one folder a modality."
-        )
-    fits = next((name for name, source in IMPORTS.items() if source.looks_like(root)), None)
-    if fits is not None:
-        raise DataError(_import_it(fits, root))
-    raise DataError(
-        f"{shown(root)} is not a data set: there is neither dataset.json nor imagesTr in it. "
-        "Expected imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json."
-    )
-
-
-def _import_it(name: str, root: Path) -> str:
-    return (
-        f"{shown(root)} looks like {name} as downloaded. Import it first: "
-        f"unpaired import {name} {shown(root)} OUT, then give OUT/<modality>."
-    )
-
-
-# Archives that can be imported: one file each, one entry here.
-
-
+# Of these a folder is made by `unpaired import`.
 IMPORTS: dict[str, Source] = {
     "mmwhs": mmwhs_btcv.MMWHS,
     "btcv": mmwhs_btcv.BTCV,
@@ -88,3 +47,40 @@ IMPORTS: dict[str, Source] = {
     "nnunet": regions.SOURCE,
     "bids": bids.SOURCE,
 }
+
+
+def open_dataset(modality: str, root: Path) -> Dataset:
+    """Open `root` with the source that recognises it.
+
+    Raises:
+        DataError: the folder is missing, holds no known layout, or the layout is at fault.
+    """
+    if not manifest.looks_like(root):
+        nnunet.need_folder(root)
+    # A reader below would open it, CT and MR mixed.
+    if root.is_dir() and amos_total.is_amos(root):
+        raise DataError(_import_first("amos", root))
+    for name, recognise in _RECOGNISE.items():
+        if recognise(root):
+            return SOURCES[name](modality, root)
+    inside = [child for child in sorted(root.iterdir()) if nnunet.looks_like(child)]
+    if inside:
+        names = ", ".join(printable(child) for child in inside[:5])
+        raise DataError(
+            f"{printable(root)} holds several data sets, it is none itself. Did you mean {names}? "
+            "Give one folder a modality."
+        )
+    fits = next((name for name, source in IMPORTS.items() if source.looks_like(root)), None)
+    if fits is not None:
+        raise DataError(_import_first(fits, root))
+    raise DataError(
+        f"{printable(root)} is not a data set: there is neither dataset.json nor imagesTr in it. "
+        "Expected imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json."
+    )
+
+
+def _import_first(name: str, root: Path) -> str:
+    return (
+        f"{printable(root)} looks like {name} as downloaded. Import it first: "
+        f"unpaired import {name} {printable(root)} OUT, then give OUT/<modality>."
+    )

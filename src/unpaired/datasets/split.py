@@ -7,18 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from unpaired.datasets.split_file import Cases, HasPatient, Ids, Split, read_splits, write_splits
+from unpaired.datasets.split_file import Cases, HasPatient, Ids, Split
 from unpaired.errors import DataError, UsageError
-
-__all__ = [
-    "Split",
-    "draw_cases",
-    "few_shot",
-    "k_folds",
-    "random_split",
-    "read_splits",
-    "write_splits",
-]
 
 One = TypeVar("One", bound=HasPatient)
 Shares = tuple[float, float, float]
@@ -44,34 +34,34 @@ def random_split(
     """
     each = fractions if isinstance(fractions, Mapping) else dict.fromkeys(cases, fractions)
     targets, reasons = {}, {}
-    for modality, found in cases.items():
+    for modality, members in cases.items():
         _check_shares(each[modality])
-        _check_ids(modality, found)
-        patients = len({case.patient for case in found})
-        targets[modality] = _counts(len(found), patients, each[modality])
+        _check_ids(modality, members)
+        patients = len({case.patient for case in members})
+        targets[modality] = _counts(len(members), patients, each[modality])
         reasons[modality] = _reason(targets[modality], patients, each[modality])
     train, val, test = _assign(cases, targets, 3, seed)
     return Split(train, val, test, reasons)
 
 
-def draw_cases(found: Sequence[One], modality: str, count: int, seed: int = 0) -> list[One]:
+def draw_cases(cases: Sequence[One], modality: str, count: int, seed: int = 0) -> list[One]:
     """`count` of a modality's cases at random, whole patients as far as the number allows.
 
     The draw is a function of the patients' names, the modality's and the seed, not of the order
-    of `found`; it shares no random numbers with the split of that seed.
+    of `cases`; it shares no random numbers with the split of that seed.
 
     Raises:
         UsageError: there are fewer cases.
     """
-    if not 0 < count <= len(found):
+    if not 0 < count <= len(cases):
         raise UsageError(
-            f"data.cases asks for {count} cases of {modality}, but {len(found)} can be drawn "
+            f"data.cases asks for {count} cases of {modality}, but {len(cases)} can be drawn "
             "(labelled, and not held out for testing). Ask for fewer."
         )
-    names = sorted({case.patient for case in found})
+    names = sorted({case.patient for case in cases})
     rng = np.random.default_rng([seed, zlib.crc32(modality.encode()), _DRAW])
     place = {names[i]: n for n, i in enumerate(rng.permutation(len(names)))}
-    drawn = sorted(found, key=lambda case: (place[case.patient], case.id))[:count]
+    drawn = sorted(cases, key=lambda case: (place[case.patient], case.id))[:count]
     return sorted(drawn, key=lambda case: case.id)
 
 
@@ -85,11 +75,11 @@ def k_folds(cases: Cases, k: int, seed: int = 0, test: Ids | None = None) -> lis
     if k < 2:
         raise UsageError(f"{k} folds make no sense; ask for 2 or more.")
     fixed = {modality: tuple((test or {}).get(modality, ())) for modality in cases}
-    held = {c.patient for m, found in cases.items() for c in found if c.id in set(fixed[m])}
+    held = {c.patient for m, members in cases.items() for c in members if c.id in set(fixed[m])}
     free, targets = {}, {}
-    for modality, found in cases.items():
-        _check_ids(modality, found)
-        free[modality] = [case for case in found if case.id not in set(fixed[modality])]
+    for modality, members in cases.items():
+        _check_ids(modality, members)
+        free[modality] = [case for case in members if case.id not in set(fixed[modality])]
         leaked = sorted(case.id for case in free[modality] if case.patient in held)
         if leaked:
             raise DataError(
@@ -138,8 +128,8 @@ def _check_shares(fractions: Shares) -> None:
         )
 
 
-def _check_ids(modality: str, found: Sequence[HasPatient]) -> None:
-    ids = [case.id for case in found]
+def _check_ids(modality: str, cases: Sequence[HasPatient]) -> None:
+    ids = [case.id for case in cases]
     twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise DataError(f"{modality} has the case {twice[0]!r} twice; remove or rename one.")

@@ -74,8 +74,8 @@ def _read_fold(where: str, entry: Any, cases: Cases) -> Split:
         raise DataError(f'{where}: expected "train" and "val" (and perhaps "test") lists.')
     owner: dict[str, list[str]] = {}
     patient: dict[tuple[str, str], str] = {}
-    for modality, found in cases.items():
-        for one in found:
+    for modality, members in cases.items():
+        for one in members:
             owner.setdefault(one.id, []).append(modality)
             patient[modality, one.id] = one.patient
     parts: dict[str, dict[str, list[str]]] = {}
@@ -129,5 +129,5 @@ def _resolve(
     if owners:
         names = " or ".join(f'"{modality}/{text}"' for modality in owners)
         raise DataError(f"{where}: several modalities have the case {text!r}; write {names}.")
-    known = [*owner, *(f"{m}/{c.id}" for m, found in cases.items() for c in found)]
+    known = [*owner, *(f"{m}/{c.id}" for m, members in cases.items() for c in members)]
     raise DataError(f"{where}: there is no case {text!r}.{did_you_mean(text, known)}")

@@ -20,8 +20,8 @@ from unpaired.datasets.dataset import Case
 from unpaired.device import find_device
 from unpaired.errors import DataError
 from unpaired.evaluation.prior import run_floor
-from unpaired.evaluation.scores import evaluate_pairs
-from unpaired.files import shown, write_json
+from unpaired.evaluation.scores import Labels, evaluate_pairs
+from unpaired.files import printable, write_json
 from unpaired.inference.ensemble import told_for
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import Inferer
@@ -75,7 +75,7 @@ def evaluate(
     """
     folder = RunFolder(run)
     if not any(folder.cases(part).values()):
-        raise DataError(f"{shown(run)}: the split has no {part} case; choose another part.")
+        raise DataError(f"{printable(run)}: the split has no {part} case; choose another part.")
     if PREPARED in grids:
         found = _in_memory(folder, part, device, model, progress)
         return {grid: found[grid] for grid in grids}
@@ -104,10 +104,8 @@ def _in_files(
         failures.update({f"{m}/{i}": why for i, why in outcome.failures.items()})
         done = {**outcome.written, **outcome.kept}
         pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
-    tolerance, data = run.config.evaluate.tolerance_mm, run.data
-    scores = evaluate_pairs(
-        pairs, data.classes, data.tables, tolerance, steps.named(), failures=failures
-    )
+    tolerance, labels = run.config.evaluate.tolerance_mm, Labels(run.data.classes, run.data.tables)
+    scores = evaluate_pairs(pairs, labels, tolerance, steps.named(), failures=failures)
     evaluation = Evaluation(tuple(scores), failures, (), tolerance)
     write_evaluation(evaluation, run.files.evaluation(part))
     if part == "test":

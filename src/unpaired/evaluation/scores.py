@@ -1,6 +1,7 @@
 """Scores of predictions against the truth, on the native grid."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from joblib import Parallel, delayed
 from unpaired.data.preprocess import to_classes
 from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
@@ -28,25 +29,39 @@ class Pair(NamedTuple):
     truth: Path
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What the values in label files mean.
+
+    Attributes:
+        classes: names by index, background first.
+        tables: modality -> values in the truth files -> class index (`value_table`).
+        predicted: as `tables`, for prediction files that do not hold class indices.
+    """
+
+    classes: Sequence[str]
+    tables: Mapping[str, Mapping[int, int]]
+    predicted: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+    def of_prediction(self, modality: str) -> Mapping[int, int]:
+        """Values in the prediction files -> class index."""
+        return self.predicted.get(modality) or {i: i for i in range(len(self.classes))}
+
+
 def evaluate_pairs(
     pairs: Iterable[tuple[str, str, Path, Path]],
-    classes: Sequence[str],
-    tables: Mapping[str, Mapping[int, int]],
+    labels: Labels,
     tolerance_mm: Tolerance = 2.0,
     progress: Progress | None = None,
     workers: int = 0,
-    prediction_tables: Mapping[str, Mapping[int, int]] | None = None,
     failures: dict[str, str] | None = None,
 ) -> list[Score]:
     """Score every pair (modality, case, prediction file, truth file), class by class.
 
     Args:
-        classes: names by index, background first.
-        tables: modality -> values in the truth files -> class index (`value_table`).
         tolerance_mm: of the NSD, one number or one per class.
         progress: called with (done, all, "modality/case").
         workers: processes; 0 stays in this one.
-        prediction_tables: as `tables`, for prediction files that do not hold class indices.
         failures: where given, a bad case is noted here and the others go on.
 
     Raises:
@@ -54,12 +69,7 @@ def evaluate_pairs(
         ResourceError: a worker process died.
     """
     jobs = [Pair(*pair) for pair in pairs]
-    identity = {index: index for index in range(len(classes))}
-    predicted = prediction_tables or {}
-    calls = [
-        (pair, classes, tables[pair.modality], predicted.get(pair.modality, identity), tolerance_mm)
-        for pair in jobs
-    ]
+    calls = [(pair, labels, tolerance_mm) for pair in jobs]
     scores: list[Score] = []
     bad: dict[str, str] = {}
     for done, (pair, (found, error)) in enumerate(zip(jobs, _run(calls, workers), strict=True), 1):
@@ -92,26 +102,14 @@ def _run(calls: list[tuple], workers: int) -> Iterator[tuple[list[Score], str | 
         ) from error
 
 
-def _attempt(
-    pair: Pair,
-    classes: Sequence[str],
-    truth_table: Mapping[int, int],
-    prediction_table: Mapping[int, int],
-    tolerance_mm: Tolerance,
-) -> tuple[list[Score], str | None]:
+def _attempt(pair: Pair, labels: Labels, tolerance_mm: Tolerance) -> tuple[list[Score], str | None]:
     try:
-        return evaluate_case(pair, classes, truth_table, prediction_table, tolerance_mm), None
+        return evaluate_case(pair, labels, tolerance_mm), None
     except DataError as error:
         return [], str(error)
 
 
-def evaluate_case(
-    pair: Pair,
-    classes: Sequence[str],
-    truth_table: Mapping[int, int],
-    prediction_table: Mapping[int, int],
-    tolerance_mm: Tolerance,
-) -> list[Score]:
+def evaluate_case(pair: Pair, labels: Labels, tolerance_mm: Tolerance) -> list[Score]:
     """Read and score one case.
 
     Raises:
@@ -121,9 +119,9 @@ def evaluate_case(
     _need_same_grid(prediction, truth, pair)
     # Files hold the first axis fastest; turned round, the arrays are read in memory order.
     found = score(
-        _indices(prediction, prediction_table, pair.prediction, classes),
-        to_classes(truth.array.T, truth_table, shown(pair.truth)),
-        classes,
+        _indices(prediction, labels, pair),
+        to_classes(truth.array.T, labels.tables[pair.modality], printable(pair.truth)),
+        labels.classes,
         truth.spacing_mm[::-1],
         tolerance_mm,
     )
@@ -140,23 +138,23 @@ def _need_same_grid(prediction: Volume, truth: Volume, pair: Pair) -> None:
         else f"of shape {prediction.array.shape} and {truth.array.shape}"
     )
     raise DataError(
-        f"{shown(pair.prediction)} and {shown(pair.truth)} lie on different grids ({what}); "
-        "predict on the image that the truth was drawn on, or resample the prediction onto it."
+        f"{printable(pair.prediction)} and {printable(pair.truth)} lie on different grids "
+        f"({what}); predict on the image that the truth was drawn on, or resample the prediction "
+        "onto it."
     )
 
 
-def _indices(
-    prediction: Volume, table: Mapping[int, int], path: Path, classes: Sequence[str]
-) -> np.ndarray:
+def _indices(prediction: Volume, labels: Labels, pair: Pair) -> np.ndarray:
     """Prediction values -> class indices, [k j i]."""
+    table, path = labels.of_prediction(pair.modality), pair.prediction
     largest = int(prediction.array.max(initial=0))
     if largest not in table:
         raise DataError(
-            f"{shown(path)} holds the value {largest}, but the classes are "
-            f"{', '.join(f'{value} {classes[i]}' for value, i in sorted(table.items()))}; "
+            f"{printable(path)} holds the value {largest}, but the classes are "
+            f"{', '.join(f'{value} {labels.classes[i]}' for value, i in sorted(table.items()))}; "
             "evaluate predictions with the classes they were made for."
         )
-    return to_classes(prediction.array.T, table, shown(path))
+    return to_classes(prediction.array.T, table, printable(path))
 
 
 # Scores of a plain folder of label files against another.
@@ -183,8 +181,8 @@ def evaluate_folder(
     shared = sorted(truths.keys() & found.keys())
     if not shared:
         raise DataError(
-            f"no file name occurs in both {shown(predictions)} ({len(found)} label files) and "
-            f"{shown(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
+            f"no file name occurs in both {printable(predictions)} ({len(found)} label files) and "
+            f"{printable(labels)} ({len(truths)}); the prediction of case.nii.gz must be called "
             "case.nii.gz too."
         )
     own, known = read_label_names(predictions), read_label_names(labels)
@@ -196,16 +194,13 @@ def evaluate_folder(
     ordered = sorted((v, canonical_name(name)) for name, v in names.items() if v != 0)
     classes = (BACKGROUND, *(name for _, name in ordered))
     failures: dict[str, str] = {}
-    scores = evaluate_pairs(
-        [(modality, case, found[case], truths[case]) for case in shared],
+    meant = Labels(
         classes,
         {modality: _table(names, classes)},
-        tolerance_mm,
-        progress,
-        workers,
         {modality: _table(own if own is not None else names, classes)},
-        failures,
     )
+    pairs = [(modality, case, found[case], truths[case]) for case in shared]
+    scores = evaluate_pairs(pairs, meant, tolerance_mm, progress, workers, failures)
     missing = tuple(sorted(truths.keys() - found.keys()))
     return Evaluation(tuple(scores), failures, missing, tolerance_mm)
 
@@ -213,7 +208,7 @@ def evaluate_folder(
 def _label_files(folder: Path) -> dict[str, Path]:
     """Case name -> file."""
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)} is not a folder; give the folder of the label files.")
+        raise DataError(f"{printable(folder)} is not a folder; give the folder of the label files.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
@@ -221,8 +216,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
             case = path.name.removesuffix(ending)
             if case in found:
                 raise DataError(
-                    f"{shown(folder)} holds {shown(found[case].name)} and {shown(path.name)}; "
-                    "remove the one that does not count."
+                    f"{printable(folder)} holds {printable(found[case].name)} and "
+                    f"{printable(path.name)}; remove the one that does not count."
                 )
             found[case] = path
     return found
@@ -240,7 +235,7 @@ def read_label_names(folder: Path) -> dict[str, int] | None:
             content = read_json(path)
             labels = content.get("labels", content) if isinstance(content, dict) else None
             if not isinstance(labels, dict) or not all(_whole(v) for v in labels.values()):
-                raise DataError(f'{shown(path)}: expected "labels": {{"liver": 1, ...}}.')
+                raise DataError(f'{printable(path)}: expected "labels": {{"liver": 1, ...}}.')
             return {name: int(value) for name, value in labels.items()}
     return None
 
@@ -255,9 +250,10 @@ def _check_same_names(*named: tuple[Path, Mapping[str, int]]) -> None:
         if alone := sorted(own - other):
             hint = did_you_mean(alone[0], sorted(other - own))
             raise DataError(
-                f"{shown(lacks)} has no class {', '.join(map(repr, map(shown, alone)))}, which "
-                f"{shown(has)} has.{hint} Give equal organs equal names in the labels.json of "
-                "both folders; a class that is not meant to occur there gets an unused value."
+                f"{printable(lacks)} has no class {', '.join(map(repr, map(printable, alone)))}, "
+                f"which {printable(has)} has.{hint} Give equal organs equal names in the "
+                "labels.json of both folders; a class that is not meant to occur there gets an "
+                "unused value."
             )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from unpaired.config import Config
 from unpaired.datasets.make_split import make_split
-from unpaired.datasets.split import Split, few_shot, read_splits, write_splits
+from unpaired.datasets.split import few_shot
+from unpaired.datasets.split_file import Split, read_splits, write_splits
 from unpaired.errors import UnpairedError, UsageError
 from unpaired.experiments.record import (
     Record,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from unpaired import __version__
-from unpaired.datasets.found import Found, FoundSet
+from unpaired.datasets.archive import ArchiveCase, ArchiveSet
 from unpaired.datasets.split_file import Split, write_splits
 from unpaired.errors import ResourceError, UsageError
-from unpaired.files import read_json, shown, write_json
+from unpaired.files import printable, read_json, write_json
 from unpaired.importing.write import ENDING, digest, named
 
 RECORD, SPLITS = "provenance.json", "splits_final.json"
@@ -38,10 +38,10 @@ class Place:
 class SetFolder:
     """One modality on disk. `records` holds what is whole, by case id."""
 
-    def __init__(self, root: Path, settings: Mapping[str, Any], found: FoundSet) -> None:
-        self.root, self.found = root, found
-        labels = dict(sorted(found.labels.items(), key=lambda item: item[1]))
-        self.settings = {**settings, "channels": list(found.channel_names), "labels": labels}
+    def __init__(self, root: Path, settings: Mapping[str, Any], contents: ArchiveSet) -> None:
+        self.root, self.contents = root, contents
+        labels = dict(sorted(contents.labels.items(), key=lambda item: item[1]))
+        self.settings = {**settings, "channels": list(contents.channel_names), "labels": labels}
         self.records: dict[str, dict[str, Any]] = {}
         self._work = root / _WORK
 
@@ -56,13 +56,13 @@ class SetFolder:
             before = read_json(record)
             if not isinstance(before, dict) or before.get("settings") != self.settings:
                 raise UsageError(
-                    f"{shown(self.root)} holds an import of other settings (see {RECORD}). "
+                    f"{printable(self.root)} holds an import of other settings (see {RECORD}). "
                     "Choose another folder, or remove this one."
                 )
             self.records = dict(before["cases"])
         elif self.root.is_dir() and any(self.root.iterdir()) and not self._work.is_dir():
             raise UsageError(
-                f"{shown(self.root)} is not empty and no import of ours. Choose another folder."
+                f"{printable(self.root)} is not empty and no import of ours. Choose another folder."
             )
         try:
             self._work.mkdir(parents=True, exist_ok=True)
@@ -76,19 +76,19 @@ class SetFolder:
 
     def place(self) -> Place:
         """What a process that stages cases needs."""
-        return Place(self._work, dict(self.found.labels))
+        return Place(self._work, dict(self.contents.labels))
 
-    def missing(self, archive: Path) -> list[Found]:
+    def missing(self, archive: Path) -> list[ArchiveCase]:
         """The cases that are not yet whole: files changed since, originals changed, or new."""
         todo = []
-        for case in self.found.cases:
+        for case in self.contents.cases:
             record = self.records.get(case.id)
-            if record is None or not self._whole(case, record, archive):
+            if record is None or not self._is_complete(case, record, archive):
                 self.drop(case.id)
                 todo.append(case)
         return todo
 
-    def _whole(self, case: Found, record: Mapping[str, Any], archive: Path) -> bool:
+    def _is_complete(self, case: ArchiveCase, record: Mapping[str, Any], archive: Path) -> bool:
         same = (record["patient"], record["part"], record["held_out"]) == (
             case.patient,
             case.part,
@@ -102,7 +102,7 @@ class SetFolder:
             for about in record["files"].values()
             for name, original in about["from"].items()
         }
-        return same and now == before and still_whole(self.root, record["files"])
+        return same and now == before and still_complete(self.root, record["files"])
 
     def commit(self, case: str, record: dict[str, Any]) -> None:
         """Move a staged case into place; its record is written last and makes it whole."""
@@ -126,7 +126,7 @@ class SetFolder:
         (self._work / f"{case}.json").unlink(missing_ok=True)
         for part in ("Tr", "Ts"):
             (self.root / f"labels{part}" / f"{case}{ENDING}").unlink(missing_ok=True)
-            for number in range(len(self.found.channel_names)):
+            for number in range(len(self.contents.channel_names)):
                 name = f"{case}_{number:04d}{ENDING}"
                 (self.root / f"images{part}" / name).unlink(missing_ok=True)
 
@@ -142,9 +142,9 @@ class SetFolder:
         patients = {case: record["patient"] for case, record in cases.items()}
         labels = self.settings["labels"]
         about: dict[str, Any] = {
-            "name": f"{self.settings['source']} {self.found.key}",
+            "name": f"{self.settings['source']} {self.contents.key}",
             "reference": reference,
-            "channel_names": {str(i): name for i, name in enumerate(self.found.channel_names)},
+            "channel_names": {str(i): name for i, name in enumerate(self.contents.channel_names)},
             "labels": labels,
             "numTraining": sum(not record["held_out"] for record in cases.values()),
             "file_ending": ENDING,
@@ -158,10 +158,10 @@ class SetFolder:
                 "settings": self.settings,
                 "program": f"unpaired {__version__}",
                 "reference": reference,
-                "archive": shown(archive.resolve()),
+                "archive": printable(archive.resolve()),
                 "stamp": stamp,
-                "merged": list(self.found.merged),
-                "dropped": list(self.found.dropped),
+                "merged": list(self.contents.merged),
+                "dropped": list(self.contents.dropped),
                 "failed": dict(failed),
                 "cases": cases,
             },
@@ -169,7 +169,7 @@ class SetFolder:
         shutil.rmtree(self._work, ignore_errors=True)
 
 
-def still_whole(root: Path, recorded: Mapping[str, Mapping[str, Any]]) -> bool:
+def still_complete(root: Path, recorded: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the files of a case are as they were written, by size and sha256."""
     return all(
         _at(root, name, about).is_file()
@@ -201,6 +201,6 @@ def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
 
 def _unwritable(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
-        f"cannot write {shown(path)}: {error.strerror or error}. Choose a folder that is yours to "
-        "write and has space left."
+        f"cannot write {printable(path)}: {error.strerror or error}. Choose a folder that is yours "
+        "to write and has space left."
     )

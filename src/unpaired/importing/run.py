@@ -10,21 +10,35 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from unpaired.datasets.found import Found, FoundSet, Options, Source
+from unpaired.datasets.archive import ArchiveCase, ArchiveSet, Options, Source
 from unpaired.datasets.locate import holds
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.importing import folder as target
-from unpaired.importing.archive import opened
-from unpaired.importing.folder import RECORD, SPLITS, still_whole
+from unpaired.importing.folder import RECORD, SPLITS, still_complete
+from unpaired.importing.unpack import unpacked
 from unpaired.importing.write import stage_case
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
-# What an import did; and whether an earlier call has imported just this archive and all of it is
-# still whole: then it need not be unpacked again.
+
+@dataclass(frozen=True)
+class ImportOptions(Options):
+    """What the caller may choose of an import, beside what a source asks.
+
+    Attributes:
+        literature_split: the cases that the literature tests on go to imagesTs and labelsTs.
+        allow_swapped: organs on the wrong side of the body are noted instead of refused.
+        link: hard links instead of copies where a file stays as it is.
+        workers: cases at a time.
+    """
+
+    literature_split: bool = False
+    allow_swapped: bool = False
+    link: bool = False
+    workers: int = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,72 @@ class Outcome:
     splits: Path | None = None
 
 
+def import_source(
+    source: str,
+    archive: Path,
+    out: Path,
+    options: ImportOptions | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Write every modality of an archive to `out/<modality>` in the nnU-Net raw layout.
+
+    A case appears whole or not at all; a second call keeps what is whole. One bad case does not
+    stop the others: it is named in `Outcome.failed`.
+
+    Args:
+        source: a key of `IMPORTS`.
+        archive: the folder, .zip or .tar(.gz) as downloaded.
+        progress: called as progress(done, total, what).
+
+    Raises:
+        UsageError: an unknown source, options it does not take, `out` holds something else.
+        DataError: the archive is damaged or not of this layout.
+        ResourceError: `out` cannot be written.
+    """
+    options = options or ImportOptions()
+    about = _known(source, options)
+    settings = _settings(source, options)
+    before = earlier_import(archive, out, settings, options.modality)
+    if before is not None:
+        return kept_outcome(out, before)
+    scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
+    with unpacked(archive, scratch, progress=progress) as root:
+        sets = _find(source, about, root, options)
+        if options.literature_split:
+            sets = [_literature(one, about) for one in sets]
+        _check(sets, root)
+        base = root if root.is_dir() else root.parent
+        call = _Call(source, archive, base, out, options, progress)
+        outcome = _write_sets(call, about, sets)
+    if not outcome.failed:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return outcome
+
+
+def earlier_import(
+    archive: Path, out: Path, settings: Mapping[str, Any], modality: str | None
+) -> dict[str, dict[str, Any]] | None:
+    """Modality -> provenance.json, where an earlier call imported just this archive.
+
+    None if anything of it is missing, changed or failed, or the archive is another one; else it
+    need not be unpacked again.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for file in sorted(out.glob(f"*/{RECORD}")):
+        try:
+            record = read_json(file)
+        except DataError:
+            return None
+        if isinstance(record, dict) and isinstance(record.get("stamp"), dict):
+            records[file.parent.name] = record
+    stamp = stamp_of(archive, list(records), modality)
+    complete = stamp is not None and bool(records) and all(
+        _is_same(record, stamp, settings) and _is_complete(out / key, record)
+        for key, record in records.items()
+    )  # fmt: skip
+    return records if complete and _splits_are_there(out, records) else None
+
+
 def stamp_of(archive: Path, keys: list[str], modality: str | None) -> dict[str, Any] | None:
     """What tells an archive from another, and what was made of it; None for a folder.
 
@@ -62,27 +142,6 @@ def stamp_of(archive: Path, keys: list[str], modality: str | None) -> dict[str, 
     about = archive.stat()
     made = {"sets": sorted(keys), "modality": modality}
     return {"bytes": about.st_size, "mtime_ns": about.st_mtime_ns, **made}
-
-
-def settled(
-    archive: Path, out: Path, settings: Mapping[str, Any], modality: str | None
-) -> dict[str, dict[str, Any]] | None:
-    """Modality -> provenance.json of the earlier call; None if anything of it is missing, changed
-    or failed, or the archive is another one."""
-    found: dict[str, dict[str, Any]] = {}
-    for file in sorted(out.glob(f"*/{RECORD}")):
-        try:
-            record = read_json(file)
-        except DataError:
-            return None
-        if isinstance(record, dict) and isinstance(record.get("stamp"), dict):
-            found[file.parent.name] = record
-    stamp = stamp_of(archive, list(found), modality)
-    whole = stamp is not None and bool(found) and all(
-        _is_same(record, stamp, settings) and _is_whole(out / key, record)
-        for key, record in found.items()
-    )  # fmt: skip
-    return found if whole and _splits_are_there(out, found) else None
 
 
 def kept_outcome(out: Path, records: Mapping[str, Mapping[str, Any]]) -> Outcome:
@@ -100,6 +159,16 @@ def kept_outcome(out: Path, records: Mapping[str, Mapping[str, Any]]) -> Outcome
     )
 
 
+@dataclass(frozen=True)
+class _Call:
+    source: str
+    archive: Path
+    root: Path
+    out: Path
+    options: ImportOptions
+    progress: Progress | None
+
+
 def _splits_are_there(out: Path, records: Mapping[str, Mapping[str, Any]]) -> bool:
     parts = {c["part"] for record in records.values() for c in record["cases"].values()}
     return "val" not in parts or (out / SPLITS).is_file()
@@ -113,86 +182,21 @@ def _is_same(
     return same and record["stamp"] == stamp and not record.get("failed")
 
 
-def _is_whole(root: Path, record: Mapping[str, Any]) -> bool:
+def _is_complete(root: Path, record: Mapping[str, Any]) -> bool:
     try:
         cases = record["cases"].values()
         listed = (root / "dataset.json").is_file()
-        return listed and all(still_whole(root, case["files"]) for case in cases)
+        return listed and all(still_complete(root, case["files"]) for case in cases)
     except (AttributeError, KeyError, OSError, TypeError):
         return False
 
 
-@dataclass(frozen=True)
-class _Call:
-    source: str
-    archive: Path
-    root: Path
-    out: Path
-    literature: bool
-    allow_swapped: bool
-    link: bool
-    workers: int
-    progress: Progress | None
-
-
-def import_source(
-    source: str,
-    archive: Path,
-    out: Path,
-    options: Options | None = None,
-    *,
-    literature_split: bool = False,
-    allow_swapped: bool = False,
-    link: bool = False,
-    workers: int = 2,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Write every modality of an archive to `out/<modality>` in the nnU-Net raw layout.
-
-    A case appears whole or not at all; a second call keeps what is whole. One bad case does not
-    stop the others: it is named in `Outcome.failed`.
-
-    Args:
-        source: a key of `IMPORTS`.
-        archive: the folder, .zip or .tar(.gz) as downloaded.
-        literature_split: the cases that the literature tests on go to imagesTs and labelsTs.
-        allow_swapped: organs on the wrong side of the body are noted instead of refused.
-        link: hard links instead of copies where a file stays as it is.
-        progress: called as progress(done, total, what).
-
-    Raises:
-        UsageError: an unknown source, options it does not take, `out` holds something else.
-        DataError: the archive is damaged or not of this layout.
-        ResourceError: `out` cannot be written.
-    """
-    options = options or Options()
-    about = _known(source, options, literature_split)
-    settings = _settings(source, options, literature_split)
-    before = settled(archive, out, settings, options.modality)
-    if before is not None:
-        return kept_outcome(out, before)
-    scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
-    with opened(archive, scratch, progress=progress) as root:
-        sets = _find(source, about, root, options)
-        if literature_split:
-            sets = [_literature(one, about) for one in sets]
-        _check(sets, root)
-        base = root if root.is_dir() else root.parent
-        call = _Call(
-            source, archive, base, out, literature_split, allow_swapped, link, workers, progress
-        )
-        outcome = _write_sets(call, about, sets, options)
-    if not outcome.failed:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return outcome
-
-
-def _settings(source: str, options: Options, literature_split: bool) -> dict[str, Any]:
-    classes = list(options.classes)
+def _settings(source: str, options: ImportOptions) -> dict[str, Any]:
+    classes, literature_split = list(options.classes), options.literature_split
     return {"source": source, "classes": classes, "literature_split": literature_split}
 
 
-def _known(source: str, options: Options, literature_split: bool) -> Source:
+def _known(source: str, options: ImportOptions) -> Source:
     about = IMPORTS.get(source)
     if about is None:
         hint = did_you_mean(source, IMPORTS)
@@ -201,23 +205,23 @@ def _known(source: str, options: Options, literature_split: bool) -> Source:
         raise UsageError(f"{source} has no --classes: all of its labels are imported.")
     if options.modality and not about.one_set:
         raise UsageError(f"{source} says its modalities itself; leave --modality out.")
-    if literature_split and not (about.literature or about.says_parts):
+    if options.literature_split and not (about.literature or about.says_parts):
         raise UsageError(f"no split of {source} is known from the literature.")
     return about
 
 
-def _find(source: str, about: Source, root: Path, options: Options) -> list[FoundSet]:
+def _find(source: str, about: Source, root: Path, options: Options) -> list[ArchiveSet]:
     if not about.looks_like(root):
         fits = [name for name, other in IMPORTS.items() if other.looks_like(root)]
         hint = f" It looks like {' or '.join(fits)}." if fits else ""
         raise DataError(
-            f"{shown(root)} is not the layout of {source}: looked for {about.wanted}; "
+            f"{printable(root)} is not the layout of {source}: looked for {about.wanted}; "
             f"there is {holds(root) if root.is_dir() else 'one file'}.{hint}"
         )
     return [one for one in about.find(root, options) if one.cases]
 
 
-def _literature(one: FoundSet, about: Source) -> FoundSet:
+def _literature(one: ArchiveSet, about: Source) -> ArchiveSet:
     tested = about.literature.get(one.key, frozenset())
     cases = tuple(
         replace(case, part="test", held_out=True)
@@ -234,27 +238,27 @@ def _number(case: str) -> str:
     return match[1].lstrip("0") if match else case
 
 
-def _check(sets: Sequence[FoundSet], root: Path) -> None:
+def _check(sets: Sequence[ArchiveSet], root: Path) -> None:
     if not sets:
-        raise DataError(f"{shown(root)} holds no case that could be imported.")
+        raise DataError(f"{printable(root)} holds no case that could be imported.")
     for one in sets:
         ids = [case.id for case in one.cases]
         twice = sorted({i for i in ids if ids.count(i) > 1})
         if twice:
-            raise DataError(f"{shown(root)}: the case {twice[0]!r} of {one.key} comes twice.")
+            raise DataError(f"{printable(root)}: the case {twice[0]!r} of {one.key} comes twice.")
         check_ids(ids, root)
 
 
-def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: Options) -> Outcome:
-    settings = _settings(call.source, options, call.literature)
+def _write_sets(call: _Call, about: Source, sets: Sequence[ArchiveSet]) -> Outcome:
+    settings = _settings(call.source, call.options)
     plans = {one.key: target.SetFolder(call.out / one.key, settings, one) for one in sets}
     for plan in plans.values():
         plan.claim()
     todo = {key: plan.missing(call.root) for key, plan in plans.items()}
-    found = sum(len(one.cases) for one in sets)
-    kept = found - sum(map(len, todo.values()))
-    failed = _write_cases(call, plans, todo, kept, found)
-    stamp = stamp_of(call.archive, list(plans), options.modality)
+    total = sum(len(one.cases) for one in sets)
+    kept = total - sum(map(len, todo.values()))
+    failed = _write_cases(call, plans, todo, kept, total)
+    stamp = stamp_of(call.archive, list(plans), call.options.modality)
     for key, plan in plans.items():
         why = {i.partition("/")[2]: text for i, text in failed.items() if i.startswith(f"{key}/")}
         plan.finish(about.reference, call.archive, why, stamp)
@@ -277,7 +281,7 @@ def _write_sets(call: _Call, about: Source, sets: Sequence[FoundSet], options: O
 def _write_cases(
     call: _Call,
     plans: Mapping[str, target.SetFolder],
-    todo: Mapping[str, Sequence[Found]],
+    todo: Mapping[str, Sequence[ArchiveCase]],
     done: int,
     total: int,
 ) -> dict[str, str]:
@@ -296,10 +300,10 @@ def _write_cases(
 
 
 def _staged(
-    call: _Call, plans: Mapping[str, target.SetFolder], jobs: Sequence[tuple[str, Found]]
+    call: _Call, plans: Mapping[str, target.SetFolder], jobs: Sequence[tuple[str, ArchiveCase]]
 ) -> Iterator[tuple[str, str, dict[str, Any] | str]]:
     """What `_stage` gives for every job, in the order in which they end."""
-    workers = max(1, min(call.workers, len(jobs)))
+    workers = max(1, min(call.options.workers, len(jobs)))
     bare = replace(call, progress=None)  # no other process can use the bar
     results = Parallel(n_jobs=workers, return_as="generator_unordered")(
         delayed(_stage)(bare, plans[key].place(), key, case) for key, case in jobs
@@ -314,11 +318,14 @@ def _staged(
 
 
 def _stage(
-    call: _Call, place: target.Place, key: str, case: Found
+    call: _Call, place: target.Place, key: str, case: ArchiveCase
 ) -> tuple[str, str, dict[str, Any] | str]:
     stage = place.fresh(case.id)
     try:
-        record = stage_case(case, place.labels, call.root, stage, call.allow_swapped, call.link)
+        options = call.options
+        record = stage_case(
+            case, place.labels, call.root, stage, options.allow_swapped, options.link
+        )
     except DataError as error:
         shutil.rmtree(stage, ignore_errors=True)
         return key, case.id, str(error)

@@ -1,4 +1,4 @@
-"""One found case -> its files in the nnU-Net raw layout, checked, and a record of them."""
+"""One case of an archive -> its files in the nnU-Net raw layout, checked, and a record of them."""
 
 import gzip
 import hashlib
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.datasets.found import Found
+from unpaired.datasets.archive import ArchiveCase
 from unpaired.datasets.sides import wrong_sides
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 
@@ -25,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def stage_case(
-    case: Found,
+    case: ArchiveCase,
     labels: Mapping[str, int],
     root: Path,
     stage: Path,
@@ -76,7 +76,7 @@ def stage_case(
 
 
 def _label(
-    case: Found, labels: Mapping[str, int], image: Volume, allow_swapped: bool
+    case: ArchiveCase, labels: Mapping[str, int], image: Volume, allow_swapped: bool
 ) -> tuple[Volume, Path | None, list[str]]:
     """The label on the image's grid, the file to copy if nothing changed, and notes."""
     assert case.label is not None
@@ -96,17 +96,19 @@ def _label(
         notes.append(f"the label's header was {off:.2g} mm off and now is the image's")
         label, verbatim = Volume(label.array, image.affine, image.header), None
     wrong = wrong_sides(label, labels, image)
-    if wrong and not allow_swapped:
+    if wrong is not None and not allow_swapped:
         raise DataError(
-            f"{case.id}: {wrong[0]}. Mend the label, leave the case out, or import it as it is "
-            "with --allow-swapped."
+            f"{case.id}: {wrong.sentence}. Mend the label, leave the case out, or import it as it "
+            "is with --allow-swapped."
         )
-    return label, None if read.changed else verbatim, [*notes, *wrong]
+    if wrong is not None:
+        notes.append(wrong.sentence)
+    return label, None if read.changed else verbatim, notes
 
 
 def named(path: Path, root: Path) -> str:
     """An original's name against the archive's folder."""
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+    return printable(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _originals(part: Any, root: Path) -> dict[str, dict[str, Any]]:
@@ -139,7 +141,7 @@ def _write(target: Path, verbatim: Path | None, volume: Volume, link: bool) -> N
         shutil.copyfile(verbatim, target)
     except OSError as error:
         raise ResourceError(
-            f"cannot write {shown(target)}: {error.strerror or error}. Choose a folder that is "
+            f"cannot write {printable(target)}: {error.strerror or error}. Choose a folder that is "
             "yours to write and has space left."
         ) from error
 

@@ -13,7 +13,7 @@ from unpaired.config.schema import PredictConfig
 from unpaired.data.preprocess import PreparedImage, preprocess
 from unpaired.device import Precision
 from unpaired.errors import ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.inference.images import grid_of
 from unpaired.inference.inferer import Inferer
 from unpaired.inference.native import Runs, native_labels
@@ -50,7 +50,7 @@ def told_for(grid: Volume) -> Iterator[None]:
         if not is_memory(error):
             raise
         size = " x ".join(map(str, grid.array.shape))
-        name = "the image" if grid.path is None else shown(grid.path)
+        name = "the image" if grid.path is None else printable(grid.path)
         raise OutOfMemoryError(
             f"there is not enough memory for {name} ({size} voxels). Close other programs, or crop "
             "the image."

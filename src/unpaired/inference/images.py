@@ -10,11 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
-from unpaired.io.arrays import Number, volume_of_array
+from unpaired.files import printable
 from unpaired.io.dicom import holds_dicom
 from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
-from unpaired.io.volume import Volume
+from unpaired.io.volume import Number, Volume, volume_of_array
 from unpaired.io.write import marked
 
 Image = Path | str | Volume | np.ndarray | Tensor
@@ -83,20 +82,20 @@ def files_in(folder: Path) -> list[Path]:
         DataError: not a folder, it holds none, or slices lie among images.
     """
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)} is not a folder of images; check the path.")
+        raise DataError(f"{printable(folder)} is not a folder of images; check the path.")
     found = sorted([*images_in(folder), *series_folders_in(folder)])
     if holds_dicom(folder):
         if found:
             raise DataError(
-                f"{shown(folder)} holds DICOM files and other images ({shown(found[0].name)}) side "
-                "by side; keep them in folders of their own."
+                f"{printable(folder)} holds DICOM files and other images "
+                f"({printable(found[0].name)}) side by side; keep them in folders of their own."
             )
         return [folder]
     if not found:
         inside = sorted(p.parent.name for e in ENDINGS for p in folder.glob(f"*/*{e}"))
-        hint = f" Did you mean {shown(folder / inside[0])}?" if inside else ""
+        hint = f" Did you mean {printable(folder / inside[0])}?" if inside else ""
         raise DataError(
-            f"{shown(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
+            f"{printable(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
             f"DICOM).{hint}"
         )
     return found
@@ -148,7 +147,7 @@ def _incomplete(files: Mapping[int, Sequence[Path]], channels: int) -> str:
     """Why the files are not one a channel; empty if they are."""
     for same in files.values():
         if len(same) > 1:
-            names = " and ".join(shown(path.name) for path in same)
+            names = " and ".join(printable(path.name) for path in same)
             return f"{names} are the same channel; remove all but one."
     missing = [k for k in range(channels) if k not in files]
     if missing:

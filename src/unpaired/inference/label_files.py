@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from unpaired.errors import UsageError
-from unpaired.files import atomic, shown, write_json, write_text
+from unpaired.files import atomic, printable, write_json, write_text
 from unpaired.io.volume import Volume
 
 
@@ -91,7 +91,9 @@ def probability_file(path: Path, classes: int, like: Volume) -> Iterator[np.ndar
         ResourceError: the file cannot be written.
     """
     if not path.name.endswith(".nii"):
-        raise UsageError(f"{shown(path)}: probabilities are not compressed, end the name in .nii.")
+        raise UsageError(
+            f"{printable(path)}: probabilities are not compressed, end the name in .nii."
+        )
     shape = (*like.array.shape, classes)
     with atomic(path) as temporary:
         with temporary.open("wb") as file:

@@ -11,9 +11,10 @@ import numpy as np
 from unpaired.errors import DataError, UsageError
 from unpaired.inference.ensemble import OutOfMemoryError
 from unpaired.inference.label_files import colours
+from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
-from unpaired.io.write import Names, Writing, write_labels
+from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean
 
 log = logging.getLogger(__name__)

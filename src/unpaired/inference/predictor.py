@@ -12,7 +12,7 @@ from torch import nn
 from unpaired.artifact.model import Model, load_models
 from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.inference.ensemble import Ensemble, told_for
 from unpaired.inference.images import (
     Image,
@@ -38,10 +38,10 @@ from unpaired.inference.targets import (
     refuse_unwritable,
     targets_of,
 )
-from unpaired.io.arrays import Number
+from unpaired.io.raw import Names
 from unpaired.io.read import Reading
-from unpaired.io.volume import Volume
-from unpaired.io.write import Names, Writing, write_labels
+from unpaired.io.volume import Number, Volume
+from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
@@ -200,7 +200,7 @@ class Predictor:
         paths = files_in(images) if isinstance(images, Path) else list(images)
         if any(out.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
             raise UsageError(
-                f"{shown(out)} holds the images; choose another folder for the labels."
+                f"{printable(out)} holds the images; choose another folder for the labels."
             )
         cases, broken = group_channels(paths, len(self.plan.modalities[name].channel_names))
         outcome = self.predict_cases(cases, out, name, **options)

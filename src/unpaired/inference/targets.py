@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.inference.images import case_of, case_of_channel, newest_change
 from unpaired.io.dicom import DicomSource
 from unpaired.io.dicom.library import library
@@ -23,21 +23,21 @@ def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Pat
     file = out.name.endswith(LABEL_ENDINGS) and not out.is_dir()
     if file and writing.formats:
         raise UsageError(
-            f"{shown(out)} names a file, and so its format; with --format give a folder."
+            f"{printable(out)} names a file, and so its format; with --format give a folder."
         )
     if not file and out.suffix and not out.is_dir():
         raise UsageError(
-            f"{shown(out)}: the name must end in {', '.join(LABEL_ENDINGS)}, or be a folder."
+            f"{printable(out)}: the name must end in {', '.join(LABEL_ENDINGS)}, or be a folder."
         )
     found = (out,) if file else case_targets(out, case_of_channel(images[0]), images[0], writing)
     for target in found:
         if any(target.resolve() == image.resolve() for image in images):
             raise UsageError(
-                f"{shown(target)} is the image itself; choose another name for the labels."
+                f"{printable(target)} is the image itself; choose another name for the labels."
             )
         if any(image.is_dir() and target.parent.resolve() == image.resolve() for image in images):
             raise UsageError(
-                f"{shown(target.parent)} holds the image's slices; choose another folder."
+                f"{printable(target.parent)} holds the image's slices; choose another folder."
             )
     return found
 
@@ -64,8 +64,8 @@ def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
         if target.name.endswith(".dcm"):
             if not isinstance(image.source, DicomSource):
                 raise UsageError(
-                    f"{shown(target)}: a DICOM segmentation points at the slices it was made on, "
-                    "and the image is no DICOM series; write NIfTI instead."
+                    f"{printable(target)}: a DICOM segmentation points at the slices it was made "
+                    "on, and the image is no DICOM series; write NIfTI instead."
                 )
             library("highdicom")
 

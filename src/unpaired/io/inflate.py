@@ -81,8 +81,8 @@ def inflate(data: bytes | memoryview, limit: int, *, gzip: bool = True) -> tuple
     """
     source = memoryview(data)
     # The trailer's size is right for one honest member; promises alone take no memory.
-    told = int.from_bytes(source[-4:], "little") if gzip else 0
-    first = max(min(told, _TRUSTED_RATIO * len(source)), _PIECE_OUT)
+    promised = int.from_bytes(source[-4:], "little") if gzip else 0
+    first = max(min(promised, _TRUSTED_RATIO * len(source)), _PIECE_OUT)
     out = np.empty(min(limit, first), np.uint8)
     filled = start = 0
     while True:

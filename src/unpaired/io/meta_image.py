@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import (
     HEADER_LIMIT,
@@ -19,7 +19,7 @@ from unpaired.io.raw import (
     numbers,
     own_geometry,
     voxels,
-    whole,
+    whole_numbers,
     words,
 )
 from unpaired.io.volume import Volume, check_affine
@@ -54,10 +54,10 @@ def read_meta_image(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     Raises:
         DataError: damaged, cut short, several channels, voxels as text or in several files.
     """
-    name, data = shown(path), load(path, max_voxels)
+    name, data = printable(path), load(path, max_voxels)
     fields, start = _header(data, name)
-    axes = whole(_need(fields, "NDims", name), 1, "NDims", name)[0]
-    sizes = whole(_need(fields, "DimSize", name), min(axes, 16), "DimSize", name)
+    axes = whole_numbers(_need(fields, "NDims", name), 1, "NDims", name)[0]
+    sizes = whole_numbers(_need(fields, "DimSize", name), min(axes, 16), "DimSize", name)
     if axes < 3 or any(n != 1 for n in sizes[3:]):
         text = " x ".join(map(str, sizes))
         raise DataError(f"{name} has {axes} axes ({text}), not one volume; save one [i j k].")
@@ -109,14 +109,14 @@ def _header(data: bytes, name: str) -> tuple[dict[str, str], int]:
         if stop < 0 and start < len(data) < HEADER_LIMIT:
             stop = len(data)
         line = data[start:stop].decode("utf-8", "replace").strip() if stop >= 0 else ""
-        key, found, value = (part.strip() for part in line.partition("="))
-        if stop < 0 or (line and not found):
+        key, separator, value = (part.strip() for part in line.partition("="))
+        if stop < 0 or (line and not separator):
             raise DataError(
                 f"{name}: the header is damaged or cut short (no {_LAST}); copy it again."
             )
         start = min(stop + 1, len(data))
         if key in fields:
-            raise DataError(f"{name}: the header is damaged ({shown(key)} stands twice).")
+            raise DataError(f"{name}: the header is damaged ({printable(key)} stands twice).")
         if key:
             fields[key] = value
     return fields, start
@@ -134,7 +134,7 @@ def _true(fields: Mapping[str, str], *keys: str) -> bool:
 
 def _refuse_foreign(fields: Mapping[str, str], name: str) -> None:
     if fields.get("ObjectType", "Image") != "Image":
-        raise DataError(f"{name} is a {shown(fields['ObjectType'])}, not an image.")
+        raise DataError(f"{name} is a {printable(fields['ObjectType'])}, not an image.")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise DataError(f"{name} has several channels; save each as a file of its own.")
     if fields.get("BinaryData", "True").lower() not in ("true", "1"):
@@ -150,11 +150,11 @@ def _refuse_foreign(fields: Mapping[str, str], name: str) -> None:
 
 
 def _dtype(fields: Mapping[str, str], name: str) -> np.dtype:
-    told = _need(fields, "ElementType", name)
-    if told not in _TYPES:
-        raise DataError(f"{name}: voxels of type {shown(told)!r} are not read; save MET_SHORT.")
+    kind = _need(fields, "ElementType", name)
+    if kind not in _TYPES:
+        raise DataError(f"{name}: voxels of type {printable(kind)!r} are not read; save MET_SHORT.")
     big = _true(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
-    return np.dtype(_TYPES[told]).newbyteorder(">" if big else "<")
+    return np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
 
 
 def _body(
@@ -162,10 +162,14 @@ def _body(
 ) -> bytes:
     where = fields[_LAST]
     body = rest if where.upper() == "LOCAL" else load(beside(path, where), most)
-    told = fields.get("CompressedDataSize")
-    if packed and told is not None and whole(told, 1, "CompressedDataSize", name)[0] > len(body):
+    promised = fields.get("CompressedDataSize")
+    if (
+        packed
+        and promised is not None
+        and whole_numbers(promised, 1, "CompressedDataSize", name)[0] > len(body)
+    ):
         raise DataError(
-            f"{name}: the header promises {told} bytes of compressed voxels, there are "
+            f"{name}: the header promises {promised} bytes of compressed voxels, there are "
             f"{len(body)}; copy it again."
         )
     return body
@@ -199,9 +203,9 @@ def _affine(fields: Mapping[str, str], axes: int, name: str) -> tuple[np.ndarray
 def _own_words(fields: Mapping[str, str]) -> dict[str, str]:
     matrix, origin = _first(fields, _MATRIX), _first(fields, _OFFSET)
     spacing = fields.get("ElementSpacing", fields.get("ElementSize"))
-    found = {"TransformMatrix": matrix, "Offset": origin, "ElementSpacing": spacing}
-    whole_words = all(text is not None for text in found.values())
-    return {key: text for key, text in found.items() if text is not None} if whole_words else {}
+    own = {"TransformMatrix": matrix, "Offset": origin, "ElementSpacing": spacing}
+    complete = all(text is not None for text in own.values())
+    return {key: text for key, text in own.items() if text is not None} if complete else {}
 
 
 def _place(like: Volume) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io import inflate
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import FileSource, label_type, load, native, own_geometry, promised
@@ -35,7 +35,7 @@ def read_mgh(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     Raises:
         DataError: damaged, cut short, or several frames.
     """
-    name, data = shown(path), load(path, max_voxels)
+    name, data = printable(path), load(path, max_voxels)
     packed = data[:2] == inflate.MAGIC
     try:
         head = inflate.inflate_head(data, _START) if packed else data[:_START]

@@ -1,4 +1,4 @@
-"""Reading NIfTI so that damage is never silent."""
+"""Reading NIfTI so that damage is never silent; writing it on exactly the grid of an image."""
 
 import gzip
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 
 from unpaired import files
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_bytes, shown
+from unpaired.files import printable, read_bytes
 from unpaired.io import inflate, nifti_header
 from unpaired.io.nifti_header import Layout, affine_of
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
@@ -18,6 +18,7 @@ MAX_VOXELS = 2**31
 LABEL_TOLERANCE = 1e-3
 # Some writers pad the end with zeros; anything else there means that the header is wrong.
 _SLACK = 4096
+_WRITABLE = ("uint8", "uint16", "int16", "int32", "float32")
 
 
 def read_volume(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
@@ -30,7 +31,7 @@ def read_volume(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
         DataError: the file is missing, damaged, cut short, larger than `max_voxels`, not one grey
             volume, without a usable geometry, or holds NaN or infinity.
     """
-    name = shown(path)
+    name = printable(path)
     buffer, layout, notes = _load(path, name, max_voxels)
     affine, more = nifti_header.affine_of(layout, name)
     array = _voxels(buffer, layout, name)
@@ -44,26 +45,26 @@ def read_label(path: Path) -> Volume:
     Raises:
         DataError: as `read_volume`, or fractions, or negative values.
     """
-    return as_label(read_volume(path), shown(path))
+    return as_label(read_volume(path), printable(path))
 
 
 def as_label(volume: Volume, name: str) -> Volume:
     """The volume as a label, see `read_label`."""
     array, notes = volume.array, volume.notes
     if array.dtype.kind == "f":
-        whole = np.rint(array)
-        off = float(np.abs(array - whole).max())
+        rounded = np.rint(array)
+        off = float(np.abs(array - rounded).max())
         if off > LABEL_TOLERANCE:
-            worst = np.unravel_index(int(np.abs(array - whole).argmax()), array.shape)
+            worst = np.unravel_index(int(np.abs(array - rounded).argmax()), array.shape)
             raise DataError(
                 f"{name}: a label holds fractions (such as {array[worst]:.4g}); it was resampled "
                 "or is a probability map. Save whole numbers, one a class."
             )
-        if float(np.abs(whole).max()) > np.iinfo(np.int32).max:
+        if float(np.abs(rounded).max()) > np.iinfo(np.int32).max:
             raise DataError(
-                f"{name}: label values reach {np.abs(whole).max():.3g}; use 0 to 65535."
+                f"{name}: label values reach {np.abs(rounded).max():.3g}; use 0 to 65535."
             )
-        array = whole.astype(np.int32)
+        array = rounded.astype(np.int32)
         if off:
             notes = (*notes, f"float labels, rounded by up to {off:.1g}")
     if array.dtype.kind == "i" and array.min() < 0:
@@ -72,6 +73,70 @@ def as_label(volume: Volume, name: str) -> Volume:
             "give each class a value from 0 on."
         )
     return replace(volume, array=array, notes=notes)
+
+
+def write_volume(path: Path, array: np.ndarray, like: Volume) -> None:
+    """Write `array` [i j k] on exactly the grid of `like`: shape, affine, qform, sform, codes,
+    units. Booleans become uint8, large integers the smallest type that holds them. Atomic.
+
+    Raises:
+        UsageError: the shape is not that of `like`, or the name ends in neither .nii nor .nii.gz.
+        ResourceError: the file cannot be written.
+    """
+    if array.shape != like.array.shape:
+        raise UsageError(
+            f"cannot write an array of shape {array.shape} on a grid of {like.array.shape}."
+        )
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise UsageError(f"{printable(path)}: the name must end in .nii or .nii.gz.")
+    array = _narrow(array)
+    payload = _header_for(array, like) + array.astype(
+        array.dtype.newbyteorder("<"), copy=False
+    ).tobytes("F")
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(_deflate(payload) if path.name.endswith(".gz") else payload)
+
+
+def refuse_not_finite(array: np.ndarray, name: str) -> None:
+    """Raise DataError if a voxel is NaN or infinite, or would be as a 32-bit number."""
+    # One sum needs no mask, and is finite only if every voxel is.
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    if np.isfinite(total):
+        _refuse_beyond(array, name)
+        return
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+        raise DataError(
+            f"{name}: {count} of {array.size} voxels are NaN or infinite, the first at {first}; "
+            "replace them by the background's value."
+        )
+    _refuse_beyond(array, name)
+
+
+def fresh_header(like: Volume) -> nib.Nifti1Header:
+    """A NIfTI header with the volume's geometry, qform and sform in scanner coordinates."""
+    image = nib.Nifti1Image(np.empty(like.array.shape, np.uint8), like.affine)
+    image.set_qform(like.affine, 1)
+    image.set_sform(like.affine, 1)
+    image.header.set_xyzt_units("mm")
+    return image.header.as_byteswapped("<")
+
+
+def _refuse_beyond(array: np.ndarray, name: str) -> None:
+    """Networks see 32-bit numbers, in which 1e300 is infinite."""
+    if array.dtype.itemsize <= 4:
+        return
+    low, high = float(array.min()), float(array.max())
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        raise DataError(
+            f"{name}: voxels reach from {low:.3g} to {high:.3g}, beyond 32-bit numbers; the file "
+            "is damaged, or its values must be scaled down."
+        )
 
 
 def _load(
@@ -154,67 +219,6 @@ def _voxels(buffer: np.ndarray, layout: nifti_header.Layout, name: str) -> np.nd
         return np.add(scaled, inter, out=scaled)
 
 
-def refuse_not_finite(array: np.ndarray, name: str) -> None:
-    """Raise DataError if a voxel is NaN or infinite, or would be as a 32-bit number."""
-    # One sum needs no mask, and is finite only if every voxel is.
-    if array.dtype.kind != "f":
-        return
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum(dtype=np.float64)
-    if np.isfinite(total):
-        _refuse_beyond(array, name)
-        return
-    bad = ~np.isfinite(array)
-    count = int(bad.sum())
-    if count:
-        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
-        raise DataError(
-            f"{name}: {count} of {array.size} voxels are NaN or infinite, the first at {first}; "
-            "replace them by the background's value."
-        )
-    _refuse_beyond(array, name)
-
-
-def _refuse_beyond(array: np.ndarray, name: str) -> None:
-    """Networks see 32-bit numbers, in which 1e300 is infinite."""
-    if array.dtype.itemsize <= 4:
-        return
-    low, high = float(array.min()), float(array.max())
-    if max(-low, high) > float(np.finfo(np.float32).max):
-        raise DataError(
-            f"{name}: voxels reach from {low:.3g} to {high:.3g}, beyond 32-bit numbers; the file "
-            "is damaged, or its values must be scaled down."
-        )
-
-
-# Writing NIfTI on exactly the grid of another image.
-
-
-_WRITABLE = ("uint8", "uint16", "int16", "int32", "float32")
-
-
-def write_volume(path: Path, array: np.ndarray, like: Volume) -> None:
-    """Write `array` [i j k] on exactly the grid of `like`: shape, affine, qform, sform, codes,
-    units. Booleans become uint8, large integers the smallest type that holds them. Atomic.
-
-    Raises:
-        UsageError: the shape is not that of `like`, or the name ends in neither .nii nor .nii.gz.
-        ResourceError: the file cannot be written.
-    """
-    if array.shape != like.array.shape:
-        raise UsageError(
-            f"cannot write an array of shape {array.shape} on a grid of {like.array.shape}."
-        )
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise UsageError(f"{shown(path)}: the name must end in .nii or .nii.gz.")
-    array = _narrow(array)
-    payload = _header_for(array, like) + array.astype(
-        array.dtype.newbyteorder("<"), copy=False
-    ).tobytes("F")
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(_deflate(payload) if path.name.endswith(".gz") else payload)
-
-
 def _narrow(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8)
@@ -246,17 +250,8 @@ def _lies_here(like: Volume, header: nib.Nifti1Header) -> bool:
     """Whether the header means the volume's affine, up to its 32-bit numbers."""
     sizes = (like.array.shape[0], like.array.shape[1], like.array.shape[2])
     layout = Layout(header, sizes, like.array.dtype, 0, ())
-    told = affine_of(layout, "the grid")[0]
-    return corner_offset(told, like.affine, sizes) <= SAME_GRID_MM
-
-
-def fresh_header(like: Volume) -> nib.Nifti1Header:
-    """A NIfTI header with the volume's geometry, qform and sform in scanner coordinates."""
-    image = nib.Nifti1Image(np.empty(like.array.shape, np.uint8), like.affine)
-    image.set_qform(like.affine, 1)
-    image.set_sform(like.affine, 1)
-    image.header.set_xyzt_units("mm")
-    return image.header.as_byteswapped("<")
+    stored = affine_of(layout, "the grid")[0]
+    return corner_offset(stored, like.affine, sizes) <= SAME_GRID_MM
 
 
 def _deflate(payload: bytes) -> bytes:

@@ -1,4 +1,8 @@
-"""Reading NRRD (.nrrd, and .nhdr with its voxels beside it), as Teem defines the format."""
+"""NRRD (.nrrd, and .nhdr with its voxels beside it), as Teem defines it.
+
+Labels are written as 3D Slicer writes segmentations (.seg.nrrd): names and colours of the classes
+are key-value pairs of the header.
+"""
 
 import re
 import zlib
@@ -8,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import (
     HEADER_LIMIT,
     LPS_TO_RAS,
     FileSource,
+    Names,
     Packing,
     beside,
     label_type,
@@ -21,7 +26,7 @@ from unpaired.io.raw import (
     numbers,
     own_geometry,
     voxels,
-    whole,
+    whole_numbers,
     words,
 )
 from unpaired.io.volume import Volume, check_affine
@@ -61,10 +66,12 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
         DataError: damaged, cut short, several channels, an encoding other than raw and gzip, a
             space that is not the patient's, or voxels in several files.
     """
-    name, data = shown(path), load(path, max_voxels)
+    name, data = printable(path), load(path, max_voxels)
     fields, start = _header(data, name)
-    axes = int(whole(_need(fields, "dimension", name), 1, "dimension", name)[0])
-    sizes = whole(_need(fields, "sizes", name), axes, "sizes", name) if 0 < axes <= 16 else ()
+    axes = int(whole_numbers(_need(fields, "dimension", name), 1, "dimension", name)[0])
+    sizes = (
+        whole_numbers(_need(fields, "sizes", name), axes, "sizes", name) if 0 < axes <= 16 else ()
+    )
     spatial = _spatial_axes(fields, sizes, name)
     dtype, packing = _dtype(fields, name), _packing(fields, name)
     where = fields.get("data file", fields.get("datafile"))
@@ -80,10 +87,32 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     refuse_not_finite(array, name)
     affine, notes = _affine(fields, axes, spatial, name)
     notes += check_affine(affine, name)
-    whole_words = axes == 3 and all(key in fields for key in _GEOMETRY)
-    geometry = {key: fields[key] for key in _GEOMETRY} if whole_words else {}
+    verbatim = axes == 3 and all(key in fields for key in _GEOMETRY)
+    geometry = {key: fields[key] for key in _GEOMETRY} if verbatim else {}
     source = FileSource("nrrd", geometry, affine, fields.get(f"{MARK}:", ""))
     return Volume(array, affine, None, path, tuple(notes), source)
+
+
+def write_nrrd(path: Path, labels: np.ndarray, like: Volume, names: Names | None = None) -> None:
+    """Write labels [i j k] on the grid of `like`, whole or not at all.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    labels, names = label_type(labels), names or Names()
+    kind = "uint8" if labels.dtype == np.uint8 else "int32"
+    head = ["NRRD0004", "# Written by unpaired", f"type: {kind}", "dimension: 3"]
+    place = _place(like)
+    head += [f"space: {place['space']}", f"sizes: {' '.join(map(str, labels.shape))}"]
+    head += [f"space directions: {place['space directions']}", "kinds: domain domain domain"]
+    head += ["endian: little", "encoding: gzip", f"space origin: {place['space origin']}"]
+    head += [f"{key}:={_escaped(text)}" for key, text in _segments(labels, names)]
+    head += [f"{MARK}:={_escaped(names.mark)}"] if names.mark else []
+    packer = zlib.compressobj(4, zlib.DEFLATED, 31)
+    little = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
+    body = packer.compress(little.tobytes("F")) + packer.flush()
+    with atomic(path) as temporary:
+        temporary.write_bytes("\n".join([*head, "", ""]).encode() + body)
 
 
 def _header(data: bytes, name: str) -> tuple[dict[str, str], int]:
@@ -107,10 +136,10 @@ def _header(data: bytes, name: str) -> tuple[dict[str, str], int]:
             continue
         pair = re.match(r"([^:]+):(=| )(.*)", line)
         if pair is None:
-            raise DataError(f"{name}: the header is damaged (line {shown(line[:40])!r}).")
+            raise DataError(f"{name}: the header is damaged (line {printable(line[:40])!r}).")
         key = pair[1] + ":" if pair[2] == "=" else pair[1].strip().lower()
         if key in fields:
-            raise DataError(f"{name}: the header is damaged ({shown(key)} stands twice).")
+            raise DataError(f"{name}: the header is damaged ({printable(key)} stands twice).")
         fields[key] = pair[3].strip()
     return fields, min(start, len(data))
 
@@ -126,9 +155,9 @@ def _spatial_axes(fields: Mapping[str, str], sizes: Sequence[int], name: str) ->
     text = " x ".join(map(str, sizes))
     spatial = list(range(len(sizes)))
     if len(sizes) > 3:
-        told = re.findall(r"none|\([^)]*\)", fields.get("space directions", "").lower())
-        known = len(told) == len(sizes)
-        spatial = [a for a in spatial if (told[a] != "none" if known else sizes[a] > 1)]
+        directions = re.findall(r"none|\([^)]*\)", fields.get("space directions", "").lower())
+        known = len(directions) == len(sizes)
+        spatial = [a for a in spatial if (directions[a] != "none" if known else sizes[a] > 1)]
     if len(spatial) != 3 or any(n != 1 for a, n in enumerate(sizes) if a not in spatial):
         raise DataError(
             f"{name} has {len(sizes)} axes ({text}), not one volume of one channel; save each as "
@@ -138,10 +167,10 @@ def _spatial_axes(fields: Mapping[str, str], sizes: Sequence[int], name: str) ->
 
 
 def _dtype(fields: Mapping[str, str], name: str) -> np.dtype:
-    told = _need(fields, "type", name).lower()
-    if told not in _TYPE_OF:
-        raise DataError(f"{name}: voxels of type {shown(told)!r} are not read; save int16.")
-    dtype = np.dtype(_TYPE_OF[told])
+    kind = _need(fields, "type", name).lower()
+    if kind not in _TYPE_OF:
+        raise DataError(f"{name}: voxels of type {printable(kind)!r} are not read; save int16.")
+    dtype = np.dtype(_TYPE_OF[kind])
     order = fields.get("endian", "little" if dtype.itemsize == 1 else "").lower()
     if order not in ("little", "big"):
         raise DataError(f"{name}: the header lacks the byte order (endian); save it again.")
@@ -149,12 +178,13 @@ def _dtype(fields: Mapping[str, str], name: str) -> np.dtype:
 
 
 def _packing(fields: Mapping[str, str], name: str) -> Packing:
-    told = _need(fields, "encoding", name).lower()
-    if told not in _PACKINGS:
+    encoding = _need(fields, "encoding", name).lower()
+    if encoding not in _PACKINGS:
         raise DataError(
-            f"{name}: the encoding {shown(told)!r} is not read; save the file as raw or gzip."
+            f"{name}: the encoding {printable(encoding)!r} is not read; save the file as raw or "
+            "gzip."
         )
-    return _PACKINGS[told]
+    return _PACKINGS[encoding]
 
 
 def _affine(
@@ -163,25 +193,25 @@ def _affine(
     """[4 4] to Right, Anterior, Superior, and notes."""
     units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
     if any(unit not in ("mm", "") for unit in units):
-        raise DataError(f"{name}: the units are {shown(', '.join(units))}; save it in mm.")
+        raise DataError(f"{name}: the units are {printable(', '.join(units))}; save it in mm.")
     affine = np.eye(4)
     space = fields.get("space", "").lower()
     if not space:
         spacing = np.ones(axes)
         if "spacings" in fields:
-            told = fields["spacings"].lower().replace("nan", "1")
-            spacing = numbers(told, axes, "spacings", name)
+            text = fields["spacings"].lower().replace("nan", "1")
+            spacing = numbers(text, axes, "spacings", name)
         affine[:3, :3] = np.diag(np.array([-1, -1, 1]) * spacing[list(spatial)])
         return affine, ["no orientation is stored: left and right are a guess"]
     if space not in _SPACES:
         raise DataError(
-            f"{name}: the space {shown(space)!r} does not say where left and right are; save it "
-            "as left-posterior-superior."
+            f"{name}: the space {printable(space)!r} does not say where left and right are; save "
+            "it as left-posterior-superior."
         )
-    told = _need(fields, "space directions", name).lower()
-    vectors = re.findall(_VECTOR, told)
-    whole_list = re.fullmatch(rf"\s*(({_VECTOR})\s*)*", told)
-    if not whole_list or len(vectors) != axes or any(vectors[axis] == "none" for axis in spatial):
+    directions = _need(fields, "space directions", name).lower()
+    vectors = re.findall(_VECTOR, directions)
+    well_formed = re.fullmatch(rf"\s*(({_VECTOR})\s*)*", directions)
+    if not well_formed or len(vectors) != axes or any(vectors[axis] == "none" for axis in spatial):
         raise DataError(f"{name}: the header is damaged (space directions).")
     for column, axis in enumerate(spatial):
         affine[:3, column] = _vector(vectors[axis], "space directions", name)
@@ -198,42 +228,6 @@ def _vector(text: str, key: str, name: str) -> np.ndarray:
     return numbers(" ".join(plain.groups()) if plain else "", 3, key, name)
 
 
-# Writing NRRD as 3D Slicer writes segmentations (.seg.nrrd): names and colours of the classes are
-# key-value pairs of the header.
-
-
-def write_nrrd(
-    path: Path,
-    labels: np.ndarray,
-    like: Volume,
-    classes: Sequence[str] = (),
-    colours: Sequence[tuple[int, int, int]] = (),
-    mark: str = "",
-) -> None:
-    """Write labels [i j k] on the grid of `like`, whole or not at all.
-
-    Args:
-        classes: names, background first; colours: red, green, blue from 0 to 255 of each.
-
-    Raises:
-        ResourceError: the file cannot be written.
-    """
-    labels = label_type(labels)
-    kind = "uint8" if labels.dtype == np.uint8 else "int32"
-    head = ["NRRD0004", "# Written by unpaired", f"type: {kind}", "dimension: 3"]
-    place = _place(like)
-    head += [f"space: {place['space']}", f"sizes: {' '.join(map(str, labels.shape))}"]
-    head += [f"space directions: {place['space directions']}", "kinds: domain domain domain"]
-    head += ["endian: little", "encoding: gzip", f"space origin: {place['space origin']}"]
-    head += [f"{key}:={_escaped(text)}" for key, text in _segments(labels, classes, colours)]
-    head += [f"{MARK}:={_escaped(mark)}"] if mark else []
-    packer = zlib.compressobj(4, zlib.DEFLATED, 31)
-    little = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
-    body = packer.compress(little.tobytes("F")) + packer.flush()
-    with atomic(path) as temporary:
-        temporary.write_bytes("\n".join([*head, "", ""]).encode() + body)
-
-
 def _place(like: Volume) -> Mapping[str, str]:
     """The grid in the header's own words where `like` was read from an NRRD file, else in LPS."""
     own = own_geometry(like, "nrrd")
@@ -248,10 +242,8 @@ def _place(like: Volume) -> Mapping[str, str]:
     }
 
 
-def _segments(
-    labels: np.ndarray, classes: Sequence[str], colours: Sequence[tuple[int, int, int]]
-) -> list[tuple[str, str]]:
-    if not classes:
+def _segments(labels: np.ndarray, names: Names) -> list[tuple[str, str]]:
+    if not names.classes:
         return []
     pairs = [
         ("Segmentation_ContainedRepresentationNames", "Binary labelmap|"),
@@ -259,11 +251,11 @@ def _segments(
         ("Segmentation_ReferenceImageExtentOffset", "0 0 0"),
     ]
     extent = " ".join(f"0 {n - 1}" for n in labels.shape)
-    for number, value in enumerate(range(1, len(classes))):
-        colour = colours[value] if value < len(colours) else (255, 255, 255)
+    for number, value in enumerate(range(1, len(names.classes))):
+        colour = names.colours[value] if value < len(names.colours) else (255, 255, 255)
         about = {
             "ID": f"Segment_{value}",
-            "Name": classes[value],
+            "Name": names.classes[value],
             "NameAutoGenerated": "0",
             "Color": words([round(part / 255, 4) for part in colour]),
             "ColorAutoGenerated": "1",

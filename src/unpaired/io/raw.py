@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import is_file, read_bytes, shown
+from unpaired.files import is_file, printable, read_bytes
 from unpaired.io import inflate
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
@@ -36,6 +36,21 @@ class FileSource:
     mark: str = ""
 
 
+@dataclass(frozen=True)
+class Names:
+    """What the values of a label map mean.
+
+    Attributes:
+        classes: names, background first.
+        colours: red, green, blue from 0 to 255, one a class; empty: none.
+        mark: what the result depends on besides the image, kept in the file.
+    """
+
+    classes: Sequence[str] = ()
+    colours: Sequence[tuple[int, int, int]] = ()
+    mark: str = ""
+
+
 def own_geometry(like: Volume, form: str) -> Mapping[str, Any] | None:
     """The header's own words on the grid, if `like` was read from this format and still lies where
     the file said."""
@@ -50,7 +65,7 @@ def load(path: Path, max_voxels: int = MAX_VOXELS) -> bytes:
     """The file's bytes, not empty; see `unpaired.files.read_bytes`."""
     data = read_bytes(path, limit=8 * max_voxels + (1 << 26))
     if not data:
-        raise DataError(f"{shown(path)} is empty; copy it again.")
+        raise DataError(f"{printable(path)} is empty; copy it again.")
     return data
 
 
@@ -63,19 +78,19 @@ def beside(path: Path, name: str) -> Path:
     first = name.split()[0] if name.split() else ""
     if first.upper() == "LIST" or "%" in name:
         raise DataError(
-            f"{shown(path)} keeps its voxels in several files ({shown(name)}), which is not read; "
-            "save it as one file."
+            f"{printable(path)} keeps its voxels in several files ({printable(name)}), which is "
+            "not read; save it as one file."
         )
     if not first or Path(name).name != name or name in (".", ".."):
         raise DataError(
-            f"{shown(path)} keeps its voxels in {shown(name)!r}; only a file beside the header is "
-            "read. Put both into one folder, or save the image as one file."
+            f"{printable(path)} keeps its voxels in {printable(name)!r}; only a file beside the "
+            "header is read. Put both into one folder, or save the image as one file."
         )
     there = path.with_name(name)
     if not is_file(there):
         raise DataError(
-            f"{shown(path)} keeps its voxels in {shown(name)}, which is not beside it; put both "
-            "into one folder."
+            f"{printable(path)} keeps its voxels in {printable(name)}, which is not beside it; put "
+            "both into one folder."
         )
     return there
 
@@ -149,22 +164,23 @@ def native(buffer: np.ndarray, shape: Sequence[int], dtype: np.dtype) -> np.ndar
 def numbers(text: str, count: int, key: str, name: str) -> np.ndarray:
     """`count` finite numbers, separated by blanks."""
     try:
-        found = np.array([float(one) for one in text.split()])
+        values = np.array([float(one) for one in text.split()])
     except ValueError:
-        found = np.empty(0)
-    if len(found) != count or not np.isfinite(found).all():
+        values = np.empty(0)
+    if len(values) != count or not np.isfinite(values).all():
         raise DataError(
-            f"{name}: the header is damaged ({key} is {shown(text[:60])!r}, not {count} numbers)."
+            f"{name}: the header is damaged ({key} is {printable(text[:60])!r}, not {count} "
+            "numbers)."
         )
-    return found
+    return values
 
 
-def whole(text: str, count: int, key: str, name: str) -> tuple[int, ...]:
+def whole_numbers(text: str, count: int, key: str, name: str) -> tuple[int, ...]:
     """`count` whole numbers from 0 on."""
     parts = text.split()
     if len(parts) != count or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
         raise DataError(
-            f"{name}: the header is damaged ({key} is {shown(text[:60])!r}, not {count} whole "
+            f"{name}: the header is damaged ({key} is {printable(text[:60])!r}, not {count} whole "
             "numbers)."
         )
     return tuple(int(part) for part in parts)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io import inflate
 from unpaired.io.dicom.headers import HEAD_BYTES, looks_like_dicom
 from unpaired.io.dicom.scan import holds_dicom, is_named_dicom, read_series
@@ -53,7 +53,7 @@ def read_image(
 
 def read_label_image(path: Path) -> Volume:
     """Read a label of any format; see `unpaired.io.nifti.read_label`."""
-    return as_label(read_image(path), shown(path))
+    return as_label(read_image(path), printable(path))
 
 
 def format_of(path: Path) -> Format:

@@ -16,20 +16,91 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-# Linear interpolation of one axis as integer weights; the sizes and order of axes.
+# The spline's prefilter forgets by 0.27 a voxel: 12 repeats of the edge are exact in float32.
+_PAD = 12
+# Voxels at a time: the one-hot arrays and the scores of all classes never exist at once.
+_LABEL_SLAB = 1 << 22
 
 
-def checked_sizes(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(int(n) for n in new)
-    if len(sizes) != len(old) or min(*sizes, *old, 1) < 1:
-        raise ValueError(f"cannot resample {tuple(old)} to {sizes}")
-    return sizes
+def resample_image(
+    image: Float[Tensor, "*space"], shape: Sequence[int], order: int = 3
+) -> Float[Tensor, "*out"]:
+    """Resample to `shape`, clipped to the input's range; order 0 (nearest), 1 or 3 (B-spline).
+
+    Equal to skimage's `resize(..., order, mode="edge", clip=True, anti_aliasing=False)`.
+
+    Raises:
+        ValueError: another order, a size below 1, or another number of axes.
+    """
+    sizes = checked_sizes(image.shape, shape)
+    if order not in (0, 1, 3):
+        raise ValueError(f"order must be 0, 1 or 3, not {order}")
+    out = image
+    for axis in largest_shrink_first(image.shape, sizes):
+        n_in, n_out = image.shape[axis], sizes[axis]
+        if order == 0:
+            out = out.index_select(axis, _nearest(n_in, n_out).to(image.device))
+        else:
+            matrix = torch.from_numpy(_matrix(n_in, n_out, order)).to(image.device, image.dtype)
+            out = _along(out, matrix, axis)
+    if order == 3 and out is not image:
+        low, high = torch.aminmax(image)
+        out = out.clamp_(low, high)
+    return out.clone() if out is image else out
 
 
-def largest_shrink_first(old: Sequence[int], new: Sequence[int]) -> list[int]:
-    """The axes that change, so ordered that the arrays between stay small."""
-    changed = [axis for axis in range(len(old)) if old[axis] != new[axis]]
-    return sorted(changed, key=lambda axis: new[axis] / old[axis])
+def resample_label(label: np.ndarray, shape: Sequence[int], classes: int) -> np.ndarray:
+    """The class whose linearly resampled mask is largest; ties go to the lower class. uint8/uint16.
+
+    Equal to the arg max of the resampled one-hot array in exact arithmetic, computed a class at a
+    time inside its box.
+
+    Raises:
+        ValueError: a value outside 0 .. classes - 1, or another number of axes.
+    """
+    sizes = checked_sizes(label.shape, shape)
+    dtype: type[np.integer] = np.uint8 if classes <= 256 else np.uint16
+    low, high = (int(label.min()), int(label.max()))
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels reach from {low} to {high}, expected 0 to {classes - 1}")
+    if sizes == label.shape:
+        return label.astype(dtype)
+    return _LabelResampler(label, sizes, dtype).run()
+
+
+def resample_scores(
+    scores: Float[Tensor, "Z *space"], shape: Sequence[int], slab_voxels: int = 1 << 21
+) -> Iterator[tuple[slice, Float[Tensor, "Z *slab"]]]:
+    """Linear resampling, a slab of the first space axis at a time: (its place, [Z slab ...]).
+
+    Memory stays near Z x slab_voxels floats, however large `shape` is.
+    """
+    sizes = checked_sizes(scores.shape[1:], shape)
+    for place in slabs(sizes, slab_voxels):
+        yield place, torch.stack([_slab(score, sizes, place) for score in scores])
+
+
+def resample_argmax(
+    scores: Float[Tensor, "Z *space"], shape: Sequence[int], slab_voxels: int = 1 << 21
+) -> np.ndarray:
+    """The class of the largest linearly resampled score, uint8 [*shape]; ties to the lower class.
+
+    A slab and a class at a time with a running maximum: memory beyond input and output stays near
+    four slabs, however many classes there are.
+    """
+    sizes = checked_sizes(scores.shape[1:], shape)
+    if scores.shape[0] > 256:
+        raise ValueError(f"{scores.shape[0]} classes do not fit uint8")
+    out = torch.zeros(sizes, dtype=torch.uint8)
+    for place in slabs(sizes, slab_voxels):
+        best = _slab(scores[0], sizes, place)
+        winner = out[place].to(scores.device)
+        for value in range(1, scores.shape[0]):
+            score = _slab(scores[value], sizes, place)
+            winner.masked_fill_(score > best, value)
+            torch.maximum(best, score, out=best)
+        out[place] = winner.cpu()
+    return out.numpy()
 
 
 @dataclass(frozen=True)
@@ -64,38 +135,29 @@ def neighbours(n_in: int, n_out: int) -> Neighbours:
     """
     common = int(np.gcd(n_in, n_out))
     # x + 1 instead of x, to divide positive numbers.
-    whole, rest = np.divmod((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in + n_out, 2 * n_out)
-    below = (whole - 1).clip(0, n_in - 1)
-    above = whole.clip(0, n_in - 1)
+    quotient, rest = np.divmod((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in + n_out, 2 * n_out)
+    below = (quotient - 1).clip(0, n_in - 1)
+    above = quotient.clip(0, n_in - 1)
     return Neighbours(below, above, rest // common, 2 * n_out // common)
 
 
-# Linear resampling of labels and of class scores, a class and a slab at a time.
-#
-# The one-hot arrays and the resampled scores of all classes never exist at once: a running maximum
-# keeps the winner.
+def largest_shrink_first(old: Sequence[int], new: Sequence[int]) -> list[int]:
+    """The axes that change, so ordered that the arrays between stay small."""
+    changed = [axis for axis in range(len(old)) if old[axis] != new[axis]]
+    return sorted(changed, key=lambda axis: new[axis] / old[axis])
 
 
-_LABEL_SLAB = 1 << 22
+def checked_sizes(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(int(n) for n in new)
+    if len(sizes) != len(old) or min(*sizes, *old, 1) < 1:
+        raise ValueError(f"cannot resample {tuple(old)} to {sizes}")
+    return sizes
 
 
-def resample_label(label: np.ndarray, shape: Sequence[int], classes: int) -> np.ndarray:
-    """The class whose linearly resampled mask is largest; ties go to the lower class. uint8/uint16.
-
-    Equal to the arg max of the resampled one-hot array in exact arithmetic, computed a class at a
-    time inside its box.
-
-    Raises:
-        ValueError: a value outside 0 .. classes - 1, or another number of axes.
-    """
-    sizes = checked_sizes(label.shape, shape)
-    dtype: type[np.integer] = np.uint8 if classes <= 256 else np.uint16
-    low, high = (int(label.min()), int(label.max()))
-    if low < 0 or high >= classes:
-        raise ValueError(f"labels reach from {low} to {high}, expected 0 to {classes - 1}")
-    if sizes == label.shape:
-        return label.astype(dtype)
-    return _LabelResampler(label, sizes, dtype).run()
+def slabs(sizes: tuple[int, ...], voxels: int) -> list[slice]:
+    """Cuts of the first axis of at most `voxels` voxels (one row at least) each."""
+    rows = max(1, voxels // max(1, int(np.prod(sizes[1:]))))
+    return [slice(i, min(i + rows, sizes[0])) for i in range(0, sizes[0], rows)]
 
 
 class _LabelResampler:
@@ -168,47 +230,6 @@ def _take(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     return taken
 
 
-def resample_scores(
-    scores: Float[Tensor, "Z *space"], shape: Sequence[int], slab_voxels: int = 1 << 21
-) -> Iterator[tuple[slice, Float[Tensor, "Z *slab"]]]:
-    """Linear resampling, a slab of the first space axis at a time: (its place, [Z slab ...]).
-
-    Memory stays near Z x slab_voxels floats, however large `shape` is.
-    """
-    sizes = checked_sizes(scores.shape[1:], shape)
-    for place in slabs(sizes, slab_voxels):
-        yield place, torch.stack([_slab(score, sizes, place) for score in scores])
-
-
-def resample_argmax(
-    scores: Float[Tensor, "Z *space"], shape: Sequence[int], slab_voxels: int = 1 << 21
-) -> np.ndarray:
-    """The class of the largest linearly resampled score, uint8 [*shape]; ties to the lower class.
-
-    A slab and a class at a time with a running maximum: memory beyond input and output stays near
-    four slabs, however many classes there are.
-    """
-    sizes = checked_sizes(scores.shape[1:], shape)
-    if scores.shape[0] > 256:
-        raise ValueError(f"{scores.shape[0]} classes do not fit uint8")
-    out = torch.zeros(sizes, dtype=torch.uint8)
-    for place in slabs(sizes, slab_voxels):
-        best = _slab(scores[0], sizes, place)
-        winner = out[place].to(scores.device)
-        for value in range(1, scores.shape[0]):
-            score = _slab(scores[value], sizes, place)
-            winner.masked_fill_(score > best, value)
-            torch.maximum(best, score, out=best)
-        out[place] = winner.cpu()
-    return out.numpy()
-
-
-def slabs(sizes: tuple[int, ...], voxels: int) -> list[slice]:
-    """Cuts of the first axis of at most `voxels` voxels (one row at least) each."""
-    rows = max(1, voxels // max(1, int(np.prod(sizes[1:]))))
-    return [slice(i, min(i + rows, sizes[0])) for i in range(0, sizes[0], rows)]
-
-
 def _slab(score: Tensor, sizes: tuple[int, ...], place: slice) -> Tensor:
     """One class [*space] -> the rows `place` of its resampled array, float32."""
     pair = neighbours(score.shape[0], sizes[0])
@@ -233,39 +254,6 @@ def _plane(rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return F.interpolate(rows[None], size=sizes, mode=mode, align_corners=False)[0]
 
 
-__all__ = ["resample_argmax", "resample_image", "resample_label", "resample_scores"]
-
-# The spline's prefilter forgets by 0.27 a voxel: 12 repeats of the edge are exact in float32.
-_PAD = 12
-
-
-def resample_image(
-    image: Float[Tensor, "*space"], shape: Sequence[int], order: int = 3
-) -> Float[Tensor, "*out"]:
-    """Resample to `shape`, clipped to the input's range; order 0 (nearest), 1 or 3 (B-spline).
-
-    Equal to skimage's `resize(..., order, mode="edge", clip=True, anti_aliasing=False)`.
-
-    Raises:
-        ValueError: another order, a size below 1, or another number of axes.
-    """
-    sizes = checked_sizes(image.shape, shape)
-    if order not in (0, 1, 3):
-        raise ValueError(f"order must be 0, 1 or 3, not {order}")
-    out = image
-    for axis in largest_shrink_first(image.shape, sizes):
-        n_in, n_out = image.shape[axis], sizes[axis]
-        if order == 0:
-            out = out.index_select(axis, _nearest(n_in, n_out).to(image.device))
-        else:
-            matrix = torch.from_numpy(_matrix(n_in, n_out, order)).to(image.device, image.dtype)
-            out = _along(out, matrix, axis)
-    if order == 3 and out is not image:
-        low, high = torch.aminmax(image)
-        out = out.clamp_(low, high)
-    return out.clone() if out is image else out
-
-
 def _along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply one axis by `matrix` [n_out n_in], without moving memory."""
     old = array.shape
@@ -274,16 +262,6 @@ def _along(array: Tensor, matrix: Tensor, axis: int) -> Tensor:
         return (array.reshape(-1, old[axis]) @ matrix.T).reshape(shape)
     stacked = array.reshape(-1, old[axis], int(np.prod(old[axis + 1 :])))
     return (matrix @ stacked).reshape(shape)
-
-
-def _positions(n_in: int, n_out: int) -> np.ndarray:
-    """Where output voxels read, in input voxels: float64 [n_out]."""
-    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
-
-
-def _nearest(n_in: int, n_out: int) -> Tensor:
-    index = np.floor(_positions(n_in, n_out) + 0.5).clip(0, n_in - 1)
-    return torch.from_numpy(index.astype(np.int64))
 
 
 @lru_cache(maxsize=64)
@@ -302,6 +280,16 @@ def _matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
     fraction = x - np.floor(x)
     weights = _cubic(np.stack([1 + fraction, fraction, 1 - fraction, 2 - fraction]))
     return sum(weights[k, :, None] * coefficients[first + k + _PAD] for k in range(4))
+
+
+def _positions(n_in: int, n_out: int) -> np.ndarray:
+    """Where output voxels read, in input voxels: float64 [n_out]."""
+    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+
+
+def _nearest(n_in: int, n_out: int) -> Tensor:
+    index = np.floor(_positions(n_in, n_out) + 0.5).clip(0, n_in - 1)
+    return torch.from_numpy(index.astype(np.int64))
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

@@ -1,21 +1,20 @@
 """The one place where labels are written: in the format the file's name asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from unpaired.errors import UsageError
-from unpaired.files import shown
+from unpaired.files import printable
+from unpaired.io.dicom import segmentation
 from unpaired.io.dicom.codes import SegmentCode
-from unpaired.io.dicom.segmentation import read_mark as _segmentation_mark
-from unpaired.io.dicom.segmentation import write_segmentation
 from unpaired.io.meta_image import write_meta_image
 from unpaired.io.mgh import write_mgh
 from unpaired.io.nifti import fresh_header, write_volume
 from unpaired.io.nrrd import write_nrrd
-from unpaired.io.raw import FileSource
+from unpaired.io.raw import FileSource, Names
 from unpaired.io.read import Format, read_label_image
 from unpaired.io.volume import Volume
 
@@ -61,21 +60,6 @@ class Writing:
         return self.formats or _OF_INPUT[form]
 
 
-@dataclass(frozen=True)
-class Names:
-    """What the values mean.
-
-    Attributes:
-        classes: names, background first.
-        colours: red, green, blue from 0 to 255, one a class; empty: none.
-        mark: what the result depends on besides the image, kept in the file.
-    """
-
-    classes: Sequence[str]
-    colours: Sequence[tuple[int, int, int]] = ()
-    mark: str = ""
-
-
 def write_labels(
     path: Path, labels: np.ndarray, like: Volume, names: Names, writing: Writing | None = None
 ) -> tuple[str, ...]:
@@ -97,24 +81,17 @@ def write_labels(
     if path.name.endswith((".nii", ".nii.gz")):
         write_volume(path, labels, marked(like, names.mark))
     elif path.name.endswith(".nrrd"):
-        write_nrrd(path, labels, like, names.classes, names.colours, names.mark)
+        write_nrrd(path, labels, like, names)
     elif path.name.endswith(".mha"):
         write_meta_image(path, labels, like, names.mark)
     elif path.name.endswith((".mgz", ".mgh")):
         write_mgh(path, labels, like, names.mark)
     elif path.name.endswith(".dcm"):
-        return write_segmentation(
-            path,
-            labels,
-            like,
-            names.classes,
-            colours=names.colours,
-            mark=names.mark,
-            codes=asked.codes,
-            empty_segments=asked.empty_segments,
+        return segmentation.write_segmentation(
+            path, labels, like, names, codes=asked.codes, empty_segments=asked.empty_segments
         )
     else:
-        raise UsageError(f"{shown(path)}: the name must end in {', '.join(LABEL_ENDINGS)}.")
+        raise UsageError(f"{printable(path)}: the name must end in {', '.join(LABEL_ENDINGS)}.")
     return ()
 
 
@@ -133,7 +110,7 @@ def read_mark(path: Path) -> tuple[str, int]:
         DataError: the file is missing, damaged or no label.
     """
     if path.name.endswith(".dcm"):
-        return _segmentation_mark(path), 0
+        return segmentation.read_mark(path), 0
     label = read_label_image(path)
     mark = ""
     if label.header is not None:

@@ -25,7 +25,7 @@ def mcr(embeddings: Mapping[str, Float[Tensor, "Z C"]]) -> Float[Tensor, ""]:
         stacked.to(torch.promote_types(stacked.dtype, torch.float32)), dim=-1
     )
     cosines = (unit.sum(0).square().sum(-1) - m) / 2
-    return (1 - cosines / (m * (m - 1) / 2)).sum()
+    return (1 - cosines / (m * (m - 1) / 2)).sum()  # Eq. 10
 
 
 class Sums(NamedTuple):
@@ -71,7 +71,7 @@ def icr(
     sums = [_sums(e, tau, None if present is None else present[m]) for m, e in correlations.items()]
     within = _synced(sums, sync)
     everything = Sums(*(part.sum(0) for part in within))
-    across = everything.pairs() - within.pairs().sum(0)
+    across = everything.pairs() - within.pairs().sum(0)  # Eq. 11, per class i
     images = within.images[:, 0]
     pairs = (images.sum().square() - images.square().sum()) / 2
     like = next(iter(correlations.values()))

@@ -72,11 +72,11 @@ def weigh(terms: Mapping[str, Term], outputs: Outputs, labels: Labels) -> Terms:
     values: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
     for name, (weight, value) in terms.items():
-        found = value(outputs, labels)
-        if isinstance(found, Tensor):
-            parts = {name: found}
+        result = value(outputs, labels)
+        if isinstance(result, Tensor):
+            parts = {name: result}
         else:
-            parts = {f"{name}/{key}": part for key, part in found.items()}
+            parts = {f"{name}/{key}": part for key, part in result.items()}
         values |= parts
         weighted |= {key: weight * part for key, part in parts.items()}
     return Terms(torch.stack(list(weighted.values())).sum(), values, weighted)

@@ -15,7 +15,8 @@ from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
-from unpaired.data.plan import Plan, PlanRule, make_plan
+from unpaired.data.make_plan import PlanRule, make_plan
+from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UsageError
@@ -250,14 +251,16 @@ class _Added:
     function: Value
 
     def __call__(self, outputs: Outputs, labels: Labels) -> Tensor:
-        found = self.function(outputs, labels)
-        if not isinstance(found, Tensor) or found.numel() != 1:
-            what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+        number = self.function(outputs, labels)
+        if not isinstance(number, Tensor) or number.numel() != 1:
+            what = (
+                f"a tensor of {tuple(number.shape)}" if isinstance(number, Tensor) else repr(number)
+            )
             raise UsageError(
                 f"the loss term {self.name} gave {what}; return a tensor with one number, such as "
                 "a mean"
             )
-        return found.reshape(()).to(torch.promote_types(found.dtype, torch.float32))
+        return number.reshape(()).to(torch.promote_types(number.dtype, torch.float32))
 
     def __str__(self) -> str:
         module = getattr(self.function, "__module__", "")

@@ -107,6 +107,29 @@ class Up(nn.Module):
         return logits
 
 
+@dataclass(frozen=True)
+class DualStreamOptions:
+    """What `model.options` may say of a dual-stream network.
+
+    Attributes:
+        sharing: "all"; "encoder"; "decoder" (Y); "middle" (X), reported as the best.
+        base_width: width of the finest stage; it doubles with every stage.
+        max_width: largest width.
+        stages: number of resolutions; None takes as many as `strides` has or the size allows.
+        blocks: residual blocks per encoder stage.
+        strides: stride per stage, the first 1; None halves as `ResEncUnet` does.
+        norm: "instance" or "group".
+    """
+
+    sharing: str = "middle"
+    base_width: int = 32
+    max_width: int = 320
+    stages: int | None = None
+    blocks: int = 1
+    strides: PerStage | None = None
+    norm: str = "instance"
+
+
 class DualStream(Backbone):
     """A residual U-Net in four parts, of which a modality has some of its own.
 
@@ -118,42 +141,33 @@ class DualStream(Backbone):
         image_size: size per spatial axis that the strides are chosen for.
         in_channels: channels K of the input.
         classes: number of classes Z, background included.
-        sharing: "all"; "encoder"; "decoder" (Y); "middle" (X), reported as the best.
-        base_width: width of the finest stage; it doubles with every stage.
-        max_width: largest width.
-        stages: number of resolutions; None takes as many as `strides` has or the size allows.
-        blocks: residual blocks per encoder stage.
-        strides: stride per stage, the first 1; None halves as `ResEncUnet` does.
-        norm: "instance" or "group".
+        options: those of `DualStreamOptions`, by name.
 
     Raises:
         ValueError: the sharing is unknown, or the options do not fit each other or the image size.
     """
+
+    Options = DualStreamOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 3,
         classes: int = 5,
-        sharing: str = "middle",
-        base_width: int = 32,
-        max_width: int = 320,
-        stages: int | None = None,
-        blocks: int = 1,
-        strides: PerStage | None = None,
-        norm: str = "instance",
+        **options: Any,
     ) -> None:
         super().__init__()
-        if sharing not in SHARINGS:
-            raise ValueError(f"sharing={sharing!r} is unknown; choose from {', '.join(SHARINGS)}")
+        o = DualStreamOptions(**options)
+        if o.sharing not in SHARINGS:
+            raise ValueError(f"sharing={o.sharing!r} is unknown; choose from {', '.join(SHARINGS)}")
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        self.own = SHARINGS[sharing]
+        self.own = SHARINGS[o.sharing]
         """Names of the parts that are private to a modality."""
-        plan = lay_out(image_size, Layout(base_width, max_width, stages, blocks, strides))
-        self.down: nn.Module = Down(plan, in_channels, norm)
-        self.bottom: nn.Module = _level(plan[-2], plan[-1], norm)
-        self.rise: nn.Module = Rise(plan[-1], plan[-2], norm)
-        self.up: nn.Module = Up(plan, classes, norm)
+        plan = lay_out(image_size, Layout(o.base_width, o.max_width, o.stages, o.blocks, o.strides))
+        self.down: nn.Module = Down(plan, in_channels, o.norm)
+        self.bottom: nn.Module = _level(plan[-2], plan[-1], o.norm)
+        self.rise: nn.Module = Rise(plan[-1], plan[-2], o.norm)
+        self.up: nn.Module = Up(plan, classes, o.norm)
         self.levels, self.multiple = (), total_strides([stage.stride for stage in plan])[-1]
         self.input_layers, self.pads_input = ("down.stem.conv",), True
         convolutions = (CONV[self.dims], CONV_TRANSPOSE[self.dims])

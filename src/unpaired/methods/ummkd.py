@@ -130,16 +130,35 @@ def distillation(
     mean = sums[..., :-1] / counts.clamp(min=1)[..., None]
     log_p = (mean / temperature).log_softmax(-1)
     p = log_p.exp()
-    found = []
+    losses = []
     for a, b in combinations(range(len(sums)), 2):
         both = (counts[a] > 0) & (counts[b] > 0)
         per_class = ((p[a] - p[b]) * (log_p[a] - log_p[b])).sum(-1) / 2
-        found.append((per_class * both).sum() / both.sum().clamp(min=1))
-    return torch.stack(found).mean() if found else sums.new_zeros(())
+        losses.append((per_class * both).sum() / both.sum().clamp(min=1))
+    return torch.stack(losses).mean() if losses else sums.new_zeros(())
 
 
 def _exact(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class UmmkdNetOptions:
+    """What `model.options` may say of UMMKD's network.
+
+    Attributes:
+        base_width: width of the finest stage; it doubles with every stage.
+        max_width: largest width.
+        stages: number of resolutions; None takes as many as `strides` has or the size allows.
+        strides: stride per stage, the first 1; None halves as `ResEncUnet` does.
+        dropout: share of values dropped after every encoder stage but the finest.
+    """
+
+    base_width: int = 16
+    max_width: int = 256
+    stages: int | None = None
+    strides: PerStage | None = None
+    dropout: float = 0.25
 
 
 class UmmkdNet(Backbone):
@@ -153,30 +172,25 @@ class UmmkdNet(Backbone):
         image_size: size per spatial axis that the strides are chosen for.
         in_channels: channels K of the input.
         classes: number of classes Z, background included.
-        base_width: width of the finest stage; it doubles with every stage.
-        max_width: largest width.
-        stages: number of resolutions; None takes as many as `strides` has or the size allows.
-        strides: stride per stage, the first 1; None halves as `ResEncUnet` does.
-        dropout: share of values dropped after every encoder stage but the finest.
+        options: those of `UmmkdNetOptions`, by name.
 
     Raises:
         ValueError: the options contradict each other or do not fit the image size.
     """
+
+    Options = UmmkdNetOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 3,
         classes: int = 5,
-        base_width: int = 16,
-        max_width: int = 256,
-        stages: int | None = None,
-        strides: PerStage | None = None,
-        dropout: float = 0.25,
+        **options: Any,
     ) -> None:
         super().__init__()
+        o = UmmkdNetOptions(**options)
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        plan = lay_out(image_size, Layout(base_width, max_width, stages, 1, strides))
+        plan = lay_out(image_size, Layout(o.base_width, o.max_width, o.stages, 1, o.strides))
         conv, rise = CONV[self.dims], CONV_TRANSPOSE[self.dims]
         widths = [in_channels, *(stage.channels for stage in plan)]
         self.down = nn.ModuleList(
@@ -197,7 +211,7 @@ class UmmkdNet(Backbone):
             BATCH_NORM[self.dims](stage.channels) for stage in [*plan, *coarse[1:]] for _ in (1, 2)
         )
         """In the order of use."""
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(o.dropout)
         self.levels, self.multiple = (), total_strides([stage.stride for stage in plan])[-1]
         self.input_layers, self.pads_input = ("down.0.0",), True
         for module in self.modules():

@@ -33,22 +33,6 @@ class Difference(Generic[Key]):
     undefined_a: tuple[Key, ...] = ()
     undefined_b: tuple[Key, ...] = ()
 
-    @property
-    def n(self) -> int:
-        """Number of differences."""
-        return len(self.keys)
-
-    @property
-    def left_out(self) -> int:
-        """Keys of either side without a difference."""
-        undefined = {*self.undefined_a, *self.undefined_b}
-        return len(self.only_a) + len(self.only_b) + len(undefined)
-
-    @property
-    def mean(self) -> float:
-        """Mean difference; nan where there is none."""
-        return float(self.values.mean()) if self.n else math.nan
-
 
 @dataclass(frozen=True)
 class Effect:

@@ -41,8 +41,8 @@ class Folded(nn.Module):
             raise KeyError(
                 f"{modality!r} is not one of this network's modalities {self.modalities}"
             )
-        found: Decoded = self.networks[modality](image)
-        return found
+        decoded: Decoded = self.networks[modality](image)
+        return decoded
 
 
 def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
@@ -53,8 +53,8 @@ def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
     """
     segmenter = deepcopy(joint.segmenter)
     if scaling_at_test and joint.scaling is not None:
-        found = {m: joint.gains(m) for m in segmenter.modalities}
-        segmenter.store_gains({m: g for m, g in found.items() if g is not None})
+        gains = {m: joint.gains(m) for m in segmenter.modalities}
+        segmenter.store_gains({m: g for m, g in gains.items() if g is not None})
     return segmenter.requires_grad_(False)
 
 

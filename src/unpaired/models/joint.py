@@ -73,11 +73,11 @@ class Joint(nn.Module):
             return Output(decoded.logits, decoded.deep)
         semantics = self.semantics[modality]
         assert isinstance(semantics, Semantics)
-        found = semantics(decoded.features)
+        interactions = semantics(decoded.features)
         return Output(
             decoded.logits,
             decoded.deep,
-            tuple(i.logits for i in found if i.logits is not None),
-            tuple(i.correlation for i in found if i.correlation is not None),
+            tuple(i.logits for i in interactions if i.logits is not None),
+            tuple(i.correlation for i in interactions if i.correlation is not None),
             semantics.embeddings,
         )

@@ -45,11 +45,11 @@ class Semantics(nn.Module):
     def forward(self, features: Sequence[Float[Tensor, "B _ ..."]]) -> list[Interaction]:
         """One interaction per scale; Q_1, Q_2 carry the image's semantics on."""
         q: Tensor | None = self.embeddings.expand(len(features[0]), -1, -1)
-        found: list[Interaction] = []
+        interactions: list[Interaction] = []
         for module, feature in zip(self.modules_per_scale, features, strict=False):
-            found.append(module(q, feature))
-            q = found[-1].embeddings
-        return found
+            interactions.append(module(q, feature))
+            q = interactions[-1].embeddings
+        return interactions
 
 
 def share_embeddings(parts: Sequence[Semantics]) -> None:

@@ -157,9 +157,9 @@ class ExternalAttention(nn.Module):
         if self.head is not None:  # Eq. 9: F_1x1 (A)
             head = self.head.weight.to(maps.dtype).expand(*maps.shape[:2], -1, -1)
             logits = (head @ maps).squeeze(2).unflatten(-1, space)
-        found = self._correlate(q, maps)  # Eq. 6-8
+        correlations = self._correlate(q, maps)  # Eq. 6-8
         embeddings = self._update(q, attended)  # Eq. 4-5
-        return Interaction(maps.unflatten(-1, space), logits, found, embeddings)
+        return Interaction(maps.unflatten(-1, space), logits, correlations, embeddings)
 
     def _update(self, q: Tensor, attended: Tensor | None) -> Tensor | None:
         if attended is None or self.mlp is None or self.norm_mlp is None or self.reduce is None:
@@ -198,5 +198,5 @@ def correlation(
     similarity = kernels[:, None] @ maps  # Eq. 6, as [B j i S]: the maps stay where they are
     log_gate = similarity.log_softmax(1)  # Eq. 7, over the classes j
     activation = maps.sum(2)  # a^j(x) = sum_n A^j_n(x)
-    found = log_gate.softmax(-1) @ activation[..., None]  # Eq. 8, as [B j i 1]
-    return found.squeeze(-1).transpose(1, 2)
+    expected = log_gate.softmax(-1) @ activation[..., None]  # Eq. 8, as [B j i 1]
+    return expected.squeeze(-1).transpose(1, 2)

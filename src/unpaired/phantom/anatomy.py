@@ -37,13 +37,13 @@ Shape = tuple[Box, Float32[np.ndarray, "_ _ _"]]
 
 def organ_shapes(slab: Slab) -> dict[str, Shape]:
     """Distances to the organs present in the slab; those of two organs do not overlap inside."""
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     pressed = slab.full(slab.subject.stomach.solid)
     for name, kidney in slab.subject.kidneys.items():
         shape = _kidney(slab, name, kidney)
         if shape is None:
             continue
-        found[name] = shape
+        shapes[name] = shape
         box, _ = shape
         outline = kidney.outline.distance(*slab.at(box)) + slab.rough(name, box)
         outline -= np.float32(kidney.rim_mm)
@@ -54,8 +54,8 @@ def organ_shapes(slab: Slab) -> dict[str, Shape]:
     for name, against in (("liver", liver), ("spleen", [slab.full(others["scoop"])])):
         shape = _pressed(slab, name, (pressed, *against))
         if shape is not None:
-            found[name] = shape
-    return found
+            shapes[name] = shape
+    return shapes
 
 
 def _pressed(slab: Slab, name: str, against: Sequence[Grid]) -> Shape | None:
@@ -201,14 +201,14 @@ def _liver(slab: Slab, shapes: dict[str, Shape]) -> Iterator[Layer]:
         return
     outer, liver = shapes["liver"]
     yield Layer(outer, liver, "liver", organ=ORGANS.index("liver") + 1)
-    whole = np.full(slab.x.shape, FAR, np.float32)
-    whole[outer] = liver
+    depth = np.full(slab.x.shape, FAR, np.float32)
+    depth[outer] = liver
     inner: list[tuple[str, int, Solid]] = [("vein", 0, tube) for tube in slab.subject.vessels]
     inner += [("lesion", i, tumour) for i, tumour in enumerate(slab.subject.tumours)]
     for tissue, number, solid in inner:
         box = slab.box(solid.bounds, 5)
         if box is not None:
-            distance = np.maximum(solid.distance(*slab.at(box)), whole[box] + 1)
+            distance = np.maximum(solid.distance(*slab.at(box)), depth[box] + 1)
             yield Layer(box, distance, tissue, number)
 
 

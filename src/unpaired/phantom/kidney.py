@@ -51,10 +51,10 @@ def draw_kidney(key: Key, level: Level, name: str, fit: Number) -> Kidney:
 
 def _cysts(random: np.random.Generator, kidney: Ellipsoid, level: Level) -> tuple[Ellipsoid, ...]:
     """Balls that bulge from the inside towards the surface."""
-    found = []
+    cysts = []
     for _ in range(random.poisson(0.6 * level.lesions)):
         way = random.normal(size=3)
         way *= random.uniform(0.6, 0.9) / np.linalg.norm(way)
         place = kidney.centre + kidney.tilt.T @ (kidney.radii * way)
-        found.append(Ellipsoid(place, np.full(3, random.uniform(4, 13)), np.eye(3)))
-    return tuple(found)
+        cysts.append(Ellipsoid(place, np.full(3, random.uniform(4, 13)), np.eye(3)))
+    return tuple(cysts)

@@ -1,13 +1,13 @@
 """From the partition to ideal images: tissue values composed by coverage, and labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from unpaired.phantom.anatomy import Layer, organ_shapes, partition
 from unpaired.phantom.field import Key, Smooth, smooth, stream
-from unpaired.phantom.level import Level
+from unpaired.phantom.level import Level, Number
 from unpaired.phantom.shapes import Grid
 from unpaired.phantom.slab import Slab
 from unpaired.phantom.subject import ORGANS, Subject, draw_subject
@@ -70,14 +70,16 @@ def volumes_ml(subject: Subject) -> dict[str, float]:
     """Organ volumes, measured on a coarse grid of its own."""
     z, y, x = (np.arange(-r, r + 1, _COARSE_MM) for r in (150, 120, 170))
     slab = Slab(subject, z, y, x)
-    counts = {name: int((found[1] < 0).sum()) for name, found in organ_shapes(slab).items()}
+    counts = {name: int((d < 0).sum()) for name, (_, d) in organ_shapes(slab).items()}
     return {name: counts.get(name, 0) * _COARSE_MM**3 / 1000 for name in ORGANS}
 
 
 def render(subject: Subject, contrast: Contrast, level: Level, key: Key, axes: Axes) -> Ideal:
     """Compose the subject on a grid, a few slices at a time."""
-    values = Values(contrast, level, key)
-    fields = _Fields(
+    look = _Look(
+        contrast=contrast,
+        values=Values(contrast, level, key),
+        fat_failure=level.fat_failure,
         texture=smooth(stream(key, "texture"), 9, 1),
         unsuppressed=smooth(stream(key, "unsuppressed"), 130, 1),
     )
@@ -86,8 +88,9 @@ def render(subject: Subject, contrast: Contrast, level: Level, key: Key, axes: A
     label = np.zeros(shape, np.uint8)
     for start in range(0, shape[0], _SLAB):
         part = slice(start, min(start + _SLAB, shape[0]))
-        slab = Slab(subject, axes.z[part], axes.y, axes.x)
-        canvas = _Canvas(slab, values, contrast, fields, level, axes, part)
+        some = replace(axes, z=axes.z[part])
+        slab = Slab(subject, some.z, some.y, some.x)
+        canvas = _Canvas(look, some)
         for layer in partition(slab):
             canvas.lay(layer)
         value[part] = canvas.finished()
@@ -97,7 +100,12 @@ def render(subject: Subject, contrast: Contrast, level: Level, key: Key, axes: A
 
 
 @dataclass(frozen=True)
-class _Fields:
+class _Look:
+    """How one subject's tissues appear: their values, texture, and fat that escapes suppression."""
+
+    contrast: Contrast
+    values: Values
+    fat_failure: Number
     texture: Smooth
     unsuppressed: Smooth
 
@@ -105,29 +113,21 @@ class _Fields:
 class _Canvas:
     """The image of one slab while layers are laid over it."""
 
-    def __init__(
-        self,
-        slab: Slab,
-        values: Values,
-        contrast: Contrast,
-        fields: _Fields,
-        level: Level,
-        axes: Axes,
-        part: slice,
-    ) -> None:
-        self._values = values
+    def __init__(self, look: _Look, axes: Axes) -> None:
+        contrast, shape = look.contrast, (len(axes.z), len(axes.y), len(axes.x))
+        self._values = look.values
         self._width = np.float32(1.3 * axes.width_mm)
-        self.value = np.full(slab.x.shape, contrast.air, np.float32)
-        self.fat = np.zeros(slab.x.shape, np.float32) if contrast.unsuppressed else None
-        self.label = np.zeros(slab.x.shape, np.uint8)
-        grid = (axes.z[part], axes.y, axes.x)
-        self._texture = fields.texture.on(*grid)
+        self.value = np.full(shape, contrast.air, np.float32)
+        self.fat = np.zeros(shape, np.float32) if contrast.unsuppressed else None
+        self.label = np.zeros(shape, np.uint8)
+        grid = (axes.z, axes.y, axes.x)
+        self._texture = look.texture.on(*grid)
         # Sheets where the texture crosses zero stand for vessels and folds running through fat.
         sheets = np.maximum(1 - np.abs(self._texture) * np.float32(3.5), 0)
         self._strands = sheets * np.float32(contrast.strands * 0.7)
         self._failure: Grid | None = None
-        if contrast.unsuppressed and level.fat_failure:
-            where = fields.unsuppressed.on(*grid) - np.float32(1 - level.fat_failure)
+        if contrast.unsuppressed and look.fat_failure:
+            where = look.unsuppressed.on(*grid) - np.float32(1 - look.fat_failure)
             self._failure = np.clip(where, 0, 1) * np.float32(contrast.unsuppressed)
 
     def lay(self, layer: Layer) -> None:

@@ -62,12 +62,12 @@ class Slab:
 
     def full(self, *solids: Solid) -> Grid:
         """Distance to the nearest solid over the whole slab, FAR beyond the margin."""
-        found = np.full(self.x.shape, FAR, np.float32)
+        nearest = np.full(self.x.shape, FAR, np.float32)
         for solid in solids:
             box = self.box(solid.bounds)
             if box is not None:
-                np.minimum(found[box], solid.distance(*self.at(box)), out=found[box])
-        return found
+                np.minimum(nearest[box], solid.distance(*self.at(box)), out=nearest[box])
+        return nearest
 
     def rough(self, name: str, box: Box) -> Grid:
         """The roughness added to the surface of `name`, mm."""
@@ -115,9 +115,11 @@ def ellipse(x: Grid, y: Grid, at: tuple[Number, Number], radii: tuple[Number, Nu
 
 
 def _spine(slab: Slab) -> Grid:
-    found = np.full(slab.x.shape, FAR, np.float32)
+    distance = np.full(slab.x.shape, FAR, np.float32)
     box = slab.box(SPINE_BOX, 0)
     if box is not None:
         x, y, _ = slab.at(box)
-        found[box] = np.minimum(ellipse(x, y, (0, 60), (25, 19)), ellipse(x, y, (0, 86), (13, 13)))
-    return found
+        distance[box] = np.minimum(
+            ellipse(x, y, (0, 60), (25, 19)), ellipse(x, y, (0, 86), (13, 13))
+        )
+    return distance

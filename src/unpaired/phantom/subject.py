@@ -14,12 +14,13 @@ from unpaired.phantom.kidney import Kidney, draw_kidney
 from unpaired.phantom.level import Level, Number
 from unpaired.phantom.shapes import Blend, Ellipsoid, Solid, Tube, Vector, rotation
 
-# Hollow organs: stomach, colon and small bowel, with wall, content and an air level.
+ORGANS = ("liver", "right_kidney", "left_kidney", "spleen")
+_WARP = 0.4  # mm of deformation for one unit of `warp`
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One hollow piece.
+    """One hollow piece: stomach, colon or small bowel.
 
     Attributes:
         solid: outer surface.
@@ -32,63 +33,6 @@ class Loop:
     wall_mm: Number
     level_mm: float
     number: int
-
-
-def stomach(key: Key, level: Level) -> Loop:
-    """Body and antrum grown together, nearly always with an air level."""
-    random = stream(key, "stomach")
-    size = float(np.clip(np.exp(random.normal(0, 0.2)), 0.7, 1.2))
-    centre = np.array([50.0, -30, 42]) + random.normal(0, 6, 3) * level.pose
-    radii = np.array([42.0, 42, 54]) * size
-    bend = (float(random.normal(-8, 4)), float(random.normal(0, 4)))
-    body = Ellipsoid(centre, radii, rotation(random.normal(0, 8, 3)), bend)
-    points = centre + np.array([[-4.0, -10, -34], [-36, -20, -48], [-66, -8, -44]]) * size
-    antrum = Tube(points, np.array([24.0, 17, 11]) * size, fold_mm=2, period_mm=19)
-    air = centre[1] + radii[1] * random.uniform(-0.8, 0.2)
-    return Loop(Blend(body, antrum, 14), 4, float(air), 0)
-
-
-def bowel(key: Key, level: Level) -> tuple[Loop, ...]:
-    """Three pieces of colon and a random number of small bowel loops."""
-    random = stream(key, "bowel")
-    loops = [_small(random, i) for i in range(random.poisson(level.bowel))]
-    return (*_colon(stream(key, "colon")), *loops)
-
-
-def _colon(random: np.random.Generator) -> list[Loop]:
-    paths = (
-        [[-102, 26, -160], [-104, 22, -110], [-98, 8, -66], [-92, -14, -44]],
-        [[-90, -34, -40], [-45, -62, -58], [5, -68, -62], [50, -64, -44], [88, -40, -16]],
-        [[104, 4, -12], [108, 28, -50], [106, 32, -110], [96, 24, -160]],
-    )
-    loops = []
-    for number, path in enumerate(paths, start=1):
-        points = np.array(path, dtype=float) + random.normal(0, 5, (len(path), 3))
-        radii = random.uniform(15, 22) * random.uniform(0.8, 1.1, len(path))
-        tube = Tube(points, radii, random.uniform(3, 7), random.uniform(20, 30))
-        loops.append(Loop(tube, random.uniform(2, 3), _level(random, tube, 0.6), number))
-    return loops
-
-
-def _small(random: np.random.Generator, number: int) -> Loop:
-    start = random.uniform((-95, -78, -130), (100, 12, 8))
-    steps = random.normal(size=(3, 3)) * (1, 0.7, 0.5)
-    steps *= random.uniform(16, 27, (3, 1)) / np.linalg.norm(steps, axis=1, keepdims=True)
-    steps[1:] += 0.5 * steps[:1]
-    points = np.concatenate([start[None], start + np.cumsum(steps, 0)])
-    radii = random.uniform(8, 16) * random.uniform(0.85, 1.1, 4)
-    tube = Tube(points, radii, random.uniform(1, 4), random.uniform(9, 16))
-    return Loop(tube, random.uniform(2, 3), _level(random, tube, 0.35), 10 + number)
-
-
-def _level(random: np.random.Generator, tube: Tube, probability: float) -> float:
-    low, high = tube.bounds
-    level = low[1] + (high[1] - low[1]) * random.uniform(0.25, 0.7)
-    return float(level) if random.random() < probability else float(low[1]) - 50
-
-
-ORGANS = ("liver", "right_kidney", "left_kidney", "spleen")
-_WARP = 0.4  # mm of deformation for one unit of `warp`
 
 
 @dataclass(frozen=True)
@@ -155,8 +99,8 @@ def draw_subject(key: Key, level: Level, fit: Mapping[str, Number]) -> Subject:
             name: draw_kidney(key, level, name, fit.get(name, 1))
             for name in ("right_kidney", "left_kidney")
         },
-        stomach=stomach(key, level),
-        loops=bowel(key, level),
+        stomach=_stomach(key, level),
+        loops=_bowel(key, level),
         vessels=_liver_vessels(key),
         tumours=_tumours(key, level, liver["liver"]),
     )
@@ -170,23 +114,6 @@ def _trunk(key: Key) -> Trunk:
         rib_phase=random.uniform(0, 27),
         disc_phase=random.uniform(0, 36),
         dome_mm=(random.normal(92, 5), random.normal(84, 5)),
-    )
-
-
-def _ellipsoid(
-    random: np.random.Generator,
-    centre: tuple[Number, Number, Number],
-    radii: tuple[Number, Number, Number],
-    jitter_mm: Number = 0,
-    tilt_degrees: Number = 0,
-    bend_mm: Number = 0,
-) -> Ellipsoid:
-    bend = random.normal(0, 1, 2) * bend_mm
-    return Ellipsoid(
-        np.array(centre) + random.normal(0, 1, 3) * jitter_mm,
-        np.array(radii, dtype=float),
-        rotation(random.normal(0, 1, 3) * tilt_degrees),
-        (float(bend[0]), float(bend[1])),
     )
 
 
@@ -230,12 +157,6 @@ def _spleen(key: Key, level: Level, fit: Number) -> dict[str, Solid]:
     return {"spleen": outer, "scoop": scoop}
 
 
-def _tube(random: np.random.Generator, points: list, radii: list, jitter_mm: Number) -> Tube:
-    place = np.array(points, dtype=float)
-    place += random.normal(0, 1, place.shape) * jitter_mm
-    return Tube(place, np.array(radii, dtype=float))
-
-
 def _vessels(key: Key) -> dict[str, Solid]:
     random = stream(key, "vessels")
     a, c = random.uniform(8.5, 12), random.uniform(9, 13)
@@ -252,7 +173,7 @@ def _vessels(key: Key) -> dict[str, Solid]:
 
 def _others(key: Key, level: Level) -> dict[str, Solid]:
     random = stream(key, "others")
-    found: dict[str, Solid] = {
+    solids: dict[str, Solid] = {
         "pancreas": _tube(
             random,
             [[-24, 4, -20], [-8, -4, -6], [26, 2, 8], [62, 22, 24]],
@@ -265,8 +186,8 @@ def _others(key: Key, level: Level) -> dict[str, Solid]:
         "psoas_left": _tube(random, [[28, 62, 40], [44, 64, -150]], [9, 27], 2),
     }
     if random.random() < 0.85:
-        found["gallbladder"] = _ellipsoid(random, (-42, -34, -14), (13, 20, 22), 4, 12)
-    return found
+        solids["gallbladder"] = _ellipsoid(random, (-42, -34, -14), (13, 20, 22), 4, 12)
+    return solids
 
 
 def _liver_vessels(key: Key) -> tuple[Tube, ...]:
@@ -284,11 +205,87 @@ def _liver_vessels(key: Key) -> tuple[Tube, ...]:
 def _tumours(key: Key, level: Level, liver: Solid) -> tuple[Ellipsoid, ...]:
     random = stream(key, "tumours")
     assert isinstance(liver, Blend) and isinstance(liver.one, Ellipsoid)
-    found = []
+    tumours = []
     for _ in range(random.poisson(1.5 * level.lesions)):
         way = random.normal(size=3)
         way *= random.uniform(0.2, 0.85) / np.linalg.norm(way)
         radii = random.uniform(5, 17) * random.uniform(0.8, 1.2, 3)
         place = liver.one.centre + liver.one.radii * way
-        found.append(Ellipsoid(place, radii, rotation(random.normal(0, 30, 3))))
-    return tuple(found)
+        tumours.append(Ellipsoid(place, radii, rotation(random.normal(0, 30, 3))))
+    return tuple(tumours)
+
+
+def _stomach(key: Key, level: Level) -> Loop:
+    """Body and antrum grown together, nearly always with an air level."""
+    random = stream(key, "stomach")
+    size = float(np.clip(np.exp(random.normal(0, 0.2)), 0.7, 1.2))
+    centre = np.array([50.0, -30, 42]) + random.normal(0, 6, 3) * level.pose
+    radii = np.array([42.0, 42, 54]) * size
+    bend = (float(random.normal(-8, 4)), float(random.normal(0, 4)))
+    body = Ellipsoid(centre, radii, rotation(random.normal(0, 8, 3)), bend)
+    points = centre + np.array([[-4.0, -10, -34], [-36, -20, -48], [-66, -8, -44]]) * size
+    antrum = Tube(points, np.array([24.0, 17, 11]) * size, fold_mm=2, period_mm=19)
+    air = centre[1] + radii[1] * random.uniform(-0.8, 0.2)
+    return Loop(Blend(body, antrum, 14), 4, float(air), 0)
+
+
+def _bowel(key: Key, level: Level) -> tuple[Loop, ...]:
+    """Three pieces of colon and a random number of small bowel loops."""
+    random = stream(key, "bowel")
+    loops = [_small(random, i) for i in range(random.poisson(level.bowel))]
+    return (*_colon(stream(key, "colon")), *loops)
+
+
+def _colon(random: np.random.Generator) -> list[Loop]:
+    paths = (
+        [[-102, 26, -160], [-104, 22, -110], [-98, 8, -66], [-92, -14, -44]],
+        [[-90, -34, -40], [-45, -62, -58], [5, -68, -62], [50, -64, -44], [88, -40, -16]],
+        [[104, 4, -12], [108, 28, -50], [106, 32, -110], [96, 24, -160]],
+    )
+    loops = []
+    for number, path in enumerate(paths, start=1):
+        points = np.array(path, dtype=float) + random.normal(0, 5, (len(path), 3))
+        radii = random.uniform(15, 22) * random.uniform(0.8, 1.1, len(path))
+        tube = Tube(points, radii, random.uniform(3, 7), random.uniform(20, 30))
+        loops.append(Loop(tube, random.uniform(2, 3), _level(random, tube, 0.6), number))
+    return loops
+
+
+def _small(random: np.random.Generator, number: int) -> Loop:
+    start = random.uniform((-95, -78, -130), (100, 12, 8))
+    steps = random.normal(size=(3, 3)) * (1, 0.7, 0.5)
+    steps *= random.uniform(16, 27, (3, 1)) / np.linalg.norm(steps, axis=1, keepdims=True)
+    steps[1:] += 0.5 * steps[:1]
+    points = np.concatenate([start[None], start + np.cumsum(steps, 0)])
+    radii = random.uniform(8, 16) * random.uniform(0.85, 1.1, 4)
+    tube = Tube(points, radii, random.uniform(1, 4), random.uniform(9, 16))
+    return Loop(tube, random.uniform(2, 3), _level(random, tube, 0.35), 10 + number)
+
+
+def _level(random: np.random.Generator, tube: Tube, probability: float) -> float:
+    low, high = tube.bounds
+    level = low[1] + (high[1] - low[1]) * random.uniform(0.25, 0.7)
+    return float(level) if random.random() < probability else float(low[1]) - 50
+
+
+def _ellipsoid(
+    random: np.random.Generator,
+    centre: tuple[Number, Number, Number],
+    radii: tuple[Number, Number, Number],
+    jitter_mm: Number = 0,
+    tilt_degrees: Number = 0,
+    bend_mm: Number = 0,
+) -> Ellipsoid:
+    bend = random.normal(0, 1, 2) * bend_mm
+    return Ellipsoid(
+        np.array(centre) + random.normal(0, 1, 3) * jitter_mm,
+        np.array(radii, dtype=float),
+        rotation(random.normal(0, 1, 3) * tilt_degrees),
+        (float(bend[0]), float(bend[1])),
+    )
+
+
+def _tube(random: np.random.Generator, points: list, radii: list, jitter_mm: Number) -> Tube:
+    place = np.array(points, dtype=float)
+    place += random.normal(0, 1, place.shape) * jitter_mm
+    return Tube(place, np.array(radii, dtype=float))

@@ -103,16 +103,33 @@ def _to_file(
     return image.transpose(axes)[flips], label.transpose(axes)[flips], affine
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How the cases are drawn.
+
+    Attributes:
+        level: how hard they are, a name of `LEVELS`.
+        quality: multiplies the in-plane spacing and divides the matrix, 0.5 (fine) to 4 (coarse).
+    """
+
+    level: str = "std"
+    seed: int = 0
+    quality: Number = 1.5
+
+
 def write_phantom(
     folder: Path,
     counts: Mapping[str, int],
-    level: str = "std",
-    seed: int = 0,
-    quality: Number = 1.5,
+    *,
     workers: int = 2,
     progress: Progress | None = None,
+    **drawing: Any,
 ) -> dict[str, Path]:
     """Write `counts[modality]` cases of each modality in the nnU-Net raw layout.
+
+    Args:
+        workers: processes.
+        drawing: the fields of `Drawing` by name: `level`, `seed`, `quality`.
 
     Existing cases made with the same settings are kept, so an interrupted call goes on.
 
@@ -124,17 +141,18 @@ def write_phantom(
             other settings.
         ResourceError: a file cannot be written.
     """
-    _check(counts, level, quality)
+    drawn = Drawing(**drawing)
+    _check(counts, drawn)
     settings = {
         "version": VERSION,
-        "seed": seed,
-        "quality": quality,
-        "level": level,
-        "knobs": asdict(LEVELS[level]),
+        "seed": drawn.seed,
+        "quality": drawn.quality,
+        "level": drawn.level,
+        "knobs": asdict(LEVELS[drawn.level]),
     }
     _claim(folder, settings)
     jobs = [
-        (folder / modality, modality, number, level, quality, seed)
+        (folder / modality, modality, number, drawn)
         for modality, count in counts.items()
         for number in range(1, count + 1)
         if not all(path.exists() for path in _paths(folder / modality, modality, number))
@@ -150,7 +168,8 @@ def write_phantom(
     return {modality: folder / modality for modality in counts}
 
 
-def _check(counts: Mapping[str, int], level: str, quality: Number) -> None:
+def _check(counts: Mapping[str, int], drawn: Drawing) -> None:
+    level, quality = drawn.level, drawn.quality
     if level not in LEVELS:
         raise UsageError(f"there is no phantom level {level!r}; choose from {', '.join(LEVELS)}.")
     for modality, count in counts.items():
@@ -180,10 +199,9 @@ def _paths(root: Path, modality: str, number: int) -> tuple[Path, Path]:
     return root / "imagesTr" / f"{name}_0000.nii.gz", root / "labelsTr" / f"{name}.nii.gz"
 
 
-def _write_case(
-    root: Path, modality: str, number: int, level: str, quality: Number, seed: int
-) -> str:
-    image, label, affine = make_subject(modality, number, LEVELS[level], quality, seed)
+def _write_case(root: Path, modality: str, number: int, drawn: Drawing) -> str:
+    level = LEVELS[drawn.level]
+    image, label, affine = make_subject(modality, number, level, drawn.quality, drawn.seed)
     image_path, label_path = _paths(root, modality, number)
     write_volume(image_path, image, Volume(image, affine))
     write_volume(label_path, label, Volume(label, affine))

@@ -10,13 +10,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unpaired.checks.check import Examined, Facts, Finding
+from unpaired.checks.check import Examined
+from unpaired.checks.cohort import ScanSummary
+from unpaired.checks.finding import Finding
 from unpaired.checks.intensity import looks_hounsfield, sample
 from unpaired.checks.labels import table as coverage_table
 from unpaired.datasets.dataset import Case, Dataset, canonical_name
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import UnpairedError
-from unpaired.files import shown, write_text
+from unpaired.files import printable, write_text
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
 from unpaired.report.figures import Picture, class_colours, to_png
@@ -89,19 +91,19 @@ def _pictures(done: Examined, findings: Sequence[Finding]) -> Iterator[tuple[int
     for n in sorted(wanted, key=lambda n: (findings[n].modality, findings[n].case, n)):
         one = findings[n]
         case, dataset = known[one.modality, one.case]
-        channel = one.file if one.file in map(shown, case.images) else ""
+        channel = one.file if one.file in map(printable, case.images) else ""
         key = (one.modality, one.case, channel)
         if last is None or last[0] != key:
             last = (key, open_scan(case, dataset, one.file, classes))
         if last[1] is not None:
             png, words = thumbnail(last[1], one)
-            alt = f"{words} of {shown(one.case)}, label outlined"
+            alt = f"{words} of {printable(one.case)}, label outlined"
             yield n, Picture(f"finding_{n}", png, alt, words.capitalize())
 
 
 def _row(one: Finding, picture: Picture | None) -> Row:
     what, mend = (words[:1].upper() + words[1:] + "." for words in (one.what, one.mend))
-    case = shown(one.case) if one.case else ""
+    case = printable(one.case) if one.case else ""
     return Row(one.severity, one.modality, case, what, mend, one.file, one.amount, picture)
 
 
@@ -109,7 +111,7 @@ def _coverage(done: Examined) -> dict[str, Table]:
     """Modality -> how many labels hold each class, in all cases and in each part of each fold."""
     tables = {}
     for modality, dataset in done.datasets.items():
-        cases = [fact for fact in done.facts if fact.modality == dataset.modality]
+        cases = [scan for scan in done.scans if scan.modality == dataset.modality]
         split = _coverage_by_part(modality, dataset, cases, done.folds)
         rows = [
             [name, f"{count} of {of}", _millilitres(size), *split.get(name, ())]
@@ -124,7 +126,7 @@ def _coverage(done: Examined) -> dict[str, Table]:
 def _coverage_by_part(
     modality: str,
     dataset: Dataset,
-    cases: Sequence[Facts],
+    cases: Sequence[ScanSummary],
     folds: Sequence[Mapping[tuple[str, str], str]],
 ) -> dict[str, list[str]]:
     """Class -> its cells, one a part of each fold; "" -> the heads of these columns."""
@@ -181,7 +183,7 @@ def all_classes(datasets: Mapping[str, Dataset]) -> list[str]:
 def open_scan(case: Case, dataset: Dataset, file: str, classes: Sequence[str]) -> Scan | None:
     """The case's image (the channel that the finding is about) and label, or the one of them that
     can be read; None: neither."""
-    images = [path for path in case.images if shown(path) == file] or list(case.images)
+    images = [path for path in case.images if printable(path) == file] or list(case.images)
     image = _readable(read_image, images[0])
     label = None if case.label is None else _readable(read_label_image, case.label)
     values = {v: classes.index(canonical_name(n)) for n, v in dataset.labels.items() if v}

@@ -9,7 +9,7 @@ from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case, Dataset, value_table
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def read_data(path: Path) -> RunData:
         return RunData(tuple(content["classes"]), Path(content["prepared"]), tables, cases)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{shown(path)} is not what training writes ({error!r}). Start the training "
+            f"{printable(path)} is not what training writes ({error!r}). Start the training "
             "again with the same command: it writes the file anew."
         ) from error
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from unpaired.config import Config
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.make_split import check_names, free_cases, shares
-from unpaired.datasets.split import k_folds, random_split, write_splits
+from unpaired.datasets.split import k_folds, random_split
+from unpaired.datasets.split_file import write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.training.prepare import opened

@@ -20,8 +20,7 @@ from unpaired.datasets.make_split import (
     make_split,
 )
 from unpaired.datasets.sources import open_dataset
-from unpaired.datasets.split import Split, read_splits, write_splits
-from unpaired.datasets.split_file import PARTS
+from unpaired.datasets.split_file import PARTS, Split, read_splits, write_splits
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json, write_json, write_text
 from unpaired.methods import Method, method_of

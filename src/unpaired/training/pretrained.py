@@ -19,7 +19,7 @@ from unpaired.backbones.transfer.match import AVERAGED, FILLED, INTERPOLATED, RA
 from unpaired.config import Config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown, write_json
+from unpaired.files import printable, write_json
 from unpaired.methods import method_of
 from unpaired.models import Joint, Segmenter
 from unpaired.run import RunFolder
@@ -42,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         hint = " It is a folder; name the file in it." if path.is_dir() else ""
         raise UsageError(
-            f"there is no file {shown(path)} (model.pretrained).{hint} Weights are never "
+            f"there is no file {printable(path)} (model.pretrained).{hint} Weights are never "
             "downloaded: fetch the file yourself (docs/pretrained.md)."
         )
     try:
@@ -55,13 +55,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         kind = "safetensors" if isinstance(error, SafetensorError) else "torch or safetensors"
         raise DataError(
-            f"{shown(path)} is not a whole {kind} file ({reason}). Copy or fetch it again."
+            f"{printable(path)} is not a whole {kind} file ({reason}). Copy or fetch it again."
         ) from error
     state = _unpack(loaded)
     if not state:
         raise DataError(
-            f"{shown(path)} holds no weights by name. Give a state dict, or a checkpoint with one "
-            f"under {', '.join(map(repr, _INSIDE))}."
+            f"{printable(path)} holds no weights by name. Give a state dict, or a checkpoint with "
+            f"one under {', '.join(map(repr, _INSIDE))}."
         )
     return state
 
@@ -82,8 +82,9 @@ def _torch_file(path: Path, head: bytes) -> Any:
         if "nsupported" not in str(error) and "global" not in str(error).casefold():
             raise
         raise DataError(
-            f"{shown(path)} can only be read by running code that it names, which was not done. "
-            "Where you trust it, save its state dict alone as safetensors, and give that file."
+            f"{printable(path)} can only be read by running code that it names, which was not "
+            "done. Where you trust it, save its state dict alone as safetensors, and give that "
+            "file."
         ) from error
 
 
@@ -172,12 +173,14 @@ def fill(segmenter: Segmenter, state: dict[str, Tensor], file: str) -> Filling:
     try:
         layout, found = _matches(segmenter, state)
     except (UsageError, DataError) as error:
-        raise type(error)(f"{shown(file)}: {error}") from error
+        raise type(error)(f"{printable(file)}: {error}") from error
     with torch.no_grad():
         for target, plan in found:
             for name, value in plan.values.items():
                 target[name].copy_(value)
-    return Filling(shown(file), KNOWN[layout], tuple(e for _, plan in found for e in plan.entries))
+    return Filling(
+        printable(file), KNOWN[layout], tuple(e for _, plan in found for e in plan.entries)
+    )
 
 
 def preview(config: Config, plan: Plan, state: dict[str, Tensor]) -> Filling:

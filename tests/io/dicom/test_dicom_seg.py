@@ -13,6 +13,7 @@ from unpaired.errors import DataError, UsageError  # noqa: E402
 from unpaired.io.dicom import read_series, write_segmentation  # noqa: E402
 from unpaired.io.dicom.codes import CODES, UNKNOWN, code_of, read_codes  # noqa: E402
 from unpaired.io.dicom.segmentation import on_slices, read_mark  # noqa: E402
+from unpaired.io.raw import Names  # noqa: E402
 from unpaired.io.volume import Volume  # noqa: E402
 
 CLASSES = ("background", "liver", "thing", "left kidney")
@@ -72,7 +73,7 @@ def test_a_segmentation_comes_back_on_the_same_slices(tmp_path, affine):
     labels, path = some_labels(volume.array.shape), tmp_path / "out" / "x_seg.dcm"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert write_segmentation(path, labels, volume, CLASSES, mark="unpaired 12ab") == ()
+        assert write_segmentation(path, labels, volume, Names(CLASSES, mark="unpaired 12ab")) == ()
     check_plainly(path, labels, volume)
     assert read_mark(path) == "unpaired 12ab"
 
@@ -96,7 +97,7 @@ def test_a_multi_frame_source_is_pointed_at_frame_by_frame(tmp_path):
     path = write_enhanced(tmp_path / "x.dcm", voxels(), turned(), order=[3, 1, 6, 0, 2, 5, 4])
     volume = read_series(path)
     labels = some_labels(volume.array.shape)
-    notes = write_segmentation(tmp_path / "y.dcm", labels, volume, CLASSES)
+    notes = write_segmentation(tmp_path / "y.dcm", labels, volume, Names(CLASSES))
     assert notes == ()
     check_plainly(tmp_path / "y.dcm", labels, volume)
 
@@ -114,7 +115,7 @@ def test_labels_on_a_resampled_grid_go_back_to_the_original_slices(tmp_path):
     world = index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     middle = np.array([10.0, 8.0, 11.0])
     labels = (np.abs(world - middle).max(-1) < 5).astype(np.uint8)
-    write_segmentation(tmp_path / "y.dcm", labels, volume, CLASSES)
+    write_segmentation(tmp_path / "y.dcm", labels, volume, Names(CLASSES))
     masks = plainly(tmp_path / "y.dcm")
     for k, frame in enumerate(volume.source.frames):
         columns, rows = (one[..., None] for one in np.meshgrid(range(30), range(30)))
@@ -129,7 +130,7 @@ def test_patient_and_study_are_the_series_own(tmp_path):
     write_series(tmp_path, voxels(), turned())
     volume = read_series(tmp_path)
     labels = some_labels(volume.array.shape)
-    write_segmentation(tmp_path / "y" / "s.dcm", labels, volume, CLASSES, mark="m")
+    write_segmentation(tmp_path / "y" / "s.dcm", labels, volume, Names(CLASSES, mark="m"))
     seen, source = pydicom.dcmread(tmp_path / "y" / "s.dcm"), pydicom.dcmread(tmp_path / "000.dcm")
     for tag in (
         "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
@@ -145,7 +146,7 @@ def test_patient_and_study_are_the_series_own(tmp_path):
     algorithm = first.SegmentationAlgorithmIdentificationSequence[0]
     assert first.SegmentAlgorithmType == "AUTOMATIC" and algorithm.AlgorithmName == "unpaired"
     # A series with a segmentation beside it is still read as before.
-    write_segmentation(tmp_path / "s.dcm", labels, volume, CLASSES)
+    write_segmentation(tmp_path / "s.dcm", labels, volume, Names(CLASSES))
     again = read_series(tmp_path)
     assert np.array_equal(again.array, volume.array) and "(2 SEG)" in again.notes[0]
 
@@ -156,7 +157,7 @@ def test_segments_carry_names_colours_and_codes(tmp_path):
     labels = some_labels(volume.array.shape)
     path = tmp_path / "s.dcm"
     colours = [(0, 0, 0), (250, 20, 10), (0, 0, 0), (30, 60, 220)]
-    write_segmentation(path, labels, volume, CLASSES, colours=colours, empty_segments=True)
+    write_segmentation(path, labels, volume, Names(CLASSES, colours), empty_segments=True)
     found = [
         (one.SegmentLabel, one.SegmentedPropertyTypeCodeSequence[0])
         for one in pydicom.dcmread(path).SegmentSequence
@@ -179,7 +180,7 @@ def test_nothing_found_is_a_whole_file_and_told(tmp_path):
     write_series(tmp_path / "in", voxels(), turned())
     volume = read_series(tmp_path / "in")
     path = tmp_path / "s.dcm"
-    notes = write_segmentation(path, np.zeros(volume.array.shape, np.uint8), volume, CLASSES)
+    notes = write_segmentation(path, np.zeros(volume.array.shape, np.uint8), volume, Names(CLASSES))
     assert "nothing was found" in notes[0]
     seen = highdicom.seg.segread(path)
     assert seen.number_of_segments == 3
@@ -191,7 +192,7 @@ def test_the_same_labels_are_the_same_object(tmp_path):
     volume = read_series(tmp_path / "in")
 
     def uids(labels, mark=""):
-        write_segmentation(tmp_path / "s.dcm", labels, volume, CLASSES, mark=mark)
+        write_segmentation(tmp_path / "s.dcm", labels, volume, Names(CLASSES, mark=mark))
         seen = pydicom.dcmread(tmp_path / "s.dcm")
         assert pydicom.uid.UID(seen.SOPInstanceUID).is_valid and len(seen.SOPInstanceUID) <= 64
         return seen.SOPInstanceUID, seen.SeriesInstanceUID
@@ -215,15 +216,15 @@ def test_anonymised_series_are_completed_or_refused(tmp_path):
     write_series(tmp_path / "a", voxels(), turned(), edit=strip)
     volume = read_series(tmp_path / "a")
     labels = some_labels(volume.array.shape)
-    notes = write_segmentation(tmp_path / "s.dcm", labels, volume, CLASSES)
+    notes = write_segmentation(tmp_path / "s.dcm", labels, volume, Names(CLASSES))
     assert "frame of reference" in notes[0]
     check_plainly(tmp_path / "s.dcm", labels, volume)
     write_series(tmp_path / "b", voxels(), turned(), edit=no_study)
     with pytest.raises(DataError, match="write NIfTI instead"):
-        write_segmentation(tmp_path / "t.dcm", labels, read_series(tmp_path / "b"), CLASSES)
+        write_segmentation(tmp_path / "t.dcm", labels, read_series(tmp_path / "b"), Names(CLASSES))
     assert not (tmp_path / "t.dcm").exists()
     with pytest.raises(UsageError, match="no DICOM series; write NIfTI"):
-        write_segmentation(tmp_path / "t.dcm", labels, Volume(labels, turned()), CLASSES)
+        write_segmentation(tmp_path / "t.dcm", labels, Volume(labels, turned()), Names(CLASSES))
 
 
 def test_codes_are_the_standards_own():
@@ -277,7 +278,7 @@ def test_own_codes_come_first(tmp_path):
     write_series(tmp_path / "in", voxels(), turned())
     volume = read_series(tmp_path / "in")
     labels = some_labels(volume.array.shape)
-    write_segmentation(tmp_path / "s.dcm", labels, volume, CLASSES, codes=own)
+    write_segmentation(tmp_path / "s.dcm", labels, volume, Names(CLASSES), codes=own)
     first = pydicom.dcmread(tmp_path / "s.dcm").SegmentSequence[0]
     assert first.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99LAB"
 

@@ -97,7 +97,7 @@ def branch_ends(network: nn.Module, paths: Sequence[str]) -> dict[str, tuple[int
     Raises:
         UsageError: a module has no weight whose first axis is its output, or is named twice.
     """
-    found: dict[str, tuple[int, int]] = {}
+    ends: dict[str, tuple[int, int]] = {}
     modules: set[nn.Module] = set()
     for path in paths:
         layer = find(network, path)
@@ -111,8 +111,8 @@ def branch_ends(network: nn.Module, paths: Sequence[str]) -> dict[str, tuple[int
         if layer in modules:
             raise UsageError(f"{path!r} names a module that another path in branches names too")
         modules.add(layer)
-        found[path] = (len(weight), 1 if isinstance(layer, _FIRST) else -1)
-    return found
+        ends[path] = (len(weight), 1 if isinstance(layer, _FIRST) else -1)
+    return ends
 
 
 def places(network: nn.Module, parts: Sequence[str]) -> tuple[Place, ...]:

@@ -170,10 +170,10 @@ class Foreign(Backbone):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Without second names of one tensor, which safetensors refuses (DynUNet has them)."""
-        found: dict[str, Any] = super().state_dict(*args, **kwargs)
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
         for name in declared.second_names(self):
-            found.pop(kwargs.get("prefix", "") + name, None)
-        return found
+            state.pop(kwargs.get("prefix", "") + name, None)
+        return state
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

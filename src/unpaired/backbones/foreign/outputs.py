@@ -23,26 +23,26 @@ class Scale(Level):
     """Where the channels are: first [B C *space], last [B *space C], tokens [B L C] row by row."""
 
 
-def feature_map(path: str, level: Level, found: Sequence[Any], shape: Sequence[Any]) -> Tensor:
+def feature_map(path: str, level: Level, outputs: Sequence[Any], shape: Sequence[Any]) -> Tensor:
     """What the module of a scale gave, as [B C *space].
 
     Args:
         path: the module's path, for the message.
         level: what was declared of it.
-        found: what it gave at each call.
+        outputs: what it gave at each call.
         shape: of the image, [B K *space]; in a traced graph its numbers are symbols.
 
     Raises:
         UsageError: it did not run once, gave no tensor, or not the declared shape.
     """
-    if len(found) != 1 or not isinstance(found[0], Tensor):
-        what = f"ran {len(found)} times in one forward pass"
-        if len(found) == 1:
-            what = f"gives a {type(found[0]).__name__}, not a tensor"
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor):
+        what = f"ran {len(outputs)} times in one forward pass"
+        if len(outputs) == 1:
+            what = f"gives a {type(outputs[0]).__name__}, not a tensor"
         raise UsageError(
             f"the module {path!r} {what}: name one that runs once and gives the feature map"
         )
-    x = found[0]
+    x = outputs[0]
     layout = level.layout if isinstance(level, Scale) else "first"
     space = tuple(n // s for n, s in zip(shape[2:], level.stride, strict=True))
     want = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import read_json, shown
+from unpaired.files import printable, read_json
 from unpaired.names import canonical_name
 
 
@@ -125,7 +125,7 @@ def read_codes(path: Path) -> dict[str, SegmentCode]:
     """
     table = read_json(path) if path.suffix == ".json" else _toml(path)
     if not isinstance(table, dict):
-        raise UsageError(f"{shown(path)}: write a table, class name -> codes.")
+        raise UsageError(f"{printable(path)}: write a table, class name -> codes.")
     return {canonical_name(name): _entry(path, name, entry) for name, entry in table.items()}
 
 
@@ -133,16 +133,17 @@ def _toml(path: Path) -> Any:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
+        raise DataError(f"cannot read {printable(path)}: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UsageError(f"{shown(path)} is not valid TOML: {error}.") from error
+        raise UsageError(f"{printable(path)} is not valid TOML: {error}.") from error
 
 
 def _entry(path: Path, name: str, entry: Any) -> SegmentCode:
     known = {"category", "type", "modifier"}
     if not isinstance(entry, dict) or "type" not in entry or set(entry) - known:
         raise UsageError(
-            f"{shown(path)}: {shown(name)} needs `type`, and may have `category` and `modifier`, "
+            f"{printable(path)}: {printable(name)} needs `type`, and may have `category` and "
+            "`modifier`, "
             'each ["value", "scheme", "meaning"].'
         )
     codes = {key: _code(path, name, value) for key, value in entry.items()}
@@ -153,11 +154,12 @@ def _code(path: Path, name: str, value: Any) -> Code:
     fits = isinstance(value, list) and len(value) == 3
     if not fits or not all(isinstance(part, str) and 0 < len(part) <= 64 for part in value):
         raise UsageError(
-            f"{shown(path)}: a code of {shown(name)} is not three texts of 1 to 64 characters, "
+            f"{printable(path)}: a code of {printable(name)} is not three texts of 1 to 64 "
+            "characters, "
             'such as ["10200004", "SCT", "Liver"].'
         )
     if len(value[0]) > 16 or len(value[1]) > 16:
         raise UsageError(
-            f"{shown(path)}: value and scheme of {shown(name)} may have 16 characters."
+            f"{printable(path)}: value and scheme of {printable(name)} may have 16 characters."
         )
     return Code(*value)

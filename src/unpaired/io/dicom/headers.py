@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.library import damage_named, library, read_dataset
 
 HEAD_BYTES = 2048
@@ -34,23 +34,23 @@ class Header:
     Attributes:
         series: the series' UID.
         frames: number of slices in the file.
-        facts: a pydicom data set of the tags this package reads.
+        tags: a pydicom data set of the tags this package reads.
     """
 
     path: Path
     series: str
     frames: int
-    facts: Any
+    tags: Any
 
     def text(self, name: str) -> str:
         """The tag as text; empty if it is not there."""
-        value = self.facts.get(name)
+        value = self.tags.get(name)
         return "" if value is None else str(value)
 
     @property
     def kind(self) -> tuple[str, ...]:
         """The values of ImageType, such as ORIGINAL, PRIMARY, AXIAL."""
-        value = self.facts.get("ImageType")
+        value = self.tags.get("ImageType")
         several = isinstance(value, Sequence) and not isinstance(value, str)
         return tuple(str(one).upper() for one in value) if several else (str(value or "").upper(),)
 
@@ -62,12 +62,12 @@ class Frame:
     Attributes:
         path, index: the file, and the slice's number in it, from 0.
         instance: SOP instance UID of the file.
-        number: InstanceNumber; None if it is not told.
+        number: InstanceNumber; None if it is not known.
         rows, columns: size in voxels.
         position_mm: [3], the centre of the first voxel.
         axes: [2 3], unit vectors along which the column index and the row index grow.
         spacing_mm: distance of neighbours along these two.
-        thickness_mm: of the slice; None if it is not told.
+        thickness_mm: of the slice; None if it is not known.
         slope, intercept: stored value -> true value.
         marks: what may tell it from another slice in the same place.
     """
@@ -89,7 +89,7 @@ class Frame:
     @property
     def name(self) -> str:
         """The file's name, with the slice's number where the file holds several."""
-        return shown(self.path.name) + (f" frame {self.index}" if self.index else "")
+        return printable(self.path.name) + (f" frame {self.index}" if self.index else "")
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -111,36 +111,36 @@ def read_header(path: Path, head: bytes) -> Header | None:
     """
     if _DEFLATED in head:
         raise DataError(
-            f"{shown(path)} is a deflated DICOM file, which is not read; convert it first "
+            f"{printable(path)} is a deflated DICOM file, which is not read; convert it first "
             "(dcmconv +te)."
         )
     pydicom = library("pydicom")
     with damage_named(path, "read the header"):
-        facts = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        for element in facts.iterall():  # decode all now, so that damage shows here
+        tags = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        for element in tags.iterall():  # decode all now, so that damage shows here
             _ = element.value
-        kind = facts.get("SOPClassUID")
-        if not kind or not (facts.get("SeriesInstanceUID") or kind == _INDEX):
+        kind = tags.get("SOPClassUID")
+        if not kind or not (tags.get("SeriesInstanceUID") or kind == _INDEX):
             raise DataError(
-                f"{shown(path)}: the header ends too early, or names no series; copy it again."
+                f"{printable(path)}: the header ends too early, or names no series; copy it again."
             )
         image = pydicom.uid.UID(kind).name.endswith("Image Storage")
-        if str(facts.get("Modality")) in _NOT_IMAGES or not (image or facts.get("Rows")):
+        if str(tags.get("Modality")) in _NOT_IMAGES or not (image or tags.get("Rows")):
             return None
-        missing = [n for n in ("Rows", "Columns") if not facts.get(n)]
+        missing = [n for n in ("Rows", "Columns") if not tags.get(n)]
         if missing:
-            raise DataError(f"{shown(path)}: the header lacks {missing[0]}; copy it again.")
-        frames = int(facts.get("NumberOfFrames") or 1)
-        return Header(path, str(facts.SeriesInstanceUID), frames, facts)
+            raise DataError(f"{printable(path)}: the header lacks {missing[0]}; copy it again.")
+        frames = int(tags.get("NumberOfFrames") or 1)
+        return Header(path, str(tags.SeriesInstanceUID), frames, tags)
 
 
 def object_name(path: Path) -> str:
     """What a DICOM file is that is no image, such as "RTDOSE"."""
     with damage_named(path, "read the header"):
-        facts = read_dataset(
+        tags = read_dataset(
             path, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"]
         )
-        return str(facts.get("Modality") or facts.SOPClassUID.name)
+        return str(tags.get("Modality") or tags.SOPClassUID.name)
 
 
 def frames_of(header: Header) -> list[Frame]:
@@ -151,20 +151,20 @@ def frames_of(header: Header) -> list[Frame]:
     """
     with damage_named(header.path, "read the slices' places"):
         _refuse_foreign(header)
-        several = header.facts.get("PerFrameFunctionalGroupsSequence")
+        several = header.tags.get("PerFrameFunctionalGroupsSequence")
         if several is None:
             return [_frame(header, 0, None)]
         if len(several) != header.frames:
             raise DataError(
-                f"{shown(header.path)}: the header describes {len(several)} of {header.frames} "
+                f"{printable(header.path)}: the header describes {len(several)} of {header.frames} "
                 "frames; copy it again."
             )
         return [_frame(header, index, item) for index, item in enumerate(several)]
 
 
 def _refuse_foreign(header: Header) -> None:
-    name, facts = shown(header.path), header.facts
-    if int(facts.get("SamplesPerPixel") or 1) != 1:
+    name, tags = printable(header.path), header.tags
+    if int(tags.get("SamplesPerPixel") or 1) != 1:
         raise DataError(f"{name} is a colour picture; export the scan as one grey channel.")
     grey = header.text("PhotometricInterpretation")
     if grey != "MONOCHROME2":
@@ -172,7 +172,7 @@ def _refuse_foreign(header: Header) -> None:
             f"{name} is stored as {grey or 'unknown colours'}, not as MONOCHROME2 (high is "
             "bright); export it again."
         )
-    if "PerFrameFunctionalGroupsSequence" not in facts and header.frames > 1:
+    if "PerFrameFunctionalGroupsSequence" not in tags and header.frames > 1:
         raise DataError(
             f"{name} holds {header.frames} frames without their places; export a volume (enhanced "
             "multi-frame, or one file a slice)."
@@ -180,10 +180,10 @@ def _refuse_foreign(header: Header) -> None:
 
 
 def _frame(header: Header, index: int, item: Any) -> Frame:
-    facts, name = header.facts, shown(header.path)
-    place, turn = _part(facts, item, "PlanePosition"), _part(facts, item, "PlaneOrientation")
-    measures = _part(facts, item, "PixelMeasures")
-    values = _part(facts, item, "PixelValueTransformation")
+    tags, name = header.tags, printable(header.path)
+    place, turn = _part(tags, item, "PlanePosition"), _part(tags, item, "PlaneOrientation")
+    measures = _part(tags, item, "PixelMeasures")
+    values = _part(tags, item, "PixelValueTransformation")
     if "ModalityLUTSequence" in values:
         raise DataError(f"{name} maps its values by a table, not by a slope; export it again.")
     position = _numbers(place, "ImagePositionPatient", 3, name)
@@ -191,33 +191,33 @@ def _frame(header: Header, index: int, item: Any) -> Frame:
     between_rows, between_columns = _numbers(measures, "PixelSpacing", 2, name)
     thickness = measures.get("SliceThickness")
     slope, intercept = values.get("RescaleSlope"), values.get("RescaleIntercept")
-    number = facts.get("InstanceNumber")
+    number = tags.get("InstanceNumber")
     return Frame(
         path=header.path,
         index=index,
         instance=header.text("SOPInstanceUID"),
         number=None if number is None else int(number),
-        rows=int(facts.Rows),
-        columns=int(facts.Columns),
+        rows=int(tags.Rows),
+        columns=int(tags.Columns),
         position_mm=position,
         axes=_unit(axes, name),
         spacing_mm=(float(between_columns), float(between_rows)),
         thickness_mm=float(thickness) if thickness else None,
         slope=_finite(slope, 1.0, name) or _no_slope(name),
         intercept=_finite(intercept, 0.0, name),
-        marks={mark: header.text(mark) for mark in _MARKS if mark in facts},
+        marks={mark: header.text(mark) for mark in _MARKS if mark in tags},
     )
 
 
-def _part(facts: Any, item: Any, name: str) -> Any:
+def _part(tags: Any, item: Any, name: str) -> Any:
     """The functional group of this frame, else the one all frames share, else the data set."""
     if item is None:
-        return facts
-    shared = facts.get("SharedFunctionalGroupsSequence") or [{}]
+        return tags
+    shared = tags.get("SharedFunctionalGroupsSequence") or [{}]
     for where in (item, shared[0]):
-        found = where.get(f"{name}Sequence")
-        if found:
-            return found[0]
+        groups = where.get(f"{name}Sequence")
+        if groups:
+            return groups[0]
     return {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.errors import DataError, UnpairedError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 
 _ASKED = 1 << 16
 _REASON = 200
@@ -66,11 +66,13 @@ def damage_named(path: Path, doing: str, mend: str = "copy it again") -> Iterato
     except UnpairedError:
         raise
     except MemoryError as error:
-        raise DataError(f"{shown(path)}: too large to {doing}; the header is damaged.") from error
+        raise DataError(
+            f"{printable(path)}: too large to {doing}; the header is damaged."
+        ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"cannot read {shown(path)}: {reason}; replace the file.") from error
+        raise DataError(f"cannot read {printable(path)}: {reason}; replace the file.") from error
     except Exception as error:  # pydicom and its decoders raise many kinds
-        reason = shown((str(error).strip() or type(error).__name__).splitlines()[0])
+        reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])
         reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]} ..."
-        raise DataError(f"{shown(path)}: cannot {doing} ({reason}); {mend}.") from error
+        raise DataError(f"{printable(path)}: cannot {doing} ({reason}); {mend}.") from error

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.headers import Frame
 from unpaired.io.dicom.library import damage_named, library, read_dataset
 from unpaired.io.inflate import MAX_RATIO
@@ -51,52 +51,54 @@ def read_planes(frames: Sequence[Frame], max_voxels: int, name: str) -> np.ndarr
 
 def _by_file(frames: Sequence[Frame]) -> Mapping[Path, dict[int, int]]:
     """File -> {slice of the stack: slice of the file}."""
-    found: dict[Path, dict[int, int]] = {}
+    slices_of: dict[Path, dict[int, int]] = {}
     for k, frame in enumerate(frames):
-        found.setdefault(frame.path, {})[k] = frame.index
-    return found
+        slices_of.setdefault(frame.path, {})[k] = frame.index
+    return slices_of
 
 
 def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
     """All stored planes of a file [n row column]."""
     with damage_named(path, "read the voxels"):
-        facts = read_dataset(path)
-        if "PixelData" not in facts:
-            raise DataError(f"{shown(path)} ends before its voxels, or has none; copy it again.")
-        count = int(facts.get("NumberOfFrames") or 1)
-        bits = int(facts.BitsAllocated)
+        dataset = read_dataset(path)
+        if "PixelData" not in dataset:
+            raise DataError(
+                f"{printable(path)} ends before its voxels, or has none; copy it again."
+            )
+        count = int(dataset.get("NumberOfFrames") or 1)
+        bits = int(dataset.BitsAllocated)
         if bits not in (8, 16, 32):
-            raise DataError(f"{shown(path)} stores {bits} bits a voxel; export it with 16.")
-        if (int(facts.Rows), int(facts.Columns)) != size:
-            raise DataError(f"{shown(path)} changed while it was read; try again.")
+            raise DataError(f"{printable(path)} stores {bits} bits a voxel; export it with 16.")
+        if (int(dataset.Rows), int(dataset.Columns)) != size:
+            raise DataError(f"{printable(path)} changed while it was read; try again.")
         expected = count * size[0] * size[1] * bits // 8
-        _refuse_impossible(path, facts, expected)
-        return np.asarray(facts.pixel_array).reshape(count, *size)
+        _refuse_impossible(path, dataset, expected)
+        return np.asarray(dataset.pixel_array).reshape(count, *size)
 
 
-def _refuse_impossible(path: Path, facts: Any, expected: int) -> None:
+def _refuse_impossible(path: Path, dataset: Any, expected: int) -> None:
     """Lengths must agree before a decoder allocates what a header says."""
-    syntax = facts.file_meta.get("TransferSyntaxUID") if hasattr(facts, "file_meta") else None
-    there = len(facts.PixelData)
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    there = len(dataset.PixelData)
     if syntax is None:
-        syntax = facts.file_meta.TransferSyntaxUID = library("pydicom").uid.ImplicitVRLittleEndian
+        syntax = dataset.file_meta.TransferSyntaxUID = library("pydicom").uid.ImplicitVRLittleEndian
     if syntax.is_compressed:
         if expected > MAX_RATIO * there:
             raise DataError(
-                f"{shown(path)}: the header promises {expected} bytes, far more than "
+                f"{printable(path)}: the header promises {expected} bytes, far more than "
                 f"{there} compressed ones can hold; copy it again."
             )
         _need_decoder(path, syntax)
         return
     if there < expected:
         raise DataError(
-            f"{shown(path)} is cut short: the header promises {expected} bytes of voxels, there "
-            f"are {there}; copy it again."
+            f"{printable(path)} is cut short: the header promises {expected} bytes of voxels, "
+            f"there are {there}; copy it again."
         )
     if there > expected + _SLACK:
         raise DataError(
-            f"{shown(path)}: there are {there} bytes of voxels, the header promises {expected}; "
-            "the header is damaged."
+            f"{printable(path)}: there are {there} bytes of voxels, the header promises "
+            f"{expected}; the header is damaged."
         )
 
 
@@ -105,14 +107,15 @@ def _need_decoder(path: Path, syntax: Any) -> None:
         decoder = library("pydicom.pixels").get_decoder(syntax)
     except RuntimeError as error:  # unknown to pydicom
         raise DataError(
-            f"{shown(path)} is compressed as {syntax.name}, which is not read; convert it first."
+            f"{printable(path)} is compressed as {syntax.name}, which is not read; convert it "
+            "first."
         ) from error
     if decoder.is_available:
         return
     package = next((p for kind, p in _DECODERS.items() if syntax.name.startswith(kind)), None)
     mend = f"pip install {package}, or convert" if package else "convert"
     raise UsageError(
-        f"{shown(path)} is compressed as {syntax.name}, and no decoder for it is installed; "
+        f"{printable(path)} is compressed as {syntax.name}, and no decoder for it is installed; "
         f"{mend} the series to uncompressed DICOM."
     )
 

@@ -1,4 +1,4 @@
-"""Which series a folder holds, by the files' headers; one is chosen, never guessed."""
+"""Which series a folder holds, and the one that is meant as a volume; it is never guessed."""
 
 import os
 from collections import Counter, defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.dicom.headers import (
     HEAD_BYTES,
     Frame,
@@ -20,7 +20,7 @@ from unpaired.io.dicom.headers import (
     read_header,
 )
 from unpaired.io.dicom.pixels import read_planes
-from unpaired.io.dicom.stack import Stack, slice_affine, stack_of
+from unpaired.io.dicom.stack import even_grid, stack_of
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
 
@@ -32,11 +32,26 @@ _NAMED_DICOM = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
+class DicomSource:
+    """Where a volume's voxels came from: what a segmentation of it must point at.
+
+    Attributes:
+        frames: the slices along the normal; slice k of the array, unless `resampled`.
+        resampled: the array lies on a grid of its own.
+        modality: as the series calls it; empty if it is not known.
+    """
+
+    frames: tuple[Frame, ...]
+    resampled: bool = False
+    modality: str = ""
+
+
+@dataclass(frozen=True)
 class Series:
     """The image files of one series.
 
     Attributes:
-        number: as the scanner counts; empty if it is not told.
+        number: as the scanner counts; empty if it is not known.
         kind: "image", or "localizer" or "derived" if all of its files are.
     """
 
@@ -53,7 +68,7 @@ class Series:
         return sum(header.frames for header in self.headers)
 
     def __str__(self) -> str:
-        about = shown(self.description) or "no description"
+        about = printable(self.description) or "no description"
         kind = "" if self.kind == "image" else f", {self.kind}"
         number = self.number or "?"
         return (
@@ -67,6 +82,129 @@ class Scan:
 
     series: tuple[Series, ...]
     notes: tuple[str, ...]
+
+
+def read_series(
+    where: Path | Sequence[Path],
+    series: str | None = None,
+    *,
+    resample_slices: bool = False,
+    max_voxels: int = MAX_VOXELS,
+) -> Volume:
+    """Read the one image series of a folder (and the folders below it), a file, or files.
+
+    Voxels are [column row slice], slices along their normal; values are rescaled, slice by slice.
+    `Volume.source` is a `DicomSource`: its `frames[k].path` is the file of slice k.
+
+    Args:
+        series: UID or number, where the folder holds several.
+        resample_slices: mend tilted, uneven and missing slices by linear interpolation; the notes
+            say so.
+
+    Raises:
+        UsageError: pydicom or a decoder is not installed, or several series are there.
+        DataError: no image, a damaged or truncated file, slices that are no even stack (tilted,
+            uneven, missing, double, of different sizes, spacings or directions).
+    """
+    name = printable(where) if isinstance(where, Path) else printable(where[0].parent)
+    chosen, notes = choose(list_series(where), series, name)
+    headers, more = usable(chosen)
+    stack = stack_of([frame for header in headers for frame in frames_of(header)], name)
+    notes += [*more, *stack.notes]
+    if stack.faults and not resample_slices:
+        raise DataError(
+            f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
+            "slices, ask for it (predict --resample-slices)."
+        )
+    array = read_planes(stack.frames, max_voxels, name)
+    affine, path = stack.affine, where if isinstance(where, Path) else where[0].parent
+    if stack.faults:
+        array, affine, sentence = even_grid(stack, array)
+        notes.append(sentence)
+    else:
+        check_affine(affine, name)
+    single = all(header.frames == 1 for header in headers)
+    if chosen.modality == "CT" and single and any("RescaleSlope" not in h.tags for h in headers):
+        notes.append("no rescale slope is stored: values may not be Hounsfield units")
+    source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
+    return Volume(np.asarray(array), affine, None, path, tuple(notes), source)
+
+
+def list_series(where: Path | Sequence[Path]) -> Scan:
+    """The image series of a folder and the folders below it, or of files.
+
+    Raises:
+        UsageError: pydicom is not installed.
+        DataError: no image is there, a header is damaged, the folder cannot be read.
+    """
+    paths = _paths(where) if isinstance(where, Path) else list(where)
+    headers_of: dict[str, list[Header]] = defaultdict(list)
+    others, strangers = Counter[str](), []
+    for path in paths:
+        try:
+            head = _head(path)
+        except OSError as error:
+            raise DataError(f"cannot read {printable(path)}: {error.strerror or error}.") from error
+        if not looks_like_dicom(head):
+            if not head or is_named_dicom(path):
+                raise DataError(
+                    f"{printable(path)} is {_no_dicom(head)}; copy it again or remove it."
+                )
+            strangers.append(path)
+            continue
+        header = read_header(path, head)
+        if header is None:
+            others[object_name(path)] += 1
+        else:
+            headers_of[header.series].append(header)
+    if not headers_of:
+        raise DataError(_no_image(where, others))
+    series = sorted((_series(uid, headers) for uid, headers in headers_of.items()), key=_by_number)
+    return Scan(tuple(series), tuple(_passed_over(others, strangers)))
+
+
+def choose(scan: Scan, wanted: str | None, name: str) -> tuple[Series, list[str]]:
+    """The series to read and notes on those left out.
+
+    Without `wanted` (a UID, a number, or "all" to join every series of original images), originals
+    go before derived images, these before localizers; there must be one.
+
+    Raises:
+        UsageError: none or several are meant; they are listed.
+    """
+    if wanted == ALL:
+        return _joined(scan), [*scan.notes, f"{len(scan.series)} series are read as one image"]
+    if wanted is not None:
+        meant = [one for one in scan.series if wanted in (one.uid, one.number)]
+    else:
+        by_kind = ([one for one in scan.series if one.kind == kind] for kind in _KINDS)
+        meant = next(series for series in by_kind if series)
+    if len(meant) == 1:
+        left = [one for one in scan.series if one is not meant[0]]
+        notes = [f"another series is not read ({one})" for one in left]
+        return meant[0], [*scan.notes, *notes]
+    shortened = (meant or scan.series)[:_LISTED]
+    listed = "\n".join(f"  {one}" for one in shortened)
+    listed += "\n  ..." if len(meant or scan.series) > _LISTED else ""
+    if wanted is not None and not meant:
+        raise UsageError(f"{name} has no series {wanted!r}; it has\n{listed}")
+    scattered = all(one.slices == 1 for one in meant)
+    hint = " (every slice has a series of its own: --series all joins them)" if scattered else ""
+    raise UsageError(
+        f"{name} holds {len(meant)} image series; choose one with --series UID or NUMBER{hint}:\n"
+        f"{listed}"
+    )
+
+
+def usable(series: Series) -> tuple[list[Header], list[str]]:
+    """The files of a series without localizers and derived images among originals, and notes."""
+    headers, notes = list(series.headers), []
+    for word in ("LOCALIZER", "DERIVED"):
+        odd = [one for one in headers if word in one.kind]
+        if odd and len(odd) < len(headers):
+            headers = [one for one in headers if word not in one.kind]
+            notes.append(f"{word.lower()} images of the series are left out ({len(odd)})")
+    return headers, notes
 
 
 def is_dicom(path: Path) -> bool:
@@ -87,70 +225,6 @@ def holds_dicom(folder: Path, *, deep: bool = False) -> bool:
     return any(is_dicom(path) for path in _files(folder, deep))
 
 
-def list_series(where: Path | Sequence[Path]) -> Scan:
-    """The image series of a folder and the folders below it, or of files.
-
-    Raises:
-        UsageError: pydicom is not installed.
-        DataError: no image is there, a header is damaged, the folder cannot be read.
-    """
-    paths = _paths(where) if isinstance(where, Path) else list(where)
-    found: dict[str, list[Header]] = defaultdict(list)
-    others, strangers = Counter[str](), []
-    for path in paths:
-        try:
-            head = _head(path)
-        except OSError as error:
-            raise DataError(f"cannot read {shown(path)}: {error.strerror or error}.") from error
-        if not looks_like_dicom(head):
-            if not head or is_named_dicom(path):
-                raise DataError(f"{shown(path)} is {_no_dicom(head)}; copy it again or remove it.")
-            strangers.append(path)
-            continue
-        header = read_header(path, head)
-        if header is None:
-            others[object_name(path)] += 1
-        else:
-            found[header.series].append(header)
-    if not found:
-        raise DataError(_no_image(where, others))
-    series = sorted((_series(uid, headers) for uid, headers in found.items()), key=_by_number)
-    return Scan(tuple(series), tuple(_passed_over(others, strangers)))
-
-
-def choose(scan: Scan, wanted: str | None, name: str) -> tuple[Series, list[str]]:
-    """The series to read and notes on those left out.
-
-    Without `wanted` (a UID, a number, or "all" to join every series of original images), originals
-    go before derived images, these before localizers; there must be one.
-
-    Raises:
-        UsageError: none or several are meant; they are listed.
-    """
-    if wanted == ALL:
-        return _joined(scan), [*scan.notes, f"{len(scan.series)} series are read as one image"]
-    if wanted is not None:
-        meant = [one for one in scan.series if wanted in (one.uid, one.number)]
-    else:
-        by_kind = ([one for one in scan.series if one.kind == kind] for kind in _KINDS)
-        meant = next(found for found in by_kind if found)
-    if len(meant) == 1:
-        left = [one for one in scan.series if one is not meant[0]]
-        notes = [f"another series is not read ({one})" for one in left]
-        return meant[0], [*scan.notes, *notes]
-    shortened = (meant or scan.series)[:_LISTED]
-    listed = "\n".join(f"  {one}" for one in shortened)
-    listed += "\n  ..." if len(meant or scan.series) > _LISTED else ""
-    if wanted is not None and not meant:
-        raise UsageError(f"{name} has no series {wanted!r}; it has\n{listed}")
-    lone = all(one.slices == 1 for one in meant)
-    hint = " (every slice has a series of its own: --series all joins them)" if lone else ""
-    raise UsageError(
-        f"{name} holds {len(meant)} image series; choose one with --series UID or NUMBER{hint}:\n"
-        f"{listed}"
-    )
-
-
 def _joined(scan: Scan) -> Series:
     """All series of original images (of derived ones where there are no others) as one."""
     kinds = [one.kind for one in scan.series]
@@ -159,19 +233,8 @@ def _joined(scan: Scan) -> Series:
     return replace(parts[0], headers=tuple(header for one in parts for header in one.headers))
 
 
-def usable(series: Series) -> tuple[list[Header], list[str]]:
-    """The files of a series without localizers and derived images among originals, and notes."""
-    headers, notes = list(series.headers), []
-    for word in ("LOCALIZER", "DERIVED"):
-        odd = [one for one in headers if word in one.kind]
-        if odd and len(odd) < len(headers):
-            headers = [one for one in headers if word not in one.kind]
-            notes.append(f"{word.lower()} images of the series are left out ({len(odd)})")
-    return headers, notes
-
-
 def _no_image(where: Path | Sequence[Path], others: Counter[str]) -> str:
-    name = shown(where) if isinstance(where, Path) else "the list of files"
+    name = printable(where) if isinstance(where, Path) else "the list of files"
     what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
     about = f"holds DICOM, but no image ({what})" if others else "holds no DICOM image"
     if isinstance(where, Path) and where.is_file():
@@ -201,7 +264,7 @@ def _passed_over(others: Counter[str], strangers: Sequence[Path]) -> list[str]:
         what = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
         notes.append(f"DICOM objects that are no image are not read ({what})")
     if strangers:
-        some = ", ".join(shown(path.name) for path in strangers[:3])
+        some = ", ".join(printable(path.name) for path in strangers[:3])
         more = ", ..." if len(strangers) > 3 else ""
         notes.append(f"files that are not DICOM are not read ({len(strangers)}: {some}{more})")
     return notes
@@ -210,26 +273,26 @@ def _passed_over(others: Counter[str], strangers: Sequence[Path]) -> list[str]:
 def _paths(where: Path) -> list[Path]:
     if not where.is_dir():
         return [where]
-    found = _files(where, deep=True)
-    if len(found) > MAX_FILES:
+    files = _files(where, deep=True)
+    if len(files) > MAX_FILES:
         raise DataError(
-            f"{shown(where)} holds more than {MAX_FILES} files; give the folder of one series."
+            f"{printable(where)} holds more than {MAX_FILES} files; give the folder of one series."
         )
-    return found
+    return files
 
 
 def _files(folder: Path, deep: bool) -> list[Path]:
     """Ordinary files, sorted; hidden ones and the index DICOMDIR are passed over."""
-    found: list[Path] = []
+    files: list[Path] = []
     try:
         for parent, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = sorted(f for f in folders if f[0] != ".") if deep else []
-            found += [Path(parent, n) for n in sorted(names) if n[0] != "." and n != "DICOMDIR"]
-            if len(found) > MAX_FILES:
+            files += [Path(parent, n) for n in sorted(names) if n[0] != "." and n != "DICOMDIR"]
+            if len(files) > MAX_FILES:
                 break
     except OSError as error:
-        raise DataError(f"cannot list {shown(folder)}: {error.strerror or error}.") from error
-    return [path for path in found if path.is_file()]
+        raise DataError(f"cannot list {printable(folder)}: {error.strerror or error}.") from error
+    return [path for path in files if path.is_file()]
 
 
 def _no_dicom(head: bytes) -> str:
@@ -243,131 +306,3 @@ def _raise(error: OSError) -> None:
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
-
-
-# An even, right-angled grid out of tilted, uneven or missing slices: only ever on request.
-
-
-_SNAP = 1e-3  # voxels: sideways shifts below are rounding
-
-
-def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Resample `planes` [column row slice] linearly, sideways within each slice (a tilted gantry is
-    sheared back) and between the two neighbours along the normal.
-
-    The grid keeps the voxels' size, steps by the usual distance of slices, and is as wide as all
-    slices together; where no slice reaches, the image's lowest value stands.
-
-    Returns:
-        the image, in the type it came in; its affine [4 4]; a sentence on what was done.
-    """
-    first = stack.frames[0]
-    shifts = stack.shifts_mm / np.array(first.spacing_mm)  # voxels, [slice 2]
-    low = np.floor(shifts.min(0) + _SNAP).astype(int)
-    high = np.ceil(shifts.max(0) - _SNAP).astype(int)
-    size = np.array(planes.shape[:2]) + high - low
-    count = int(np.floor(stack.depths_mm[-1] / stack.step_mm + _SNAP)) + 1
-    depths = np.arange(count) * stack.step_mm
-    after = np.clip(np.searchsorted(stack.depths_mm, depths), 1, len(stack.frames) - 1)
-    fill = float(planes.min())
-    out = np.empty((*size, count), planes.dtype, order="F")
-    for k, depth in enumerate(depths):
-        below, above = stack.depths_mm[after[k] - 1], stack.depths_mm[after[k]]
-        weight = float(np.clip((depth - below) / (above - below), 0, 1))
-        mixed = np.zeros(size)
-        for index, share in ((after[k] - 1, 1 - weight), (after[k], weight)):
-            if share > 0:
-                mixed += share * _moved(planes[..., index], shifts[index] - low, size, fill)
-        out[..., k] = np.rint(mixed) if out.dtype.kind in "iu" else mixed
-    affine = slice_affine(first, stack.step_mm * np.cross(*first.axes))
-    affine[:3, 3] += affine[:3, 0] * low[0] + affine[:3, 1] * low[1]
-    told = (
-        f"resampled to {count} slices {stack.step_mm:.3g} mm apart, linearly between neighbours, "
-        f"from {len(stack.frames)} slices ({'; '.join(stack.faults)})"
-    )
-    return out, affine, told
-
-
-def _moved(plane: np.ndarray, shift: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
-    """The plane, `shift` voxels on, in a plane of `size`; linear, axis after axis."""
-    for axis, (by, length) in enumerate(zip(shift, size, strict=True)):
-        plane = np.moveaxis(
-            _moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis
-        )
-    return plane
-
-
-def _moved_rows(rows: np.ndarray, by: float, length: int, fill: float) -> np.ndarray:
-    start = int(np.floor(by + _SNAP))
-    part = max(by - start, 0.0)
-    part = 0.0 if part < _SNAP else part
-    out = np.full((length, *rows.shape[1:]), fill, np.float64)
-    out[start : start + len(rows)] = rows
-    if part:
-        # Row i of the result lies between rows i - 1 and i of the whole shift.
-        out[1:] = (1 - part) * out[1:] + part * out[:-1]
-    return out
-
-
-# A DICOM series -> a volume: strictly, or refused with the reason.
-
-
-@dataclass(frozen=True)
-class DicomSource:
-    """Where a volume's voxels came from: what a segmentation of it must point at.
-
-    Attributes:
-        frames: the slices along the normal; slice k of the array, unless `resampled`.
-        resampled: the array lies on a grid of its own.
-        modality: as the series calls it; empty if it is not told.
-    """
-
-    frames: tuple[Frame, ...]
-    resampled: bool = False
-    modality: str = ""
-
-
-def read_series(
-    where: Path | Sequence[Path],
-    series: str | None = None,
-    *,
-    resample_slices: bool = False,
-    max_voxels: int = MAX_VOXELS,
-) -> Volume:
-    """Read the one image series of a folder (and the folders below it), a file, or files.
-
-    Voxels are [column row slice], slices along their normal; values are rescaled, slice by slice.
-    `Volume.source` is a `DicomSource`: its `frames[k].path` is the file of slice k.
-
-    Args:
-        series: UID or number, where the folder holds several.
-        resample_slices: mend tilted, uneven and missing slices by linear interpolation; the notes
-            say so.
-
-    Raises:
-        UsageError: pydicom or a decoder is not installed, or several series are there.
-        DataError: no image, a damaged or truncated file, slices that are no even stack (tilted,
-            uneven, missing, double, of different sizes, spacings or directions).
-    """
-    name = shown(where) if isinstance(where, Path) else shown(where[0].parent)
-    chosen, notes = choose(list_series(where), series, name)
-    headers, more = usable(chosen)
-    stack = stack_of([frame for header in headers for frame in frames_of(header)], name)
-    notes += [*more, *stack.notes]
-    if stack.faults and not resample_slices:
-        raise DataError(
-            f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
-            "slices, ask for it (predict --resample-slices)."
-        )
-    array = read_planes(stack.frames, max_voxels, name)
-    affine, path = stack.affine, where if isinstance(where, Path) else where[0].parent
-    if stack.faults:
-        array, affine, told = even_grid(stack, array)
-        notes.append(told)
-    else:
-        check_affine(affine, name)
-    single = all(header.frames == 1 for header in headers)
-    if chosen.modality == "CT" and single and any("RescaleSlope" not in h.facts for h in headers):
-        notes.append("no rescale slope is stored: values may not be Hounsfield units")
-    source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
-    return Volume(np.asarray(array), affine, None, path, tuple(notes), source)

@@ -10,11 +10,12 @@ import numpy as np
 
 from unpaired import __version__
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic, shown
+from unpaired.files import atomic, printable
 from unpaired.io.dicom.codes import Code, SegmentCode, code_of
 from unpaired.io.dicom.library import Bounded, damage_named, library
 from unpaired.io.dicom.scan import DicomSource
 from unpaired.io.dicom.stack import slice_affine
+from unpaired.io.raw import Names
 from unpaired.io.volume import Volume
 
 _SERIES_STEP = 1000
@@ -30,10 +31,8 @@ def write_segmentation(
     path: Path,
     labels: np.ndarray,
     like: Volume,
-    classes: Sequence[str],
+    names: Names,
     *,
-    colours: Sequence[tuple[int, int, int]] = (),
-    mark: str = "",
     codes: Mapping[str, SegmentCode] | None = None,
     empty_segments: bool = False,
 ) -> tuple[str, ...]:
@@ -43,9 +42,7 @@ def write_segmentation(
     taken back to the original slices, each voxel from the nearest label.
 
     Args:
-        classes: names, background first.
-        colours: red, green, blue from 0 to 255 of each class.
-        mark: the content description.
+        names: of the classes; the mark becomes the content description.
         codes: codes of class names in place of the table's.
         empty_segments: also describe classes of which no voxel was found.
 
@@ -60,35 +57,35 @@ def write_segmentation(
     source = like.source
     if not isinstance(source, DicomSource):
         raise UsageError(
-            f"{shown(path)}: a DICOM segmentation points at the slices it was made on, and the "
+            f"{printable(path)}: a DICOM segmentation points at the slices it was made on, and the "
             "image is no DICOM series; write NIfTI instead."
         )
     planes = on_slices(labels, like, source)
-    chosen, notes = _chosen(planes, len(classes), empty_segments)
-    identity = _identity(labels, source, mark)
+    chosen, notes = _described(planes, len(names.classes), empty_segments)
+    identity = _identity(labels, source, names.mark)
     where = source.frames[0].path
     with damage_named(where, "write the segmentation of this series", "write NIfTI instead"):
         images = _source_images(source)
         notes += _completed(images, identity)
         segments = [
-            _segment(number, classes[value], colours[value] if colours else None, mark, codes)
+            _segment(number, value, names, code_of(names.classes[value], codes))
             for number, value in enumerate(chosen, 1)
         ]
-        found = library("highdicom.seg").Segmentation(
+        written = library("highdicom.seg").Segmentation(
             source_images=images,
             pixel_array=_numbered(planes[_as_stored(source)], chosen),
             segmentation_type="BINARY",
             segment_descriptions=segments,
             omit_empty_frames=bool(planes.any()),
-            content_description=mark or None,
+            content_description=names.mark or None,
             **_about(images[0], identity),
         )
     with atomic(path) as temporary:
-        found.save_as(temporary)
+        written.save_as(temporary)
     return tuple(notes)
 
 
-def _chosen(planes: np.ndarray, classes: int, empty: bool) -> tuple[list[int], list[str]]:
+def _described(planes: np.ndarray, classes: int, empty: bool) -> tuple[list[int], list[str]]:
     """The classes to describe: those that occur, or all; notes."""
     every = list(range(1, classes))
     occur = [value for value in every if (planes == value).any()]
@@ -145,8 +142,8 @@ def read_mark(path: Path) -> str:
     """
     with damage_named(path, "read the header"):
         with Bounded(path) as file:
-            found = library("pydicom").dcmread(file, stop_before_pixels=True)
-        return str(found.get("ContentDescription") or "")
+            dataset = library("pydicom").dcmread(file, stop_before_pixels=True)
+        return str(dataset.get("ContentDescription") or "")
 
 
 def _as_stored(source: DicomSource) -> list[int]:
@@ -183,23 +180,18 @@ def _completed(images: Sequence[Any], identity: str) -> list[str]:
     )
 
 
-def _segment(
-    number: int,
-    name: str,
-    colour: tuple[int, int, int] | None,
-    mark: str,
-    own: Mapping[str, SegmentCode] | None,
-) -> Any:
-    highdicom, code = library("highdicom"), code_of(name, own)
+def _segment(number: int, value: int, names: Names, code: SegmentCode) -> Any:
+    highdicom = library("highdicom")
+    colour = names.colours[value] if names.colours else None
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="unpaired",
         version=__version__,
         family=_concept(Code("123109", "DCM", "Artificial Intelligence")),
-        parameters={"model": mark} if mark else None,
+        parameters={"model": names.mark} if names.mark else None,
     )
-    found = library("highdicom.seg").SegmentDescription(
+    description = library("highdicom.seg").SegmentDescription(
         segment_number=number,
-        segment_label=name[:_LONGEST_LABEL],
+        segment_label=names.classes[value][:_LONGEST_LABEL],
         segmented_property_category=_concept(code.category),
         segmented_property_type=_concept(code.type),
         algorithm_type="AUTOMATIC",
@@ -207,9 +199,9 @@ def _segment(
         display_color=highdicom.color.CIELabColor.from_rgb(*colour) if colour else None,
     )
     if code.modifier is not None:
-        item = found.SegmentedPropertyTypeCodeSequence[0]
+        item = description.SegmentedPropertyTypeCodeSequence[0]
         item.SegmentedPropertyTypeModifierCodeSequence = [_concept(code.modifier)]
-    return found
+    return description
 
 
 def _concept(code: Code) -> Any:

@@ -1,4 +1,4 @@
-"""Slices -> one stack with an affine, and everything that keeps it from being an even grid.
+"""Slices -> one stack with an affine, what keeps it from being an even grid, and how to mend that.
 
 Geometry: DICOM PS3.3, C.7.6.2.1.1. Only ImagePositionPatient and ImageOrientationPatient count;
 the files' order and SliceLocation do not.
@@ -20,6 +20,7 @@ SAME_PLACE_MM = 0.01
 UNEVEN_MM, UNEVEN_SHARE = 0.05, 0.01
 _NOTE_MM = 0.005
 _TURN, _TURN_NOTE = 1e-3, 1e-4
+_SNAP = 1e-3  # voxels: sideways shifts below are rounding
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -58,16 +59,6 @@ class Stack:
         return slice_affine(first, step)
 
 
-def slice_affine(frame: Frame, step: np.ndarray) -> np.ndarray:
-    """[4 4] of [column row slice] -> RAS, for slices one `step` [3] (LPS mm) apart."""
-    affine = np.eye(4)
-    affine[:3, 0] = frame.axes[0] * frame.spacing_mm[0]
-    affine[:3, 1] = frame.axes[1] * frame.spacing_mm[1]
-    affine[:3, 2] = step
-    affine[:3, 3] = frame.position_mm
-    return _LPS_TO_RAS @ affine
-
-
 def stack_of(frames: Sequence[Frame], name: str) -> Stack:
     """Sort slices by place and measure how even they lie.
 
@@ -84,8 +75,8 @@ def stack_of(frames: Sequence[Frame], name: str) -> Stack:
     offsets = offsets[order] - offsets[order[0]]
     depths, shifts = offsets @ normal, offsets @ first.axes.T
     if len(frames) == 1:
-        told = first.thickness_mm
-        note = f"one slice; its thickness {told:g} mm counts as spacing" if told else (
+        thickness = first.thickness_mm
+        note = f"one slice; its thickness {thickness:g} mm counts as spacing" if thickness else (
             "one slice of unknown thickness, taken as 1 mm"
         )  # fmt: skip
         return Stack(ordered, depths, shifts, (), (*notes, note))
@@ -95,6 +86,74 @@ def stack_of(frames: Sequence[Frame], name: str) -> Stack:
         notes += _slightly(depths, shifts)
     notes += [*_thickness(ordered, depths), *_numbers(ordered)]
     return Stack(ordered, depths, shifts, tuple(faults), tuple(notes))
+
+
+def slice_affine(frame: Frame, step: np.ndarray) -> np.ndarray:
+    """[4 4] of [column row slice] -> RAS, for slices one `step` [3] (LPS mm) apart."""
+    affine = np.eye(4)
+    affine[:3, 0] = frame.axes[0] * frame.spacing_mm[0]
+    affine[:3, 1] = frame.axes[1] * frame.spacing_mm[1]
+    affine[:3, 2] = step
+    affine[:3, 3] = frame.position_mm
+    return _LPS_TO_RAS @ affine
+
+
+def even_grid(stack: Stack, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Resample `planes` [column row slice] linearly, sideways within each slice (a tilted gantry is
+    sheared back) and between the two neighbours along the normal.
+
+    The grid keeps the voxels' size, steps by the usual distance of slices, and is as wide as all
+    slices together; where no slice reaches, the image's lowest value stands.
+
+    Returns:
+        the image, in the type it came in; its affine [4 4]; a sentence on what was done.
+    """
+    first = stack.frames[0]
+    shifts = stack.shifts_mm / np.array(first.spacing_mm)  # voxels, [slice 2]
+    low = np.floor(shifts.min(0) + _SNAP).astype(int)
+    high = np.ceil(shifts.max(0) - _SNAP).astype(int)
+    size = np.array(planes.shape[:2]) + high - low
+    count = int(np.floor(stack.depths_mm[-1] / stack.step_mm + _SNAP)) + 1
+    depths = np.arange(count) * stack.step_mm
+    after = np.clip(np.searchsorted(stack.depths_mm, depths), 1, len(stack.frames) - 1)
+    fill = float(planes.min())
+    out = np.empty((*size, count), planes.dtype, order="F")
+    for k, depth in enumerate(depths):
+        below, above = stack.depths_mm[after[k] - 1], stack.depths_mm[after[k]]
+        weight = float(np.clip((depth - below) / (above - below), 0, 1))
+        mixed = np.zeros(size)
+        for index, share in ((after[k] - 1, 1 - weight), (after[k], weight)):
+            if share > 0:
+                mixed += share * _moved(planes[..., index], shifts[index] - low, size, fill)
+        out[..., k] = np.rint(mixed) if out.dtype.kind in "iu" else mixed
+    affine = slice_affine(first, stack.step_mm * np.cross(*first.axes))
+    affine[:3, 3] += affine[:3, 0] * low[0] + affine[:3, 1] * low[1]
+    sentence = (
+        f"resampled to {count} slices {stack.step_mm:.3g} mm apart, linearly between neighbours, "
+        f"from {len(stack.frames)} slices ({'; '.join(stack.faults)})"
+    )
+    return out, affine, sentence
+
+
+def _moved(plane: np.ndarray, shift: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
+    """The plane, `shift` voxels on, in a plane of `size`; linear, axis after axis."""
+    for axis, (by, length) in enumerate(zip(shift, size, strict=True)):
+        plane = np.moveaxis(
+            _moved_rows(np.moveaxis(plane, axis, 0), float(by), int(length), fill), 0, axis
+        )
+    return plane
+
+
+def _moved_rows(rows: np.ndarray, by: float, length: int, fill: float) -> np.ndarray:
+    start = int(np.floor(by + _SNAP))
+    part = max(by - start, 0.0)
+    part = 0.0 if part < _SNAP else part
+    out = np.full((length, *rows.shape[1:]), fill, np.float64)
+    out[start : start + len(rows)] = rows
+    if part:
+        # Row i of the result lies between rows i - 1 and i of the whole shift.
+        out[1:] = (1 - part) * out[1:] + part * out[:-1]
+    return out
 
 
 def _same_plane(frames: Sequence[Frame], name: str) -> list[str]:
@@ -157,12 +216,12 @@ def _gaps(frames: Sequence[Frame], depths: np.ndarray) -> list[str]:
     even = np.linspace(0, depths[-1], len(depths))
     if np.abs(depths - even).max() <= limit:
         return []
-    whole = np.rint(gaps / usual)
-    missing = (whole >= 2) & (np.abs(gaps / usual - whole) < 0.1)
+    steps = np.rint(gaps / usual)
+    missing = (steps >= 2) & (np.abs(gaps / usual - steps) < 0.1)
     faults = []
     if missing.any():
         k = int(np.flatnonzero(missing)[0])
-        count = int((whole[missing] - 1).sum())
+        count = int((steps[missing] - 1).sum())
         faults.append(
             f"slices are missing ({count}), the first after slice {k} ({frames[k].name}): the "
             f"next, {frames[k + 1].name}, lies {gaps[k]:.2f} mm on instead of {usual:.2f} mm"
@@ -205,23 +264,23 @@ def _slightly(depths: np.ndarray, shifts: np.ndarray) -> list[str]:
 
 
 def _thickness(frames: Sequence[Frame], depths: np.ndarray) -> list[str]:
-    told = sorted({frame.thickness_mm for frame in frames if frame.thickness_mm})
-    if not told:
+    thicknesses = sorted({frame.thickness_mm for frame in frames if frame.thickness_mm})
+    if not thicknesses:
         return []
-    if len(told) > 1:
-        return [f"slices have different thicknesses, {_mm(told)}"]
+    if len(thicknesses) > 1:
+        return [f"slices have different thicknesses, {_mm(thicknesses)}"]
     step = float(np.median(np.diff(depths)))
-    if abs(told[0] - step) <= 0.01 * step:
+    if abs(thicknesses[0] - step) <= 0.01 * step:
         return []
-    lie = "with gaps between them" if told[0] < step else "overlapping"
-    return [f"slices are {told[0]:g} mm thick and {step:g} mm apart, {lie}"]
+    lie = "with gaps between them" if thicknesses[0] < step else "overlapping"
+    return [f"slices are {thicknesses[0]:g} mm thick and {step:g} mm apart, {lie}"]
 
 
 def _numbers(frames: Sequence[Frame]) -> list[str]:
     """Even places, yet numbers left out: slices may be missing at the ends."""
-    told = [frame.number for frame in frames if frame.number is not None]
-    steps = Counter(abs(b - a) for a, b in pairwise(told))
-    if len(told) < len(frames) or len({f.path for f in frames}) < len(frames) or len(steps) < 2:
+    numbers = [frame.number for frame in frames if frame.number is not None]
+    steps = Counter(abs(b - a) for a, b in pairwise(numbers))
+    if len(numbers) < len(frames) or len({f.path for f in frames}) < len(frames) or len(steps) < 2:
         return []
     return ["the slices' numbers (InstanceNumber) do not follow their places; the places count"]
 

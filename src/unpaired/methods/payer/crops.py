@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
 from unpaired.data.cache import PreparedCase
 from unpaired.data.plan import CoarseView
-from unpaired.data.sampling import Batch, Draws, modality_key
-from unpaired.errors import DataError
+from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases, modality_key
 
 Spans = tuple[tuple[slice, ...], tuple[slice, ...]]
 Three = tuple[int, int, int]
@@ -73,8 +71,8 @@ def structures_centre(label: np.ndarray) -> np.ndarray:
     middle = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero((label > 0).any(axis=others))
-        low, high = (found[0], found[-1]) if len(found) else (0, label.shape[axis] - 1)
+        marked = np.flatnonzero((label > 0).any(axis=others))
+        low, high = (marked[0], marked[-1]) if len(marked) else (0, label.shape[axis] - 1)
         middle.append((low + high) / 2)
     return np.array(middle, float)
 
@@ -183,11 +181,7 @@ class CaseSampler:
         take: Take,
         draws: Draws,
     ) -> None:
-        if not cases:
-            raise DataError(f"{name} has no training case; mend the split or add cases.")
-        bare = [case.id for case in cases if not case.labelled]
-        if bare:
-            raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
+        check_cases(cases, name)
         self.cases, self.take, self.draws = tuple(cases), take, draws
         self._seed = (draws.seed, modality_key(name))
 
@@ -199,15 +193,9 @@ class CaseSampler:
     def batch(self, step: int) -> Batch:
         """The batch of this step; the same whenever it is asked for."""
         positions = self.draws.positions(step)
-        drawn = [self._draw(position) for position in positions]
-        return Batch(
-            image=torch.from_numpy(np.stack([image for image, _, _ in drawn])),
-            label=torch.from_numpy(np.stack([label for _, label, _ in drawn])),
-            case=tuple(case for _, _, case in drawn),
-            position=torch.arange(positions.start, positions.stop),
-        )
+        return batch_of([self._draw(position) for position in positions], positions)
 
-    def _draw(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
+    def _draw(self, position: int) -> Sample:
         order = np.random.default_rng([*self._seed, _PASS, position // self.places])
         case = self.cases[int(order.permutation(self.places)[position % self.places])]
         image, label = self.take(case, np.random.default_rng([*self._seed, _SAMPLE, position]))

@@ -99,7 +99,7 @@ def heat_map(
 
 
 def heat_map_loss(
-    found: Float[Tensor, "B 1 *space"],
+    heat: Float[Tensor, "B 1 *space"],
     wanted: Float[Tensor, "B 1 *space"],
     sync: Sync = identity,
 ) -> Float[Tensor, ""]:
@@ -107,6 +107,6 @@ def heat_map_loss(
 
     A mean over all voxels would be tiny, since nearly all of them are zero.
     """
-    wanted = wanted.to(found.dtype)
-    error, empty = (found - wanted).square().sum(), wanted.square().sum()
+    wanted = wanted.to(heat.dtype)
+    error, empty = (heat - wanted).square().sum(), wanted.square().sum()
     return sync(error) / sync(empty).clamp_min(1e-6)

@@ -11,6 +11,7 @@ no decoder scales: nothing of the paper's method can be attached to it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,7 +25,6 @@ from unpaired.nn.block import Gains
 from unpaired.nn.dims import CONV
 from unpaired.nn.residual import ConvBlock
 
-LEVELS, STRIDE, COARSE_LEVELS = 4, 4, 3
 STEP = 2
 """Pooling per level and axis."""
 _FIRST = "down.0.0.read.conv"
@@ -155,6 +155,27 @@ class Pair(nn.Module):
         return score
 
 
+@dataclass(frozen=True)
+class LocateThenSegmentOptions:
+    """What `model.options` may say of the pair of networks.
+
+    Attributes:
+        width, levels: of the local U-Net; crops are multiples of 2^(levels - 1).
+        configuration_width: channels of the spatial-configuration branch.
+        configuration_stride: by which the local maps are pooled for it, a power of two.
+        configuration_kernel: of its convolutions, odd.
+        coarse_width, coarse_levels: of the U-Net that localises.
+    """
+
+    width: int = 32
+    levels: int = 4
+    configuration_width: int = 32
+    configuration_stride: int = 4
+    configuration_kernel: int = 5
+    coarse_width: int = 16
+    coarse_levels: int = 3
+
+
 class LocateThenSegment(Backbone):
     """A U-Net that localises on coarse views, SpatialConfiguration on crops.
 
@@ -162,51 +183,40 @@ class LocateThenSegment(Backbone):
         image_size: of the crops.
         in_channels: of the images.
         classes: labels, background included.
-        width, levels: of the local U-Net; crops are multiples of 2^(levels - 1).
-        configuration_width: channels of the spatial-configuration branch.
-        configuration_stride: by which the local maps are pooled for it, a power of two.
-        configuration_kernel: of its convolutions, odd.
-        coarse_width, coarse_levels: of the U-Net that localises.
+        options: those of `LocateThenSegmentOptions`, by name.
 
     Raises:
         ValueError: an option is out of range or does not fit the crop.
     """
+
+    Options = LocateThenSegmentOptions
 
     def __init__(
         self,
         image_size: Sequence[int],
         in_channels: int = 1,
         classes: int = 5,
-        width: int = 32,
-        levels: int = LEVELS,
-        configuration_width: int = 32,
-        configuration_stride: int = STRIDE,
-        configuration_kernel: int = 5,
-        coarse_width: int = 16,
-        coarse_levels: int = COARSE_LEVELS,
+        **options: Any,
     ) -> None:
         super().__init__()
+        o = LocateThenSegmentOptions(**options)
         self.dims, self.in_channels, self.classes = len(image_size), in_channels, classes
-        _positive(
-            width=width, levels=levels, configuration_width=configuration_width,
-            configuration_kernel=configuration_kernel, coarse_width=coarse_width,
-            coarse_levels=coarse_levels,
-        )  # fmt: skip
-        if configuration_kernel % 2 == 0:
-            raise ValueError(f"configuration_kernel={configuration_kernel} must be odd")
-        step = _step(levels, configuration_stride)
-        if max(image_size) < 2 * STEP ** (levels - 1):
-            raise ValueError(f"{levels} levels leave a single voxel of crops of {image_size}")
+        _positive(**vars(o))
+        if o.configuration_kernel % 2 == 0:
+            raise ValueError(f"configuration_kernel={o.configuration_kernel} must be odd")
+        step = _step(o.levels, o.configuration_stride)
+        if max(image_size) < 2 * STEP ** (o.levels - 1):
+            raise ValueError(f"{o.levels} levels leave a single voxel of crops of {image_size}")
         self.levels, self.multiple = (), (step,) * self.dims
         self.input_layers = (f"encoder.localise.{_FIRST}", f"encoder.segment.local.{_FIRST}")
         self.pads_input = True
-        localise = PooledUnet(in_channels, 1, coarse_width, coarse_levels, self.dims)
-        local = PooledUnet(in_channels, classes, width, levels, self.dims)
+        localise = PooledUnet(in_channels, 1, o.coarse_width, o.coarse_levels, self.dims)
+        local = PooledUnet(in_channels, classes, o.width, o.levels, self.dims)
         configuration = nn.Sequential(
-            conv_blocks(classes, configuration_width, self.dims, 3, configuration_kernel),
-            CONV[self.dims](configuration_width, classes, 1),
+            conv_blocks(classes, o.configuration_width, self.dims, 3, o.configuration_kernel),
+            CONV[self.dims](o.configuration_width, classes, 1),
         )
-        segment = SpatialConfiguration(local, configuration, configuration_stride)
+        segment = SpatialConfiguration(local, configuration, o.configuration_stride)
         self.encoder = Pair(localise, segment)
         self.decoder = nn.Identity()
         self.name_branches()
@@ -214,14 +224,13 @@ class LocateThenSegment(Backbone):
     @classmethod
     def size_step(cls, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
         """The same for every axis: that of the U-Net's levels, or of the configuration branch."""
-        levels = options.get("levels", LEVELS)
-        stride = options.get("configuration_stride", STRIDE)
-        return (_step(levels, stride),) * dims
+        o = LocateThenSegmentOptions(**options)
+        return (_step(o.levels, o.configuration_stride),) * dims
 
     @classmethod
     def coarse_step(cls, options: Mapping[str, Any]) -> int:
         """The step of the sizes of coarse views."""
-        levels = options.get("coarse_levels", COARSE_LEVELS)
+        levels = LocateThenSegmentOptions(**options).coarse_levels
         _positive(coarse_levels=levels)
         return int(STEP ** (levels - 1))
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unpaired.data.plan import CoarseView, Grid
-from unpaired.data.plan_facts import collect
+from unpaired.data.make_plan import Grid
+from unpaired.data.measure import collect
+from unpaired.data.plan import CoarseView
 from unpaired.data.plan_rules import Patch
 from unpaired.datasets.dataset import Case, value_table
 from unpaired.errors import DataError
@@ -108,8 +109,8 @@ def _extent_mm(case: Case, values: Sequence[int], axis: SliceAxis) -> list[float
     sides = []
     for a, mm in enumerate(turn.spacing(label.spacing_mm)):
         others = tuple(other for other in range(3) if other != a)
-        found = np.flatnonzero(inside.any(axis=others))
-        sides.append(float((found[-1] - found[0] + 1) * mm))
+        marked = np.flatnonzero(inside.any(axis=others))
+        sides.append(float((marked[-1] - marked[0] + 1) * mm))
     return sides
 
 

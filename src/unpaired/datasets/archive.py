@@ -10,7 +10,7 @@ import numpy as np
 
 from unpaired.datasets.split_file import Part
 from unpaired.errors import DataError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.io.nifti import MAX_VOXELS, read_label
 from unpaired.io.read import files_of, format_of, read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, check_affine, same_grid
@@ -54,7 +54,7 @@ class Label(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class ArchiveCase:
     """A case of the archive.
 
     Attributes:
@@ -73,7 +73,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class FoundSet:
+class ArchiveSet:
     """The cases of one modality.
 
     Attributes:
@@ -86,7 +86,7 @@ class FoundSet:
     key: str
     channel_names: tuple[str, ...]
     labels: Mapping[str, int]
-    cases: tuple[Found, ...]
+    cases: tuple[ArchiveCase, ...]
     merged: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -122,14 +122,11 @@ class Source:
     wanted: str
     reference: str
     looks_like: Callable[[Path], bool]
-    find: Callable[[Path, Options], list[FoundSet]]
+    find: Callable[[Path, Options], list[ArchiveSet]]
     literature: Mapping[str, frozenset[str]] = field(default_factory=dict)
     says_parts: bool = False
     takes_classes: bool = False
     one_set: bool = False
-
-
-# Images and labels as archives hold them: files, a channel of a 4D file, one mask an organ.
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class NiftiChannel:
         return None
 
     def read(self) -> Volume:
-        name = shown(self.path)
+        name = printable(self.path)
         try:
             image = nib.nifti1.load(self.path)
             shape = image.shape
@@ -247,11 +244,11 @@ class MaskLabel:
             mask = read_label(path)
             if not same_grid(image, mask) <= SAME_GRID_MM:
                 raise DataError(
-                    f"{shown(path)} does not lie on the image's grid; download it again."
+                    f"{printable(path)} does not lie on the image's grid; download it again."
                 )
             if mask.array.max() > 1:
                 raise DataError(
-                    f"{shown(path)} must hold 0 and 1 only, it holds {int(mask.array.max())}."
+                    f"{printable(path)} must hold 0 and 1 only, it holds {int(mask.array.max())}."
                 )
             inside = mask.array == 1
             overlap += int(np.count_nonzero(array[inside]))

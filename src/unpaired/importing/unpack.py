@@ -13,7 +13,7 @@ from typing import Any
 
 from unpaired.datasets.nnunet import need_folder
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import shown
+from unpaired.files import printable
 from unpaired.progress import Progress
 
 MAX_BYTES = 512 * 2**30
@@ -31,7 +31,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def opened(
+def unpacked(
     archive: Path, scratch: Path, limit: int = MAX_BYTES, progress: Progress | None = None
 ) -> Iterator[Path]:
     """Yield the archive as a folder; what had to be unpacked lies in `scratch` and stays there.
@@ -56,18 +56,18 @@ def opened(
         unpack(archive, scratch, limit, progress)
     except _DAMAGE as error:
         raise DataError(
-            f"{shown(archive)} is damaged or cut short ({error or type(error).__name__}); "
+            f"{printable(archive)} is damaged or cut short ({error or type(error).__name__}); "
             "download it again."
         ) from error
     except RuntimeError as error:  # zipfile: a password, or a compression it does not know
-        raise DataError(f"{shown(archive)}: {error}; unpack it and give the folder.") from error
+        raise DataError(f"{printable(archive)}: {error}; unpack it and give the folder.") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError) or error.errno is not None:
             raise ResourceError(
-                f"cannot unpack {shown(archive)} into {shown(scratch)}: {error.strerror}. "
+                f"cannot unpack {printable(archive)} into {printable(scratch)}: {error.strerror}. "
                 "Choose a folder with space left."
             ) from error
-        raise DataError(f"{shown(archive)} is damaged ({error}); download it again.") from error
+        raise DataError(f"{printable(archive)} is damaged ({error}); download it again.") from error
     yield scratch
 
 
@@ -77,8 +77,8 @@ def _opener(archive: Path) -> Callable[[Path, Path, int, Progress | None], None]
     if tarfile.is_tarfile(archive):
         return _untar
     raise DataError(
-        f"{shown(archive)} is neither a folder nor a whole .zip, .tar, .tar.gz or .tgz; download "
-        "it again, or unpack it and give the folder."
+        f"{printable(archive)} is neither a folder nor a whole .zip, .tar, .tar.gz or .tgz; "
+        "download it again, or unpack it and give the folder."
     )
 
 
@@ -97,9 +97,9 @@ def _unzip(archive: Path, folder: Path, limit: int, progress: Progress | None) -
             targets[member.filename] = _target(archive, folder, member.filename, targets)
         for done, member in enumerate(members, 1):
             target = targets[member.filename]
-            if target is not None and not _whole(target, member.file_size):
+            if target is not None and not _is_complete(target, member.file_size):
                 with packed.open(member) as stream:
-                    _write(target, stream, member.file_size, shown(archive))
+                    _write(target, stream, member.file_size, printable(archive))
             if progress is not None:
                 progress(done, len(members), target.name if target else "")
 
@@ -118,11 +118,11 @@ def _untar(archive: Path, folder: Path, limit: int, progress: Progress | None) -
             _refuse_many(archive, len(targets))
             total += member.size
             _refuse_large(archive, total, limit)
-            if target is not None and not _whole(target, member.size):
+            if target is not None and not _is_complete(target, member.size):
                 _refuse_full(folder, member.size)
                 stream = packed.extractfile(member)
                 assert stream is not None  # a regular member
-                _write(target, stream, member.size, shown(archive))
+                _write(target, stream, member.size, printable(archive))
             if progress is not None:
                 progress(min(raw.tell(), size - 1), size, target.name if target else "")
         if progress is not None:
@@ -139,17 +139,17 @@ def _target(archive: Path, folder: Path, name: str, taken: dict[str, Path | None
     unsafe = path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name
     if unsafe or not path.parts or ":" in path.parts[0]:
         raise DataError(
-            f"{shown(archive)} holds the member {shown(name)!r}, which would be written outside "
-            "its folder; do not trust this archive."
+            f"{printable(archive)} holds the member {printable(name)!r}, which would be written "
+            "outside its folder; do not trust this archive."
         )
     if name in taken:
-        raise DataError(f"{shown(archive)} holds {shown(name)!r} twice; download it again.")
+        raise DataError(f"{printable(archive)} holds {printable(name)!r} twice; download it again.")
     if "__MACOSX" in path.parts or path.name.startswith("._") or path.name == ".DS_Store":
         return None
     return folder.joinpath(*path.parts)
 
 
-def _whole(target: Path, size: int) -> bool:
+def _is_complete(target: Path, size: int) -> bool:
     return target.is_file() and target.stat().st_size == size
 
 
@@ -167,8 +167,8 @@ def _write(target: Path, stream: Any, size: int, archive: str) -> None:
                 file.write(chunk)
         if written != size:
             raise DataError(
-                f"{archive}: the member {shown(target.name)} has not the {size} bytes it promises; "
-                "download it again."
+                f"{archive}: the member {printable(target.name)} has not the {size} bytes it "
+                "promises; download it again."
             )
         draft.replace(target)
     finally:
@@ -178,14 +178,15 @@ def _write(target: Path, stream: Any, size: int, archive: str) -> None:
 def _refuse_many(archive: Path, count: int) -> None:
     if count > MAX_MEMBERS:
         raise DataError(
-            f"{shown(archive)} holds more than {MAX_MEMBERS} files; unpack it and give the folder."
+            f"{printable(archive)} holds more than {MAX_MEMBERS} files; unpack it and give the "
+            "folder."
         )
 
 
 def _refuse_large(archive: Path, total: int, limit: int) -> None:
     if total > limit:
         raise DataError(
-            f"{shown(archive)} unpacks to {total / 2**30:.3g} GiB or more, above the limit of "
+            f"{printable(archive)} unpacks to {total / 2**30:.3g} GiB or more, above the limit of "
             f"{limit / 2**30:.3g} GiB; unpack it yourself if you trust it, and give the folder."
         )
 
@@ -194,13 +195,13 @@ def _refuse_full(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + _SPARE_BYTES > free:
         raise ResourceError(
-            f"unpacking needs {size / 2**30:.3g} GiB in {shown(folder)}, {free / 2**30:.3g} GiB "
-            "are free; make room, or unpack elsewhere and give the folder."
+            f"unpacking needs {size / 2**30:.3g} GiB in {printable(folder)}, {free / 2**30:.3g} "
+            "GiB are free; make room, or unpack elsewhere and give the folder."
         )
 
 
 def _refuse_kind(archive: Path, name: str) -> None:
     raise DataError(
-        f"{shown(archive)} holds {shown(name)!r}, a link or a device, not a file; unpack it "
-        "yourself if you trust it, and give the folder."
+        f"{printable(archive)} holds {printable(name)!r}, a link or a device, not a file; unpack "
+        "it yourself if you trust it, and give the folder."
     )

@@ -9,8 +9,8 @@ import pytest
 
 from datasets.importing import tree
 from unpaired.errors import DataError, ResourceError
-from unpaired.importing import archive as module
-from unpaired.importing.archive import opened
+from unpaired.importing import unpack as module
+from unpaired.importing.unpack import unpacked
 
 FILES = {"a/one.txt": b"1" * 300, "a/b/two.bin": bytes(range(256)) * 9}
 
@@ -31,8 +31,8 @@ def write_tar(path, files=FILES, mode="w:gz", kind=tarfile.REGTYPE, target=""):
     return path
 
 
-def unpacked(archive, scratch, **more):
-    with opened(archive, scratch, **more) as root:
+def content(archive, scratch, **more):
+    with unpacked(archive, scratch, **more) as root:
         return tree(root)
 
 
@@ -48,20 +48,20 @@ def unpacked(archive, scratch, **more):
 )
 def test_every_kind(tmp_path, name, write):
     seen = []
-    found = unpacked(write(tmp_path / name), tmp_path / "s", progress=lambda *a: seen.append(a))
+    found = content(write(tmp_path / name), tmp_path / "s", progress=lambda *a: seen.append(a))
     assert found == FILES
     assert seen[-1][0] == seen[-1][1]
 
 
 def test_a_folder_stays_where_it_is(tmp_path):
-    with opened(tmp_path, tmp_path / "s") as root:
+    with unpacked(tmp_path, tmp_path / "s") as root:
         assert root == tmp_path
     assert not (tmp_path / "s").exists()
 
 
 def test_leftovers_of_file_managers_are_left_out(tmp_path):
     extra = {"__MACOSX/a/._one.txt": b"x", "a/.DS_Store": b"x", "a/._one.txt": b"x"}
-    assert unpacked(write_zip(tmp_path / "x.zip", {**FILES, **extra}), tmp_path / "s") == FILES
+    assert content(write_zip(tmp_path / "x.zip", {**FILES, **extra}), tmp_path / "s") == FILES
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_members_that_lead_out(tmp_path, name, write):
     scratch = tmp_path / "deep" / "s"
     path = write(tmp_path / "x", {**FILES, name: b"x"})
     with pytest.raises(DataError, match="outside its folder"):
-        unpacked(path, scratch)
+        content(path, scratch)
     assert not [p for p in tmp_path.rglob("*") if "evil" in p.name]
 
 
@@ -80,7 +80,7 @@ def test_members_that_lead_out(tmp_path, name, write):
 def test_links_and_devices_of_a_tar(tmp_path, kind):
     path = write_tar(tmp_path / "x.tar", {"a": b""}, "w:", kind, "/etc/passwd")
     with pytest.raises(DataError, match="a link or a device"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
     assert not list((tmp_path / "s").iterdir())
 
 
@@ -91,7 +91,7 @@ def test_links_of_a_zip(tmp_path):
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
         packed.writestr(member, "/etc/passwd")
     with pytest.raises(DataError, match="a link or a device"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
@@ -99,8 +99,8 @@ def test_a_limit_of_size(tmp_path, write):
     size = sum(map(len, FILES.values()))
     path = write(tmp_path / "x")
     with pytest.raises(DataError, match="above the limit"):
-        unpacked(path, tmp_path / "s", limit=size - 1)
-    assert unpacked(path, tmp_path / "s", limit=size) == FILES
+        content(path, tmp_path / "s", limit=size - 1)
+    assert content(path, tmp_path / "s", limit=size) == FILES
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
@@ -108,11 +108,11 @@ def test_a_limit_of_members_and_a_full_disk(tmp_path, write, monkeypatch):
     path = write(tmp_path / "x")
     monkeypatch.setattr(module, "MAX_MEMBERS", 1)
     with pytest.raises(DataError, match="more than 1 files"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
     monkeypatch.setattr(module, "MAX_MEMBERS", 2)
     monkeypatch.setattr(module, "_SPARE_BYTES", 2**62)
     with pytest.raises(ResourceError, match="make room"):
-        unpacked(path, tmp_path / "t")
+        content(path, tmp_path / "t")
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
@@ -128,7 +128,7 @@ def test_the_same_member_twice(tmp_path, write):
                 for name in names:
                     packed.addfile(tarfile.TarInfo(name))
     with pytest.raises(DataError, match="twice"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
 
 
 class _nothing:  # noqa: N801
@@ -147,17 +147,17 @@ def test_damage(tmp_path):
     spoilt[whole.index(b"1" * 300) + 5] ^= 1
     path.write_bytes(spoilt)
     with pytest.raises(DataError, match=r"damaged or cut short.*CRC"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
     path.write_bytes(whole[:-30])
     with pytest.raises(DataError, match="neither a folder nor a whole"):
-        unpacked(path, tmp_path / "t")
+        content(path, tmp_path / "t")
     packed = write_tar(tmp_path / "x.tar.gz", {"a": bytes(i * 7 % 251 for i in range(90000))})
     packed.write_bytes(packed.read_bytes()[:400])
     with pytest.raises(DataError, match="damaged or cut short"):
-        unpacked(packed, tmp_path / "u")
+        content(packed, tmp_path / "u")
     assert not [p for p in (tmp_path / "u").rglob("*") if p.is_file()]
     with pytest.raises(DataError, match="does not exist"):
-        unpacked(tmp_path / "none.zip", tmp_path / "v")
+        content(tmp_path / "none.zip", tmp_path / "v")
 
 
 @pytest.mark.parametrize(("field", "value", "words"), [(8, 99, "compression"), (6, 1, "encrypted")])
@@ -169,15 +169,15 @@ def test_what_python_cannot_unpack(tmp_path, field, value, words):
     data[field], data[central + field + 2] = value, value
     path.write_bytes(data)
     with pytest.raises(DataError, match=rf"{words}.*unpack it and give the folder"):
-        unpacked(path, tmp_path / "s")
+        content(path, tmp_path / "s")
 
 
 def test_a_second_call_goes_on(tmp_path):
     path = write_zip(tmp_path / "x.zip")
-    assert unpacked(path, tmp_path / "s") == FILES
+    assert content(path, tmp_path / "s") == FILES
     one, two = tmp_path / "s/a/one.txt", tmp_path / "s/a/b/two.bin"
     two.write_bytes(b"short")
     one.touch()
     before = one.stat().st_mtime_ns
-    assert unpacked(path, tmp_path / "s") == FILES
+    assert content(path, tmp_path / "s") == FILES
     assert one.stat().st_mtime_ns == before

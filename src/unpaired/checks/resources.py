@@ -1,11 +1,11 @@
-"""What preparing will need, from the sizes that the check has seen."""
+"""What preparing and training need: memory, disk and time, from the sizes that were seen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.checks.cohort import Facts
+from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark, Severity, plural
 from unpaired.datasets.dataset import Dataset
 
@@ -19,7 +19,7 @@ _MUCH_SMALLER = 0.9
 
 
 @dataclass(frozen=True)
-class Needs:
+class Resources:
     """Estimates for `unpaired prepare` with the default spacing.
 
     Attributes:
@@ -34,43 +34,47 @@ class Needs:
     seconds: float
 
 
-def needs(datasets: Mapping[str, Dataset], facts: Sequence[Facts]) -> Needs | None:
+def preparation_resources(
+    datasets: Mapping[str, Dataset], scans: Sequence[ScanSummary]
+) -> Resources | None:
     """What preparing the labelled cases takes; None without any."""
-    known = [f for f in facts if f.voxels is not None and f.spacing_mm and f.shape]
+    known = [f for f in scans if f.voxels is not None and f.spacing_mm and f.shape]
     if not known:
         return None
-    target = np.median([fact.spacing_mm for fact in known], axis=0)
+    target = np.median([scan.spacing_mm for scan in known], axis=0)
     memory = disk = 0
     seconds = 0.0
-    for fact in known:
-        channels = len(datasets[fact.modality].channel_names) if fact.modality in datasets else 1
-        native = int(np.prod(fact.shape or ()))
-        size = np.multiply(fact.spacing_mm or (), fact.shape or ()) / target
+    for scan in known:
+        channels = len(datasets[scan.modality].channel_names) if scan.modality in datasets else 1
+        native = int(np.prod(scan.shape or ()))
+        size = np.multiply(scan.spacing_mm or (), scan.shape or ()) / target
         new = int(np.prod(np.maximum(1, np.rint(size))))
         memory = max(memory, (_BYTES_FILE * native + _BYTES_TARGET * new) * (1 + channels) // 2)
         disk += (2 * channels + 1) * new
-        seconds += fact.seconds + channels * (native + new) / _VOXELS_A_SECOND
-    return Needs(len(known), memory + _BASE_BYTES, disk, seconds)
+        seconds += scan.seconds + channels * (native + new) / _VOXELS_A_SECOND
+    return Resources(len(known), memory + _BASE_BYTES, disk, seconds)
 
 
-def needs_finding(found: Needs, workers: int, free_memory: int, free_disk: int) -> Finding:
+def preparation_finding(
+    needed: Resources, workers: int, free_memory: int, free_disk: int
+) -> Finding:
     """The estimate as a line of the table; a warning where there is less."""
     many = max(1, workers)
-    memory = found.memory_bytes * many
-    cases = plural(found.cases, "case")
+    memory = needed.memory_bytes * many
+    cases = plural(needed.cases, "case")
     what = (
-        f"preparing {cases} takes about {_time(found.seconds / many)} with {many} "
+        f"preparing {cases} takes about {_time(needed.seconds / many)} with {many} "
         f"process{'es' * (many > 1)}, {_size(memory)} of memory ({_size(free_memory)} free) and "
-        f"{_size(found.disk_bytes)} of disk ({_size(free_disk)} free here)"
+        f"{_size(needed.disk_bytes)} of disk ({_size(free_disk)} free here)"
     )
-    short = memory > free_memory or found.disk_bytes > free_disk
+    short = memory > free_memory or needed.disk_bytes > free_disk
     mend = "use fewer workers, make room, or give data.spacing_mm" if short else "nothing"
-    amount = f"{_size(memory)}, {_size(found.disk_bytes)}"
+    amount = f"{_size(memory)}, {_size(needed.disk_bytes)}"
     return Remark("needs", "warning" if short else "note", what, mend, amount).about("")
 
 
 def patch_findings(
-    facts: Sequence[Facts],
+    scans: Sequence[ScanSummary],
     spacing_mm: Sequence[float],
     slice_axis: str,
     patch: Sequence[int],
@@ -83,14 +87,14 @@ def patch_findings(
     """
     order = ["SPL".index(slice_axis), *(i for i, a in enumerate("SPL") if a != slice_axis)]
     size = " x ".join(map(str, patch))
-    small: dict[str, list[tuple[float, Facts]]] = {}
-    known = [fact for fact in facts if fact.spacing_mm and fact.shape]
-    for fact in known:
-        extent = np.multiply(fact.spacing_mm or (), fact.shape or ())[order] / spacing_mm
+    small: dict[str, list[tuple[float, ScanSummary]]] = {}
+    known = [scan for scan in scans if scan.spacing_mm and scan.shape]
+    for scan in known:
+        extent = np.multiply(scan.spacing_mm or (), scan.shape or ())[order] / spacing_mm
         share = float((extent[-len(patch) :] / patch).min())
         if share < _MUCH_SMALLER:
-            small.setdefault(fact.modality, []).append((share, fact))
-    found = []
+            small.setdefault(scan.modality, []).append((share, scan))
+    findings = []
     for modality, own in small.items():
         share, worst = min(own, key=lambda pair: pair[0])
         what = (
@@ -100,8 +104,8 @@ def patch_findings(
         mend = "nothing; they are padded, or give data.patch"
         severity: Severity = "warning" if share < 0.5 else "note"
         remark = Remark("patch", severity, what, mend, f"{100 * share:.0f} %")
-        found.append(remark.about(modality, worst.case, worst.file))
-    return found
+        findings.append(remark.about(modality, worst.case, worst.file))
+    return findings
 
 
 def training_finding(

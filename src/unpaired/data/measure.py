@@ -13,7 +13,7 @@ from unpaired.io import inflate, nifti_header
 from unpaired.io.read import format_of, read_image, read_label_image
 from unpaired.io.volume import canonical_orientation
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 # Percentiles of intensities are stable long before these limits.
 MAX_CASES, MAX_VOXELS = 32, 20_000
 _HEAD = nifti_header.HEAD_BYTES + (1 << 16)
@@ -95,7 +95,7 @@ def foreground(
     samples = collect(chosen, sample)
     channels = range(len(dataset.channel_names))
     return [
-        np.concatenate([np.empty(0, np.float32), *(found[k] for found in samples)])
+        np.concatenate([np.empty(0, np.float32), *(sample[k] for sample in samples)])
         for k in channels
     ]
 
@@ -110,7 +110,7 @@ def _case_foreground(
     if len(where) > MAX_VOXELS:
         where = np.sort(rng.choice(where, MAX_VOXELS, replace=False))
     index = np.unravel_index(where, label.shape)
-    found = []
+    values_of = []
     for path in case.images:
         image = read_image(path).array
         if image.shape != label.shape:
@@ -118,11 +118,11 @@ def _case_foreground(
                 f"{path} has {image.shape} voxels, its label {case.label} {label.shape}; "
                 "bring both to one grid."
             )
-        found.append(image[index].astype(np.float32))
-    return found
+        values_of.append(image[index].astype(np.float32))
+    return values_of
 
 
-def collect(cases: Sequence[Case], work: Callable[[Case], Found]) -> list[Found]:
+def collect(cases: Sequence[Case], work: Callable[[Case], Result]) -> list[Result]:
     """`work` on every case; one `DataError` at the end that lists every failure."""
     results, failures = [], []
     for case in cases:
