@@ -51,6 +51,10 @@ def fake(job: FakeJob, prepared: Path) -> None:
     if job.seed == 6:
         print("about to divide", flush=True)
         _ = 1 / 0
+    if job.seed == 8:
+        from joblib import Parallel, delayed
+
+        Parallel(2)(delayed(abs)(n) for n in range(2))
     if job.seed >= 10:
         try:
             until(lambda: False, 1000)

@@ -27,6 +27,14 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert failures[3] == failures[4] == ""
 
 
+def test_a_process_ends_with_its_run(tmp_path: Path) -> None:
+    """Though joblib keeps its own processes for five minutes."""
+    ended: list[Ended] = []
+    jobs: list[Any] = [FakeJob(tmp_path / "run8", 8)]
+    run_jobs(jobs, tmp_path, 1, ended.append, fake)
+    assert ended[0].failure == "" and ended[0].seconds < 100
+
+
 def test_what_has_a_record_is_not_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "run7"
     folder.mkdir()
@@ -41,7 +49,7 @@ def test_what_has_a_record_is_not_run_again(tmp_path: Path) -> None:
 def test_threads_are_shared_out_unless_set(tmp_path: Path) -> None:
     jobs: list[Any] = [
         FakeJob(tmp_path / "run7", 7),
-        FakeJob(tmp_path / "run8", 8, settings(7)),
+        FakeJob(tmp_path / "run9", 9, settings(7)),
     ]
     run_jobs(jobs, tmp_path, 2, lambda _: None, fake)
     threads = [(one.folder / "began").read_text() for one in jobs]

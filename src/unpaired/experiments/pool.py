@@ -186,6 +186,17 @@ def _work(call: bytes, folder: Path, caller: Connection) -> None:
         write_text(failure, f"{type(error).__name__}: {error}")
         traceback.print_exc()
         sys.exit(1)
+    finally:
+        _end_helpers()
+
+
+def _end_helpers() -> None:
+    """End what joblib started: it keeps its processes for five minutes after their last task, and
+    the end of a process of `multiprocessing` waits for them."""
+    if "joblib" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(kill_workers=True)
 
 
 def _print_into(path: Path) -> None:
