@@ -213,21 +213,6 @@ def test_functions_and_files_are_small() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 60, (path, node.name)
 
 
-def parameters(function: ast.FunctionDef) -> int:
-    given = function.args
-    names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-    return len(names) + bool(given.vararg) + bool(given.kwarg) - (names[:1] in (["self"], ["cls"]))
-
-
-def test_parameters_are_few_and_rooms_small() -> None:
-    """Of the long lists nine are verbs, whose parameters are their options."""
-    trees = [ast.parse(path.read_text()) for _, path in modules()]
-    functions = [n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef)]
-    assert sum(parameters(function) > 6 for function in functions) <= 15
-    rooms = [part(name) for name, _ in modules()]
-    assert max(rooms.count(room) for room in rooms) <= 20
-
-
 def test_no_future_annotations() -> None:
     """They would switch the checks of shapes off."""
     for _, path in modules():
