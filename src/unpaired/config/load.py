@@ -138,7 +138,10 @@ def _read(path: Path) -> Table:
 
 def to_toml(config: Config) -> str:
     """The whole configuration, defaults included; reading it back gives an equal one."""
-    return tomli_w.dumps(_said_none(config.model_dump()))
+    tables = config.model_dump()
+    if not tables["modalities"]:  # no table of any modality: no heading for them
+        del tables["modalities"]
+    return tomli_w.dumps(_said_none(tables))
 
 
 def _said_none(value: Any) -> Any:
