@@ -36,6 +36,7 @@ HARMLESS_TEXT = {
     r"About .* of memory on .*": "memory that is free and measured speed",
     r"\d+ h \d+ min\b|\b[\d.]+ (s|min|h|minutes|seconds)\b": "wall clock",
     r"[\d.]+ [KMG]iB\b": "memory measured",
+    r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
     r"^\w+ \d+/\d+( .*)?$": "progress, which speaks every ten seconds",
     r"^.*(resource_tracker|warnings\.warn).*$": "of joblib, depends on what else runs",
