@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unpaired.config import Config
 from unpaired.errors import DataError
 from unpaired.files import read_json
 from unpaired.run.folder import RunFolder
@@ -142,7 +143,14 @@ def _mappings(path: Path) -> dict[str, Any]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    """In the order of the schema: a TOML file has the tables of a section last."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    for name, table in tables.items():
+        kind = getattr(Config.model_fields.get(name), "annotation", None)
+        order = list(getattr(kind, "model_fields", ()))
+        if order and isinstance(table, dict):
+            tables[name] = {key: table[key] for key in [*order, *table] if key in table}
+    return tables
 
 
 def _first_fold(path: Path) -> dict[str, list[str]]:
