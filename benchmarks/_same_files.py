@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
+_CALL = "how a run's process was called; since, through a pipe"
 HARMLESS_FILES = {"*.lock": "empty", "*/environment.json": "machine, versions and command line"}
+SCRATCH_FILES = {"*/job.json": _CALL, "*/job.toml": _CALL}
+"""What may be there on one side only, and what it is."""
 HARMLESS_KEYS = {
     "seconds": "wall clock",
     "versions": "of libraries",
@@ -253,9 +256,9 @@ def folders_differ(base: Path, tree: Path, names: Sequence[str]) -> str | None:
     """What differs first among these files below both folders."""
     for name in names:
         here = [(folder / name).is_file() for folder in (base, tree)]
-        if not all(here):
+        if not all(here) and not any(fnmatch(f"/{name}", p) for p in SCRATCH_FILES):
             return f"{name}: only in {'base' if here[0] else 'the tree'}"
-        found = different(base, tree, name)
+        found = different(base, tree, name) if all(here) else None
         if found is not None:
             return f"{name} {found}"
     return None

@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -115,7 +115,9 @@ def _run(job: "Job", prepared: Path, task: Task, wish: _Wish) -> Ended:
     """Start the process of a job and wait for its end; in a thread of its own."""
     began = monotonic()
     theirs, ours = SPAWN.Pipe(duplex=False)
-    call = pickle.dumps((task, job, prepared))
+    # What is prepared remembers its scans: absolute, for a later call from another folder.
+    placed = replace(job, data={m: Path(root).resolve() for m, root in job.data.items()})
+    call = pickle.dumps((task, placed, prepared.resolve()))
     process = SPAWN.Process(target=_work, args=(call, job.folder, theirs))
     process.start()
     theirs.close()
