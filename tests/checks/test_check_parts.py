@@ -40,6 +40,7 @@ from unpaired.checks.resources import (
     training_finding,
 )
 from unpaired.data.prepare import prepare
+from unpaired.datasets.planes import orient
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
 from unpaired.io.volume import Volume
@@ -425,13 +426,17 @@ def test_needs_are_those_of_a_preparation(tmp_path):
 def test_patch_larger_than_images(tmp_path):
     done = examine_roots({"ct": ct(tmp_path)})
     grid = (3.0, 3.0, 3.0)
-    assert patch_findings(done.scans, grid, "S", (16, 16)) == []
-    (one,) = patch_findings(done.scans, grid, "S", (32, 32))
+
+    def along(letter):
+        return lambda lattice: orient(lattice, letter, None)
+
+    assert patch_findings(done.scans, grid, along("S"), (16, 16)) == []
+    (one,) = patch_findings(done.scans, grid, along("S"), (32, 32))
     assert (one.severity, one.amount) == ("note", "62 %")  # 20 rows of 32
     assert "32 x 32 voxels is much larger than 4 images" in one.what
-    (one,) = patch_findings(done.scans, grid, "S", (64, 16, 16))
+    (one,) = patch_findings(done.scans, grid, along("S"), (64, 16, 16))
     assert (one.severity, one.amount) == ("warning", "27 %")  # 17 slices of 64
-    (one,) = patch_findings(done.scans, grid, "L", (32, 16))
+    (one,) = patch_findings(done.scans, grid, along("L"), (32, 16))
     assert one.amount == "53 %"  # 17 rows of 32
     assert training_finding(1 << 30, 1 << 29, 0.5, 7200, "cpu").severity == "warning"
     told = training_finding(1 << 29, 1 << 30, 0.5, 14400, "cpu").what

@@ -9,8 +9,9 @@ from nifti_files import dataset
 from small_sets import LABELS, body, straight, write_set
 from unpaired.config import DataConfig, ModalityConfig
 from unpaired.data.make_plan import make_plan
-from unpaired.data.measure import read_geometry
+from unpaired.data.measure import read_lattice, turned
 from unpaired.data.plan import Clip, Plan
+from unpaired.datasets.planes import orient
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.io.nifti import read_volume
@@ -152,11 +153,14 @@ def test_every_damaged_case_is_named(tmp_path):
 def test_geometry_is_read_as_the_whole_file_would_be(tmp_path):
     root = write_set(tmp_path / "ct", [(9, 10, 11)], (0.5, 2.0, 3.0), "ASR")
     path = root / "imagesTr" / "a0_0000.nii.gz"
-    found = read_geometry(path)
-    assert found.shape == (10, 9, 11)  # S, P, L of file axes A, S, R
-    assert found.spacing_mm == pytest.approx((2.0, 0.5, 3.0))
+    found = read_lattice(path)
+    assert found.shape == (9, 10, 11)
+    assert found.spacing_mm == pytest.approx((0.5, 2.0, 3.0))
+    geometry = turned(found, orient(found, "S", None))
+    assert geometry.shape == (10, 9, 11)  # S, P, L of file axes A, S, R
+    assert geometry.spacing_mm == pytest.approx((2.0, 0.5, 3.0))
     with pytest.raises(DataError, match="cannot read"):
-        read_geometry(root / "missing.nii.gz")
+        read_lattice(root / "missing.nii.gz")
 
 
 def test_plan_survives_its_file_and_refuses_others(tmp_path):

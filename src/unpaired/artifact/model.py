@@ -36,7 +36,7 @@ RECORD, RECORD_FORMAT = "export.json", "unpaired-export"
 
 _PLACES = ("model", "models", "safetensors", "bundle", "onnx")
 """Where a run, or an export of several formats, keeps its model; the first one counts."""
-_AGREED = ("classes", "spacing_mm", "slice_axis", "patch", "context", "order")
+_AGREED = ("classes", "spacing_mm", "slice_axis", "oblique", "patch", "context", "order")
 
 
 @dataclass(frozen=True)

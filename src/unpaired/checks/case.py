@@ -13,9 +13,10 @@ from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark, Severity, read
 from unpaired.checks.intensity import count_values, digest
 from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.planes import lattice_of
 from unpaired.datasets.sides import wrong_sides
 from unpaired.io.read import read_image, read_label_image
-from unpaired.io.volume import SAME_GRID_MM, Volume, canonical_orientation, same_grid
+from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.names import canonical_name
 
 EXTREME_ANISOTROPY = 8.0
@@ -154,14 +155,7 @@ def _with_label(scan: ScanSummary, label: Volume) -> ScanSummary:
 
 
 def _with_image(scan: ScanSummary, image: Volume) -> ScanSummary:
-    turn = canonical_orientation(image.affine)
-    a, b, c = (image.array.shape[axis] for axis in turn.axes)
-    return replace(
-        scan,
-        spacing_mm=turn.spacing(image.spacing_mm),
-        shape=(a, b, c),
-        axes="".join(nib.aff2axcodes(image.affine)),
-    )
+    return replace(scan, lattice=lattice_of(image), axes="".join(nib.aff2axcodes(image.affine)))
 
 
 def _stored(image: Volume) -> str:

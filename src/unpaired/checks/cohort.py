@@ -9,8 +9,10 @@ import numpy as np
 
 from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
 from unpaired.datasets.dataset import Dataset, class_names
+from unpaired.datasets.planes import Lattice, common_planes
 from unpaired.errors import DataError
 from unpaired.files import printable
+from unpaired.io.volume import canonical_orientation
 from unpaired.names import canonical_name
 
 # A median of fewer scans says nothing about a third.
@@ -35,7 +37,7 @@ class ScanSummary:
     """What the comparison between scans needs of one of them; small enough to keep of all.
 
     Attributes:
-        spacing_mm, shape: in canonical order (Superior, Posterior, Left).
+        lattice: where the voxels lie; None where no image could be read.
         axes: letters such as "RAS"; where the file's axes point.
         digests: (content hash, file) of each channel.
         label_digest: of the label; empty without one, or where it is empty.
@@ -49,8 +51,7 @@ class ScanSummary:
     case: str
     patient: str = ""
     held_out: bool = False
-    spacing_mm: tuple[float, float, float] | None = None
-    shape: tuple[int, int, int] | None = None
+    lattice: Lattice | None = None
     axes: str = ""
     digests: tuple[tuple[str, Path], ...] = ()
     label: Path | None = None
@@ -59,6 +60,16 @@ class ScanSummary:
     stored: tuple[tuple[str, Path], ...] = ()
     touches: tuple[Touch, ...] = field(default=())
     seconds: float = 0.0
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Along the file's axes."""
+        return None if self.lattice is None else self.lattice.spacing_mm
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Of the file's array."""
+        return None if self.lattice is None else self.lattice.shape
 
     @property
     def values(self) -> frozenset[int] | None:
@@ -71,11 +82,16 @@ class ScanSummary:
         return self.digests[0][1] if self.digests else None
 
 
+Turned = list[tuple[ScanSummary, tuple[float, float, float], tuple[int, int, int]]]
+"""Scans with spacing in mm and shape along common axes."""
+
+
 def cohort(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """All questions to the scans of one modality."""
     yield from _directions(modality, scans)
-    yield from _spacings(modality, scans)
-    yield from _sizes(modality, scans)
+    names, turned = turn_alike(scans)
+    yield from _spacings(modality, names, turned)
+    yield from _sizes(modality, names, turned)
     yield from _types(modality, scans)
 
 
@@ -86,6 +102,19 @@ def naming(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
     yield from _classes(datasets)
     for modality, dataset in datasets.items():
         yield from _cases(modality, dataset)
+
+
+def turn_alike(scans: Sequence[ScanSummary]) -> tuple[str, Turned]:
+    """Names of the axes, and the scans with spacing and shape along them: the patient's axes, or,
+    where the scans are oblique to these, the acquired slices, rows and columns."""
+    known = [(scan, scan.lattice) for scan in scans if scan.lattice is not None]
+    planes, _, agree = common_planes([lattice for _, lattice in known], "S")
+    turned = []
+    for scan, lattice in known:
+        turn = canonical_orientation(lattice.axes) if agree else planes.orientation(lattice)
+        a, b, c = (lattice.shape[axis] for axis in turn.axes)
+        turned.append((scan, turn.spacing(lattice.spacing_mm), (a, b, c)))
+    return "S, P, L" if agree else "slices, rows, columns", turned
 
 
 def _directions(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
@@ -100,33 +129,29 @@ def _directions(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding
         )
 
 
-def _spacings(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
-    known = [(scan, scan.spacing_mm) for scan in scans if scan.spacing_mm]
+def _spacings(modality: str, names: str, turned: Turned) -> Iterator[Finding]:
+    known = [(scan, spacing) for scan, spacing, _ in turned]
     if len(known) < FEW:
         return
     median = np.median([spacing for _, spacing in known], axis=0)
     for scan, spacing in known:
         if _factor(spacing, median) > SPACING_OUTLIER:
             mine, usual = (" x ".join(f"{s:.3g}" for s in values) for values in (spacing, median))
-            what = f"the spacing {mine} mm is far from the usual {usual} mm (S, P, L)"
+            what = f"the spacing {mine} mm is far from the usual {usual} mm ({names})"
             yield Remark("spacing", "warning", what, "look at the scan").about(
                 modality, scan.case, scan.file
             )
 
 
-def _sizes(modality: str, scans: Sequence[ScanSummary]) -> Iterator[Finding]:
-    known = [
-        (scan, np.multiply(scan.spacing_mm, scan.shape))
-        for scan in scans
-        if scan.spacing_mm and scan.shape
-    ]
+def _sizes(modality: str, names: str, turned: Turned) -> Iterator[Finding]:
+    known = [(scan, np.multiply(spacing, shape)) for scan, spacing, shape in turned]
     if len(known) < FEW:
         return
     median = np.median([size for _, size in known], axis=0)
     for scan, size in known:
         if _factor(size, median) > SIZE_OUTLIER:
             mine, usual = (" x ".join(f"{s:.0f}" for s in values) for values in (size, median))
-            what = f"the scan covers {mine} mm, usual are {usual} mm (S, P, L)"
+            what = f"the scan covers {mine} mm, usual are {usual} mm ({names})"
             yield Remark(
                 "size", "warning", what, "look at the scan; crop it, or leave it out"
             ).about(modality, scan.case, scan.file)

@@ -1,13 +1,15 @@
 """What preparing and training need: memory, disk and time, from the sizes that were seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from unpaired.checks.cohort import ScanSummary
+from unpaired.checks.cohort import ScanSummary, turn_alike
 from unpaired.checks.finding import Finding, Remark, Severity, plural
 from unpaired.datasets.dataset import Dataset
+from unpaired.datasets.planes import Lattice
+from unpaired.io.volume import Orientation
 
 # Per voxel: the file, its voxels, a float copy of the box, the resampled channel, and the resampler
 # at work; measured on whole data sets of CT and MR, as is the speed (one core).
@@ -38,16 +40,16 @@ def preparation_resources(
     datasets: Mapping[str, Dataset], scans: Sequence[ScanSummary]
 ) -> Resources | None:
     """What preparing the labelled cases takes; None without any."""
-    known = [f for f in scans if f.voxels is not None and f.spacing_mm and f.shape]
+    _, known = turn_alike([scan for scan in scans if scan.voxels is not None])
     if not known:
         return None
-    target = np.median([scan.spacing_mm for scan in known], axis=0)
+    target = np.median([spacing for _, spacing, _ in known], axis=0)
     memory = disk = 0
     seconds = 0.0
-    for scan in known:
+    for scan, spacing, shape in known:
         channels = len(datasets[scan.modality].channel_names) if scan.modality in datasets else 1
-        native = int(np.prod(scan.shape or ()))
-        size = np.multiply(scan.spacing_mm or (), scan.shape or ()) / target
+        native = int(np.prod(shape))
+        size = np.multiply(spacing, shape) / target
         new = int(np.prod(np.maximum(1, np.rint(size))))
         memory = max(memory, (_BYTES_FILE * native + _BYTES_TARGET * new) * (1 + channels) // 2)
         disk += (2 * channels + 1) * new
@@ -76,21 +78,22 @@ def preparation_finding(
 def patch_findings(
     scans: Sequence[ScanSummary],
     spacing_mm: Sequence[float],
-    slice_axis: str,
+    turn: Callable[[Lattice], Orientation],
     patch: Sequence[int],
 ) -> list[Finding]:
     """Images that are smaller than the training patch on the plan's grid, which are padded.
 
     Args:
-        spacing_mm: (slice, row, column) of the plan; slices lie along `slice_axis`.
+        spacing_mm: (slice, row, column) of the plan.
+        turn: how the plan turns a scan's axes into these.
         patch: (rows, columns), or (slices, rows, columns).
     """
-    order = ["SPL".index(slice_axis), *(i for i, a in enumerate("SPL") if a != slice_axis)]
     size = " x ".join(map(str, patch))
     small: dict[str, list[tuple[float, ScanSummary]]] = {}
-    known = [scan for scan in scans if scan.spacing_mm and scan.shape]
-    for scan in known:
-        extent = np.multiply(scan.spacing_mm or (), scan.shape or ())[order] / spacing_mm
+    known = [(scan, scan.lattice) for scan in scans if scan.lattice]
+    for scan, lattice in known:
+        order = list(turn(lattice).axes)
+        extent = np.multiply(lattice.spacing_mm, lattice.shape)[order] / spacing_mm
         share = float((extent[-len(patch) :] / patch).min())
         if share < _MUCH_SMALLER:
             small.setdefault(scan.modality, []).append((share, scan))

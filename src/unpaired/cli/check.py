@@ -1,6 +1,7 @@
 """`unpaired check`: what is wrong with the data, worst first; nothing is changed."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,6 +148,7 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
 def _training(done: "Examined", settings: "Config") -> list["Finding"]:
     """What a training with these settings takes; nothing where the data do not allow one."""
     from unpaired.checks.resources import patch_findings, training_finding
+    from unpaired.datasets.planes import orient
     from unpaired.training.forecast import training_needs
 
     bad = {
@@ -161,7 +163,8 @@ def _training(done: "Examined", settings: "Config") -> list["Finding"]:
         ahead.memory_bytes, ahead.memory_available_bytes, ahead.seconds_per_step,
         settings.train.steps, ahead.device,
     )  # fmt: skip
-    return [needed, *patch_findings(done.scans, plan.spacing_mm, plan.slice_axis, plan.patch)]
+    turn = partial(orient, slice_axis=plan.slice_axis, planes=plan.planes)
+    return [needed, *patch_findings(done.scans, plan.spacing_mm, turn, plan.patch)]
 
 
 def _there(*paths: Path | None) -> None:

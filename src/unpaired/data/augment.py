@@ -80,10 +80,10 @@ def mirror_axes(plan: Plan) -> tuple[tuple[bool, ...], str]:
     """
     sided = sided_names(plan.classes)
     names = {"S": "head-foot", "P": "front-back", "L": "left-right"}
-    free = tuple(letter != "L" or not sided for letter in plan.patch_axes)
+    free = tuple(not (across and sided) for across in plan.sideways)
     allowed = [names[x] for x, ok in zip(plan.patch_axes, free, strict=True) if ok]
     reason = f"Training images are mirrored {' and '.join(allowed)}"
-    if "L" not in plan.patch_axes:
+    if not any(plan.sideways):
         reason += "; left and right are not in the plane."
     elif sided:
         reason += f", never left-right, since {' and '.join(map(repr, sided))} would change sides."

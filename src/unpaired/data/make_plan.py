@@ -11,6 +11,7 @@ from unpaired.data import measure, plan_rules
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.data.plan_rules import with_frames
 from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
+from unpaired.datasets.planes import Lattice, Planes, common_planes, orient
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import SliceAxis
 
@@ -26,8 +27,8 @@ class Grid:
 
     Attributes:
         train: case ids per modality that may be learnt from; None: all.
-        geometries: of every case, in patient axes.
-        order: index in a geometry's axes of the array axes (slice, row, column).
+        geometries: of every case: slices, rows, columns.
+        slice_axis, planes: how a scan's axes are turned into these, for `orient`.
         spacing_mm: target spacing (slice axis, row, column).
         multiple: what the backbone takes, one number per axis of the patch.
         patch: the configured one.
@@ -37,8 +38,8 @@ class Grid:
     classes: tuple[str, ...]
     train: Mapping[str, Sequence[str]] | None
     geometries: Sequence[measure.Geometry]
-    axis: SliceAxis
-    order: Sequence[int]
+    slice_axis: SliceAxis
+    planes: Planes | None
     spacing_mm: tuple[float, float, float]
     multiple: tuple[int, ...]
     patch: tuple[int, ...] | None
@@ -74,21 +75,21 @@ def make_plan(
         raise DataError(f"{len(classes)} classes are too many: at most 256 with the background.")
     if data.context < 1 or data.context % 2 == 0:
         raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
-    geometries = measure.geometries(datasets)
+    scans = measure.lattices(datasets)
     reasons: dict[str, str] = {}
-    axis, reasons["slice_axis"] = _slice_axis(geometries, data.slice_axis)
-    order = ["SPL".index(axis), *(i for i, letter in enumerate("SPL") if letter != axis)]
-    spacing, reasons["spacing_mm"] = _spacing(geometries, order, data.spacing_mm)
+    axis, planes, reasons["slice_axis"] = _slice_axis(scans, data.slice_axis)
+    geometries = [measure.turned(scan, orient(scan, axis, planes)) for scan in scans]
+    spacing, reasons["spacing_mm"] = _spacing(geometries, data.spacing_mm)
     fields: dict[str, Any] = {}
     if rule is not None:
         grid = Grid(
-            datasets, classes, train, geometries, axis, order, spacing, multiple, data.patch
+            datasets, classes, train, geometries, axis, planes, spacing, multiple, data.patch
         )
         fields, rule_reasons = rule(grid)
         reasons |= rule_reasons
     if "patch" not in fields:
         fields["patch"], reasons["patch"] = plan_rules.choose(
-            geometries, order, spacing, data.patch, multiple, data.plane
+            geometries, spacing, data.patch, multiple, data.plane
         )
     plans = {}
     for name, dataset in datasets.items():
@@ -101,6 +102,7 @@ def make_plan(
         modalities=plans,
         spacing_mm=spacing,
         slice_axis=axis,
+        planes=planes,
         context=data.context if len(fields["patch"]) == 2 else 1,
         order=data.interpolation,
         reasons=reasons,
@@ -110,33 +112,45 @@ def make_plan(
 
 
 def _slice_axis(
-    geometries: Sequence[measure.Geometry], wanted: Literal["auto", "S", "P", "L"]
-) -> tuple[SliceAxis, str]:
+    scans: Sequence[Lattice], wanted: Literal["auto", "S", "P", "L"]
+) -> tuple[SliceAxis, Planes | None, str]:
     if wanted != "auto":
-        return wanted, f"Slices are stacked along {wanted}, as configured."
-    median = np.median([geometry.spacing_mm for geometry in geometries], axis=0)
+        return wanted, None, f"Slices are stacked along {wanted}, as configured."
+    patient = [measure.turned(scan, orient(scan, "S", None)).spacing_mm for scan in scans]
+    median = np.median(patient, axis=0)
     text = " x ".join(f"{value:.3g}" for value in median)
     coarsest = int(median.argmax())
-    if median[coarsest] < _NEARLY_EQUAL * np.delete(median, coarsest).max():
-        return "S", f"Axial slices, since no axis is clearly the coarsest (S x P x L {text} mm)."
     letters: tuple[SliceAxis, ...] = ("S", "P", "L")
-    name = {"S": "axial", "P": "coronal", "L": "sagittal"}[letters[coarsest]]
-    return letters[coarsest], (
-        f"Slices are {name}: {letters[coarsest]} is the coarsest axis "
-        f"(median S x P x L {text} mm over {len(geometries)} cases)."
-    )
+    clear = median[coarsest] >= _NEARLY_EQUAL * np.delete(median, coarsest).max()
+    usual = letters[coarsest] if clear else "S"
+    planes, axis, agree = common_planes(scans, usual)
+    name = {"S": "axial", "P": "coronal", "L": "sagittal"}[axis]
+    cases = f"(median S x P x L {text} mm over {len(scans)} cases)"
+    if not agree:
+        thick = sum(scan.through_plane is not None for scan in scans)
+        why = (
+            f"Slices are those that were acquired, turned to the directions that {thick} of "
+            f"{len(scans)} scans have in common: the planes of these lie oblique to the patient's "
+            f"axes, or to each other ({name} comes closest)."
+        )
+    elif axis != usual:
+        why = f"Slices are {name}: those of the scans with thick slices, along {axis} {cases}."
+    elif not clear:
+        why = f"Axial slices, since no axis is clearly the coarsest (S x P x L {text} mm)."
+    else:
+        why = f"Slices are {name}: {axis} is the coarsest axis {cases}."
+    return axis, planes, why
 
 
 def _spacing(
     geometries: Sequence[measure.Geometry],
-    order: Sequence[int],
     wanted: tuple[float, float, float] | None,
 ) -> tuple[tuple[float, float, float], str]:
     if wanted is not None:
         if min(wanted) <= 0:
             raise UsageError(f"data.spacing_mm is {wanted}; each must be above 0.")
         return wanted, "The target spacing is as configured."
-    median = np.median([geometry.spacing_mm for geometry in geometries], axis=0)[list(order)]
+    median = np.median([geometry.spacing_mm for geometry in geometries], axis=0)
     reason = f"The target spacing is the median over all {len(geometries)} cases of all modalities"
     if median[1:].max() < _NEARLY_EQUAL * median[1:].min() and median[1] != median[2]:
         median[1:] = median[1:].mean()

@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 
 from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.planes import Lattice, lattice_of
 from unpaired.errors import DataError
 from unpaired.io import inflate, nifti_header
 from unpaired.io.read import format_of, read_image, read_label_image
-from unpaired.io.volume import canonical_orientation
+from unpaired.io.volume import Orientation
 
 Result = TypeVar("Result")
 # Percentiles of intensities are stable long before these limits.
@@ -21,7 +22,7 @@ _HEAD = nifti_header.HEAD_BYTES + (1 << 16)
 
 @dataclass(frozen=True)
 class Geometry:
-    """One case's grid in patient axes: index 0 is S, 1 is P, 2 is L.
+    """One case's grid, its axes turned into the plan's: slices, rows, columns.
 
     Attributes:
         spacing_mm: distance between neighbours along each axis.
@@ -32,7 +33,13 @@ class Geometry:
     shape: tuple[int, int, int]
 
 
-def read_geometry(path: Path) -> Geometry:
+def turned(scan: Lattice, turn: Orientation) -> Geometry:
+    """The scan's grid with its axes in another order."""
+    a, b, c = (scan.shape[axis] for axis in turn.axes)
+    return Geometry(turn.spacing(scan.spacing_mm), (a, b, c))
+
+
+def read_lattice(path: Path) -> Lattice:
     """The grid of an image; of a NIfTI file from its header alone.
 
     Raises:
@@ -40,7 +47,7 @@ def read_geometry(path: Path) -> Geometry:
     """
     if format_of(path) != "nifti":
         image = read_image(path)
-        return _geometry(image.affine, image.array.shape)
+        return lattice_of(image)
     try:
         with path.open("rb") as file:
             data = file.read(_HEAD)
@@ -50,17 +57,11 @@ def read_geometry(path: Path) -> Geometry:
         raise DataError(f"cannot read {path}: {error}. Mend or remove the file.") from error
     layout = nifti_header.parse(data[: nifti_header.HEAD_BYTES], str(path))
     affine, _ = nifti_header.affine_of(layout, str(path))
-    return _geometry(affine, layout.shape)
+    a, b, c = layout.shape
+    return Lattice(affine[:3, :3], (a, b, c))
 
 
-def _geometry(affine: np.ndarray, shape: Sequence[int]) -> Geometry:
-    turn = canonical_orientation(affine)
-    spacing_mm = turn.spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-    a, b, c = (shape[axis] for axis in turn.axes)
-    return Geometry(spacing_mm, (a, b, c))
-
-
-def geometries(datasets: Mapping[str, Dataset]) -> list[Geometry]:
+def lattices(datasets: Mapping[str, Dataset]) -> list[Lattice]:
     """The grid of every case of every modality.
 
     Raises:
@@ -69,7 +70,7 @@ def geometries(datasets: Mapping[str, Dataset]) -> list[Geometry]:
     cases = [case for dataset in datasets.values() for case in dataset.cases]
     if not cases:
         raise DataError("no case was found; check the folders of the data sets.")
-    return collect(cases, lambda case: read_geometry(case.images[0]))
+    return collect(cases, lambda case: read_lattice(case.images[0]))
 
 
 def foreground(

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unpaired import files
+from unpaired.datasets.planes import Planes, lattice_of, orient
 from unpaired.errors import DataError
-from unpaired.io.volume import SliceAxis
+from unpaired.io.volume import Orientation, SliceAxis, Volume
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
@@ -77,7 +78,9 @@ class Plan(_Strict):
     Attributes:
         classes: class names, background first.
         spacing_mm: target spacing (slice axis, row, column).
-        slice_axis: the patient axis along which slices are stacked.
+        slice_axis: the patient axis along which slices are stacked, or that comes closest.
+        planes: the directions that scans are turned to; None: the patient's axes, as configured
+            (and in plans from before oblique scans kept their planes).
         patch: (rows, columns) of a training image, or (slices, rows, columns) of a volume.
         plane: (rows, columns) that slices of training images are cut or padded to; None: whole.
         context: consecutive slices that a network of pictures sees; odd, and 1 for volumes.
@@ -92,6 +95,7 @@ class Plan(_Strict):
     modalities: dict[str, ModalityPlan] = Field(min_length=1)
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     slice_axis: SliceAxis
+    planes: Planes | None = None
     patch: tuple[Pixels, Pixels] | tuple[Pixels, Pixels, Pixels]
     plane: tuple[Pixels, Pixels] | None = None
     context: int = Field(3, ge=1)
@@ -125,14 +129,35 @@ class Plan(_Strict):
     @property
     def axes(self) -> tuple[str, str, str]:
         """The patient axis of each array axis, such as S, P, L."""
+        if self.planes is not None:
+            return self.planes.letters
         first, second = (letter for letter in "SPL" if letter != self.slice_axis)
         return self.slice_axis, first, second
+
+    @property
+    def oblique(self) -> Planes | None:
+        """The directions of slices, rows and columns, if they are not the patient's axes."""
+        return None if self.planes is None or self.planes.within_deg < 90 else self.planes
+
+    @property
+    def sideways(self) -> tuple[bool, ...]:
+        """Whether left and right change along each axis of a patch."""
+        if self.oblique is None:
+            return tuple(letter == "L" for letter in self.patch_axes)
+        return tuple(abs(x) > 0.5 for x, _, _ in self.oblique.units[-self.dims :])
+
+    def orientation(self, image: Volume) -> Orientation:
+        """How the axes of a file become slices, rows and columns."""
+        return orient(lattice_of(image), self.slice_axis, self.planes)
 
     def fingerprint(self, modality: str) -> str:
         """Changes when, and only when, prepared images of this modality would change."""
         relevant = self.model_dump(
             include={"version", "classes", "spacing_mm", "slice_axis", "order"}
         )
+        # Absent where slices lie along the patient's axes: such older caches are right.
+        if self.oblique is not None:
+            relevant["planes"] = self.oblique.model_dump()
         relevant["modality"] = self.modalities[modality].model_dump(exclude=set(_FRAMING))
         # Absent where nothing is cut, so that caches from before frames were known stay valid.
         framing = {name: getattr(self.modalities[modality], name) for name in _FRAMING}

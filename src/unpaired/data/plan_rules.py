@@ -14,6 +14,8 @@ MAX_SIDE = 256
 """Of a picture."""
 MAX_VOXELS = 64 * 128 * 128
 """Of a volume: what nnFormer's published training takes."""
+# A half is rounded up also where a header holds 1 mm as 0.9999999.
+_HALF_WIDTH = 1e-5
 
 Patch = tuple[int, int] | tuple[int, int, int]
 _PRICE = (
@@ -25,7 +27,6 @@ _PRICE = (
 
 def choose(
     geometries: Sequence[Geometry],
-    order: Sequence[int],
     spacing: tuple[float, float, float],
     wanted: Sequence[int] | None,
     multiple: Sequence[int],
@@ -34,7 +35,6 @@ def choose(
     """The patch, and the reason in a sentence.
 
     Args:
-        order: index in a geometry's axes of the array axes (slice, row, column).
         spacing: the target grid's, in mm.
         wanted: the configured patch, if any.
         multiple: what the backbone takes, one number per axis of the patch.
@@ -47,11 +47,11 @@ def choose(
     if wanted is not None:
         _check(wanted, multiple)
         return _as_patch(wanted), "The patch is as configured."
-    extent_mm = [np.multiply(g.spacing_mm, g.shape)[list(order)] for g in geometries]
+    extent_mm = [np.multiply(g.spacing_mm, g.shape) for g in geometries]
     typical = np.median(extent_mm, axis=0) / spacing
     median = (typical if plane is None else np.array([typical[0], *plane]))[-dims:]
     patch = [
-        max(1, min(int(size / unit + 0.5), MAX_SIDE // unit)) * unit
+        max(1, min(int(size / unit + 0.5 + _HALF_WIDTH), MAX_SIDE // unit)) * unit
         for size, unit in zip(median, multiple, strict=True)
     ]
     units = _times(multiple)

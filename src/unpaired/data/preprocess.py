@@ -12,13 +12,7 @@ from unpaired.data.frame import cut, frame_without_label, inside, put_back
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import DataError
 from unpaired.io.resample import resample_image, resample_label
-from unpaired.io.volume import (
-    SAME_GRID_MM,
-    Orientation,
-    Volume,
-    canonical_orientation,
-    same_grid,
-)
+from unpaired.io.volume import SAME_GRID_MM, Orientation, Volume, same_grid
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # Percentiles of larger volumes are taken from evenly spaced voxels.
@@ -85,7 +79,7 @@ def place(volumes: Sequence[Volume], modality: str, plan: Plan) -> Placement:
             different grids.
     """
     _check(volumes, modality, plan)
-    turn = canonical_orientation(volumes[0].affine, plan.slice_axis)
+    turn = plan.orientation(volumes[0])
     box = content_box([turn.apply(volume.array) for volume in volumes])
     native = turn.spacing(volumes[0].spacing_mm)
     extent_mm = [(stop - start) * mm for (start, stop), mm in zip(box, native, strict=True)]

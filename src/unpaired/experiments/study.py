@@ -184,7 +184,8 @@ def _grid(plan: Plan) -> tuple[str, ...]:
     return (
         f"data.classes={json.dumps(plan.classes[1:])}",
         f"data.spacing_mm=[{spacing}]",
-        f"data.slice_axis={plan.slice_axis}",
+        # Oblique scans keep their planes by themselves; an axis would cut across them.
+        f"data.slice_axis={'auto' if plan.oblique else plan.slice_axis}",
         f"data.patch={list(plan.patch)}",
     )
 

@@ -23,7 +23,7 @@ SHEAR_NOTE, SHEAR_REFUSED = 1e-3, 0.02
 # Cosines that differ by less are one: headers hold 7 digits.
 _MIDWAY_DIGITS = 4
 # The axes of the prepared arrays: index grows to Superior, Posterior, Left.
-_WORLD_AXIS = {"S": (2, 1), "P": (1, -1), "L": (0, -1)}
+WORLD_AXES = {"S": (0.0, 0.0, 1.0), "P": (0.0, -1.0, 0.0), "L": (-1.0, 0.0, 0.0)}
 Number = float | int | np.number
 # A scan longer than the first, which another order of its spacings would make a body's part.
 _TOO_LONG_MM, _USUAL_MM = 1000.0, 600.0
@@ -113,12 +113,27 @@ def canonical_orientation(affine: np.ndarray, slice_axis: SliceAxis = "S") -> Or
     of S, P, L. Oblique axes count as the patient axes that they are closest to together; which
     these are does not depend on the order and direction in which the file stores them."""
     letters = [slice_axis, *(letter for letter in "SPL" if letter != slice_axis)]
-    worlds, signs = zip(*(_WORLD_AXIS[letter] for letter in letters), strict=True)
+    return orientation_along(affine, np.array([WORLD_AXES[letter] for letter in letters]))
+
+
+def orientation_along(
+    affine: np.ndarray, directions: np.ndarray, first: int | None = None
+) -> Orientation:
+    """The orientation whose axes run along three directions as closely as they can together.
+
+    Args:
+        affine: voxel index to millimetres, [4 4] or its upper left [3 3].
+        directions: [3 3], a row for each axis to come: where its index shall grow (Right,
+            Anterior, Superior).
+        first: the file's axis that comes first, wherever it points; None: whichever fits.
+    """
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    # [canonical axis, file axis]: how far the file's axis runs the canonical one's way.
-    along = unit[list(worlds)] * np.array(signs)[:, None]
+    # [axis to come, file axis]: how far the file's axis runs its way.
+    along = directions @ unit
     best: tuple[tuple[float, ...], Orientation] | None = None
     for a, b, c in permutations(range(3)):
+        if first is not None and a != first:
+            continue
         cosines = along[[0, 1, 2], [a, b, c]]
         flips = cosines < 0
         turned = along[:, [a, b, c]] * np.where(flips, -1, 1)

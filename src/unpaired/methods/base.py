@@ -113,7 +113,7 @@ class Method(ABC):
 
     def grid_of(self, source: Plan) -> dict[str, Any]:
         """What a run that starts from another one's weights keeps of its plan."""
-        names = ("spacing_mm", "slice_axis", "plane", "patch", "context", "order")
+        names = ("spacing_mm", "slice_axis", "planes", "plane", "patch", "context", "order")
         return {name: getattr(source, name) for name in names}
 
     def input_shapes(self, plan: Plan) -> dict[str, tuple[int, ...]]:

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from unpaired.data.preprocess import to_classes
+from unpaired.datasets.planes import Planes, lattice_of, orient
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
-from unpaired.io.volume import SAME_GRID_MM, SliceAxis, canonical_orientation, same_grid
+from unpaired.io.volume import SAME_GRID_MM, SliceAxis, same_grid
 from unpaired.metrics import largest_component
 from unpaired.report.tables import case_means
 from unpaired.run.contents import RunContents
@@ -79,11 +80,15 @@ def load_slice(run: RunContents, modality: str, case: str, by_truth: bool = Fals
             raise DataError(f"{label.path} does not lie on the grid of {image.path}")
     table = {int(value): index for value, index in known.get("values", {}).items()}
     indices = to_classes(truth.array, table, str(truth.path))
-    axis = run.plan.get("slice_axis", "S")
-    turn = canonical_orientation(image.affine, axis)
+    axis, planes = run.plan.get("slice_axis", "S"), run.plan.get("planes")
+    rows_of = next(letter for letter in "SPL" if letter != axis)
+    if planes is not None:
+        planes = Planes.model_validate(planes)
+        rows_of = planes.letters[1]
+    turn = orient(lattice_of(image), axis, planes)
     arrays = [turn.apply(a) for a in (image.array, indices, prediction.array)]
     _, rows, columns = turn.spacing(image.spacing_mm)
-    if axis != "S":
+    if rows_of == "S":
         # The index grows to Superior: a standing patient has the head at the top.
         arrays = [a[:, ::-1] for a in arrays]
     low, high = window(run, modality, arrays[0])

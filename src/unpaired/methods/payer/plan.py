@@ -12,9 +12,9 @@ from unpaired.data.measure import collect
 from unpaired.data.plan import CoarseView
 from unpaired.data.plan_rules import Patch
 from unpaired.datasets.dataset import Case, value_table
+from unpaired.datasets.planes import lattice_of, orient
 from unpaired.errors import DataError
 from unpaired.io.read import read_label_image
-from unpaired.io.volume import SliceAxis, canonical_orientation
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def boxes_mm(grid: Grid) -> np.ndarray:
         values = [value for value, index in value_table(dataset, grid.classes).items() if index]
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(m, ()))]
         labelled = [case for case in cases if case.label is not None]
-        extents = collect(labelled, partial(_extent_mm, values=values, axis=grid.axis))
+        extents = collect(labelled, partial(_extent_mm, values=values, grid=grid))
         boxes += [one for one in extents if one is not None]
     if not boxes:
         raise DataError("no training case holds a structure, so there is nothing to localise.")
@@ -85,9 +85,9 @@ def crop_patch(
 
 def coarse_view(grid: Grid, rule: CropRule) -> tuple[CoarseView, str]:
     """The view that holds every image, and the reason in a sentence."""
-    spacing_mm, order = grid.spacing_mm, list(grid.order)
+    spacing_mm = grid.spacing_mm
     stride = [max(1, round(rule.coarse_mm / mm)) for mm in spacing_mm]
-    extents_mm = np.array([np.multiply(g.spacing_mm, g.shape)[order] for g in grid.geometries])
+    extents_mm = np.array([np.multiply(g.spacing_mm, g.shape) for g in grid.geometries])
     cells = np.ceil(np.rint(extents_mm / spacing_mm).max(0) / stride)
     # Two steps at least: a single voxel at the coarsest level could not be normalised.
     sizes = [max(2, int(np.ceil(n / rule.coarse_step))) * rule.coarse_step for n in cells]
@@ -99,10 +99,10 @@ def coarse_view(grid: Grid, rule: CropRule) -> tuple[CoarseView, str]:
     )
 
 
-def _extent_mm(case: Case, values: Sequence[int], axis: SliceAxis) -> list[float] | None:
+def _extent_mm(case: Case, values: Sequence[int], grid: Grid) -> list[float] | None:
     assert case.label is not None
     label = read_label_image(case.label)
-    turn = canonical_orientation(label.affine, axis)
+    turn = orient(lattice_of(label), grid.slice_axis, grid.planes)
     inside = turn.apply(np.isin(label.array, values))
     if not inside.any():
         return None
