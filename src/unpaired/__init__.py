@@ -3,13 +3,12 @@
 Importing this package is quick: what needs torch is imported when it is first asked for.
 """
 
-from importlib import import_module
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
-
 from unpaired.errors import DataError, Interrupted, ResourceError, UnpairedError, UsageError
 
+TYPE_CHECKING = False  # `typing` costs as much as the rest of the package
 if TYPE_CHECKING:
+    from typing import Any
+
     from unpaired.api.data import MemoryDataset, make_dataset, open_dataset, read
     from unpaired.api.run import Run, load, train
     from unpaired.api.scores import Scores
@@ -64,10 +63,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name in _HOMES:
         return getattr(import_module(f"unpaired.{_HOMES[name]}"), name)
-    if name == "engine":  # bundles of version 0.1.0 name `engine.export.bundle.load_network`
+    if name == "engine":
+        from types import SimpleNamespace
+
+        # Bundles of version 0.1.0 name `engine.export.bundle.load_network`.
         bundle = SimpleNamespace(load_network=__getattr__("load_network"))
         return SimpleNamespace(export=SimpleNamespace(bundle=bundle))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
