@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _report import record
 
-STEPS, ROUNDS, QUICK_ROUNDS = 14, 3, 15
+STEPS, ROUNDS, PREDICTIONS, QUICK_ROUNDS = 14, 3, 9, 15
 _SCAN = "../scans/mr/imagesTr/mr_004_0000.nii.gz"
 
 
@@ -73,7 +73,7 @@ JOBS: dict[str, tuple[int, Callable[[Side], float]]] = {
     "python -c 'import unpaired'": (QUICK_ROUNDS, lambda side: side.seconds("import unpaired")),
     "unpaired --help": (QUICK_ROUNDS, lambda side: side.program("--help")),
     "a training step of the demo's network": (ROUNDS, Side.step),
-    "prediction of one scan, with the start of the program": (ROUNDS, Side.predict),
+    "prediction of one scan, with the start of the program": (PREDICTIONS, Side.predict),
 }
 
 

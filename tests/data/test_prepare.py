@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from itertools import permutations, product
 from pathlib import Path
 
@@ -498,8 +499,9 @@ def test_two_processes_write_what_one_does_and_a_killed_one_is_told(tmp_path):
 
     def kill(done, total, name):
         for child in psutil.Process().children(recursive=True):
-            if "LokyProcess" in " ".join(child.cmdline()):
-                child.kill()
+            with suppress(psutil.Error):  # it may have ended since
+                if "LokyProcess" in " ".join(child.cmdline()):
+                    child.kill()
 
     many = {"ct": open_dataset("ct", write_set(tmp_path / "many", [(12, 12, 6)] * 40))}
     with pytest.raises(ResourceError, match="fewer workers than 2"):

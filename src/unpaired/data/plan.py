@@ -2,10 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from unpaired import files
 from unpaired.datasets.planes import Planes, lattice_of, orient
@@ -115,6 +124,14 @@ class Plan(_Strict):
         if self.dims == 3 and self.context != 1:
             raise ValueError(f"a patch of several slices has context 1, not {self.context}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_planes(self, write: Callable[[Any], Any]) -> dict[str, Any]:
+        """Without any, as checkpoints and models from before there were planes hold it."""
+        content: dict[str, Any] = write(self)
+        if self.planes is None:
+            content.pop("planes", None)
+        return content
 
     @property
     def dims(self) -> int:
