@@ -40,6 +40,7 @@ format: $(STAMP)
 
 map: $(STAMP)
 	$(BIN)/python docs/rooms.py > docs/architecture.md
+	$(BIN)/python docs/settings.py > docs/settings.md
 
 wheel: $(STAMP)
 	rm -rf build dist

@@ -1,6 +1,5 @@
 """Tables of text, and how a metric is printed in them. The level of `files`: every part uses it."""
 
-import csv
 import io
 import math
 from collections.abc import Sequence
@@ -46,6 +45,8 @@ class Table:
 
     def csv(self) -> str:
         """Comma-separated text; the title is left out."""
+        import csv  # the program starts without it
+
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
         return text.getvalue()

@@ -24,8 +24,10 @@ from unpaired.cli import (
     import_,
     predict,
     prepare,
+    presets,
     report,
     reproduce,
+    settings,
     train,
 )
 from unpaired.errors import UnpairedError
@@ -51,6 +53,8 @@ for verb in (
     compare,
     export,
     reproduce,
+    settings,
+    presets,
 ):
     app.command(verb.NAME)(verb.command)
 

@@ -20,14 +20,22 @@ Data = Annotated[
     ),
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="A set of settings to start from.")
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A set of settings to start from; `unpaired presets` lists them.",
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file laid over the preset.")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Single settings, such as train.steps=5000."),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Single settings, such as train.steps=5000; `unpaired settings` lists all.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 Device = Annotated[

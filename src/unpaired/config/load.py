@@ -138,16 +138,21 @@ def _read(path: Path) -> Table:
 
 def to_toml(config: Config) -> str:
     """The whole configuration, defaults included; reading it back gives an equal one."""
-    tables = config.model_dump()
+    return tomli_w.dumps(tables_of(config))
+
+
+def tables_of(config: Config) -> Table:
+    """The whole configuration as it is written."""
+    tables: Table = said_none(config.model_dump())
     if not tables["modalities"]:  # no table of any modality: no heading for them
         del tables["modalities"]
-    return tomli_w.dumps(_said_none(tables))
+    return tables
 
 
-def _said_none(value: Any) -> Any:
+def said_none(value: Any) -> Any:
     """With the text "none" for what is empty: TOML has no word for it."""
     if value is None:
         return "none"
     if isinstance(value, Mapping):
-        return {key: _said_none(one) for key, one in value.items()}
+        return {key: said_none(one) for key, one in value.items()}
     return value
