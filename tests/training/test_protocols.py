@@ -166,7 +166,7 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
     assert [len(setup.prepared_cases(p)["mr"]) for p in PARTS] == [2, 1, 1]
     assert [len(setup.prepared_cases(p)["ct"]) for p in PARTS] == [1, 1, 1]
     # Native scores: the whole scan is predicted, without its label, on the file's own grid.
-    evaluate(run)
+    native = evaluate(run)
     for m in ("ct", "mr"):
         (case,) = setup.prepared_cases("test")[m]
         found = read_label_image(run / "predictions" / m / f"{case.id}.nii.gz")
@@ -174,13 +174,12 @@ def test_abdominal_preset_with_draws_from_phantom_to_scores(tmp_path):
         assert found.array.shape == image.array.shape
         np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
     assert json.loads((run / "evaluation" / "evaluation.json").read_text())
-    assert_scored_on_the_crop(run, setup)
+    on_crop = evaluate(run, grids=("prepared",), device="cpu")
+    assert_scored_on_the_crop(run, setup, {g: s.scores for g, s in (native | on_crop).items()})
 
 
-def assert_scored_on_the_crop(run, setup):
+def assert_scored_on_the_crop(run, setup, scores):
     """On the prepared grid the network sees the crop, as in the literature; natively the scan."""
-    found = evaluate(run, grids=("prepared", "native"), device="cpu")
-    scores = {grid: one.scores for grid, one in found.items()}
     model = Model.load(RunFolder(run).files.model)
     segmenter, plan = model.segmenter, model.plan
     for m in ("ct", "mr"):

@@ -74,12 +74,12 @@ def test_the_whole_road(network: str, data: dict[str, Path], tmp_path: Path) -> 
 def test_an_interrupted_training_of_volumes_ends_as_an_unbroken_one(
     data: dict[str, Path], tmp_path: Path
 ) -> None:
-    more = ["train.batch_size=1", "train.steps=6"]
+    more = ["train.batch_size=1", "train.steps=4"]
     config = config_of("resenc_unet", *more)
     train(config, data, tmp_path / "whole")
     broken = tmp_path / "broken"
     short = config_of("resenc_unet", *more, "train.max_minutes=0.0001")
-    while train(short, data, broken).step < 6:
+    while train(short, data, broken).step < 4:
         pass
     a, b = (
         load_checkpoint(run / "checkpoints" / "last.pt") for run in (tmp_path / "whole", broken)
