@@ -70,6 +70,9 @@ def say_plan(plan: Any) -> None:
         ["spacing", f"{spacing} mm", plan.reasons.get("spacing_mm", "")],
         ["patch", " x ".join(map(str, plan.patch)), plan.reasons.get("patch", "")],
     ]
+    for name in ("network", "batch", "learning rate", "steps"):
+        if reason := plan.reasons.get(name):
+            rows.append([name, "", reason])
     if plan.plane is not None:
         rows.append(["plane", " x ".join(map(str, plan.plane)), plan.reasons.get("plane", "")])
     for name, part in plan.modalities.items():

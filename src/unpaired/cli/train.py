@@ -10,6 +10,7 @@ import typer
 
 from unpaired.cli.options import ConfigFile, Data, Overrides, Preset, parse_data
 from unpaired.cli.output import memory, note, say, say_plan, say_table
+from unpaired.cli.planned import Choices, given_or_planned, seconds_of
 from unpaired.errors import UsageError
 from unpaired.progress import ProgressBar, duration
 from unpaired.tables import Table
@@ -37,23 +38,39 @@ def command(
     prepared: Annotated[
         Path | None, typer.Option("--prepared", help="The cache made by `unpaired prepare`.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="Plan a training of this time: 30m, 8h, 2d. Default: 1 h, on a GPU 12 h.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first model in ten minutes: --budget 10m.")
+    ] = False,
 ) -> None:
-    """Train on folders of images and labels. The same command resumes an interrupted run."""
-    from unpaired.config import load_config
+    """Train on folders of images and labels. The same command resumes an interrupted run.
 
+    Without a preset, a file or a network of your own the program plans the training for this
+    machine and the time, and says why. `unpaired presets` and `unpaired settings` list the rest.
+    """
     if folds is not None:
         _refuse_group()
-    settings = load_config(preset, config, overrides or [])
+    first = out if folds is None else out / "fold_0"
     roots = parse_data(data)
+    whole = seconds_of(budget, quick)
+    share = None if whole is None else whole / (folds or 1)
+    settings, choices = given_or_planned(roots, first, overrides or [], preset, config, share)
     if folds is None:
-        one_run(settings, roots, out, prepared)
+        one_run(settings, roots, out, prepared, choices)
         return
 
     from unpaired.training.folds import fold_configs
 
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
-        one_run(fold, roots, out / name, prepared)
+        one_run(fold, roots, out / name, prepared, choices)
 
 
 def _refuse_group() -> None:
@@ -66,7 +83,11 @@ def _refuse_group() -> None:
 
 
 def one_run(
-    config: "Config", data: Mapping[str, Path], out: Path, prepared: Path | None = None
+    config: "Config",
+    data: Mapping[str, Path],
+    out: Path,
+    prepared: Path | None = None,
+    choices: Choices | None = None,
 ) -> "TrainResult":
     """Prepare, say what is ahead, train, say how it ended."""
     from unpaired.run import RunFolder
@@ -78,6 +99,10 @@ def one_run(
     weights = _weights(config, run) if leads() else None
     with run.lock() if leads() else nullcontext():
         if leads():
+            if choices:
+                from unpaired.files import write_json
+
+                write_json(run.files.choices, dict(choices))
             with ProgressBar("prepare") as bar:
                 prepare_run(config, data, run, prepared, bar)
             for line in _ahead(config, run, weights):

@@ -97,6 +97,11 @@ class RunFiles:
         return self.root / "method.json"
 
     @property
+    def choices(self) -> Path:
+        """Why a planned run has its network, batch, rate and steps; there only if it was."""
+        return self.root / "choices.json"
+
+    @property
     def floor(self) -> Path:
         """What position alone scores on the test cases."""
         return self.root / "floor.json"

@@ -225,7 +225,9 @@ def _plan(
         plan = _like_source(method, plan, source)
     why = "Mirroring is switched off." if config.augment.mirror == "none" else mirror_axes(plan)[1]
     parts = {f"split.{m}": text for m, text in split.reasons.items()}
-    plan = plan.model_copy(update={"reasons": {**plan.reasons, **parts, "mirror": why}})
+    chosen = read_json(folder.files.choices) if folder.files.choices.is_file() else {}
+    reasons = {**plan.reasons, **parts, "mirror": why, **chosen}
+    plan = plan.model_copy(update={"reasons": reasons})
     plan.write(folder.files.plan)
     return plan
 

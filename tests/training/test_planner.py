@@ -1,0 +1,184 @@
+"""What is planned for a machine and a time, with costs that are made up, so that it is known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from small_sets import write_set
+from unpaired.cli.app import run as program
+from unpaired.config import load_config
+from unpaired.data.measure import Geometry
+from unpaired.datasets.sources import open_dataset
+from unpaired.errors import UsageError
+from unpaired.run import RunFolder
+from unpaired.training import planner
+from unpaired.training.budget import Cost, parse_budget, schedule
+from unpaired.training.forecast import Forecast
+from unpaired.training.planner import SIZES, coarser, is_planned, plan_training
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30m", 1800), ("8h", 28800), ("2d", 172800), ("90s", 90), ("1.5 h", 5400), ("45min", 2700)],
+)
+def test_a_budget_is_read(text: str, seconds: float) -> None:
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("30", "has no unit"), ("3w", "the unit 'w' is unknown"), ("soon", "no unit"),
+     ("0m", "no time"), ("-5m", "no unit")],
+)  # fmt: skip
+def test_another_budget_is_refused_with_what_to_write(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("budget", [600.0, 3600.0, 28800.0, 172800.0])
+@pytest.mark.parametrize(
+    "cost", [Cost(20.0, 0.7, 4.0), Cost(200.0, 0.05, 60.0), Cost(5.0, 3.0, 0.0)]
+)
+def test_a_schedule_fills_its_budget_and_never_exceeds_it(budget: float, cost: Cost) -> None:
+    found = schedule(budget, cost)
+    spent = cost.before + found.steps * cost.step + found.validations * cost.validation
+    assert spent <= budget
+    if found.steps:
+        assert found.seconds == pytest.approx(spent, rel=0.01)
+        assert spent > 0.8 * budget  # steps have two digits
+        assert found.validations * cost.validation <= max(0.11 * budget, 3.01 * cost.validation)
+        assert (
+            found.every * (found.validations - 1) < found.steps <= found.every * found.validations
+        )
+
+
+def test_nothing_fits_a_budget_that_preparation_takes() -> None:
+    assert schedule(60.0, Cost(59.0, 0.5, 1.0)).steps == 0
+
+
+def test_planes_are_made_coarser_only_as_far_as_needed() -> None:
+    scans = [Geometry((5.0, 0.8, 0.8), (40, 512, 400))] * 3
+    assert coarser((5.0, 0.8, 0.8), scans, 512) == (5.0, 0.8, 0.8)
+    assert coarser((5.0, 0.8, 0.8), scans, 256) == (5.0, 1.6, 1.6)
+    assert coarser((5.0, 0.8, 0.8), scans, 64) == (5.0, 4.0, 4.0)  # tiled from here on
+    assert coarser((3.0, 5.0, 5.0), [Geometry((3.0, 5.0, 5.0), (9, 99, 99))], 64) == (3.0, 5.0, 5.0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Path]:
+    shapes = [(40, 40, 6)] * 5
+    return {m: write_set(tmp_path / m, shapes, (3.0, 3.0, 6.0), channels=(m.upper(),))
+            for m in ("ct", "mr")}  # fmt: skip
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Seconds of a step by the network's width, as a machine might take them; memory to spare."""
+    costs = {32: 2.0, 24: 1.0, 16: 0.4, 8: 0.1}
+
+    def measured(config: object, plan: object) -> Forecast:
+        width = config.model.options["base_width"]  # type: ignore[attr-defined]
+        batch = config.train.batch_size  # type: ignore[attr-defined]
+        return Forecast(7, 5, batch * GIB, 16 * GIB, costs[width], "cpu")
+
+    monkeypatch.setattr(planner, "forecast", measured)
+    return costs
+
+
+def opened(data: dict[str, Path]) -> dict[str, object]:
+    return {m: open_dataset(m, root) for m, root in data.items()}
+
+
+@pytest.mark.parametrize(
+    ("budget", "width"), [("10m", 16), ("1h", 24), ("4h", 32), ("2d", 32), ("2m", 8)]
+)
+def test_more_time_buys_a_larger_network(
+    data: dict[str, Path], seconds: dict[int, float], budget: str, width: int
+) -> None:
+    found = plan_training(opened(data), [], parse_budget(budget))  # type: ignore[arg-type]
+    assert found.config.model.options["base_width"] == width
+    assert found.config.model.backbone == "resenc_unet"
+    steps = found.config.train.steps
+    assert steps * seconds[width] < parse_budget(budget)
+    assert steps >= min(size.steps for size in SIZES["cpu"] if size.width == width)
+    reason = found.reasons["steps"]
+    assert str(steps) in reason and "validations" in reason
+    assert "Residual-encoder U-Net" in found.reasons["network"]
+
+
+def test_what_the_user_sets_is_kept(data: dict[str, Path], seconds: dict[int, float]) -> None:
+    own = ["train.batch_size=2", "train.learning_rate=0.0005", "data.spacing_mm=[6, 3, 3]",
+           "train.steps=700", "loss.gamma=0"]  # fmt: skip
+    found = plan_training(opened(data), own, 3600.0).config  # type: ignore[arg-type]
+    assert (found.train.batch_size, found.train.learning_rate) == (2, 0.0005)
+    assert (found.data.spacing_mm, found.train.steps, found.loss.gamma) == ((6, 3, 3), 700, 0)
+
+
+def test_a_batch_fits_the_memory(
+    data: dict[str, Path], monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]
+) -> None:
+    roomy = planner.forecast
+
+    def tight(config: object, plan: object) -> Forecast:
+        return replace(roomy(config, plan), memory_available_bytes=13 * GIB // 5)  # type: ignore
+
+    monkeypatch.setattr(planner, "forecast", tight)
+    assert plan_training(opened(data), [], 600.0).config.train.batch_size == 2  # type: ignore
+
+
+def test_a_budget_that_no_network_fits_says_what_would(
+    data: dict[str, Path], seconds: dict[int, float]
+) -> None:
+    with pytest.raises(UsageError, match=r"holds \d+ steps .* 300 are needed. Give --budget 1m"):
+        plan_training(opened(data), [], 20.0)  # type: ignore[arg-type]
+
+
+def test_a_network_of_ones_own_is_not_planned() -> None:
+    assert is_planned(["train.steps=10", "loss.beta=0"])
+    assert not is_planned(["model.backbone=swin_unet"])
+    assert not is_planned(["model.options.base_width=8"])
+    assert load_config("default").model.backbone == "resenc_unet"
+
+
+SMALL = ["train.steps=2", "train.batch_size=1", "data.workers=0", "train.device=cpu",
+         "data.split=[0.6,0.2,0.2]"]  # fmt: skip
+
+
+def test_from_the_command_line_to_a_model_and_on(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(planner, "SIZES", {"cpu": (planner.Size(8, 64, 2, (1, 1)),)})
+    call = ["train", "--out", str(tmp_path / "run"), "--quick"]
+    call += [word for m, root in data.items() for word in ("--data", f"{m}={root}")]
+    assert program([*call, *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert "Residual-encoder U-Net (resenc_unet), 2D, width 8" in said
+    run = RunFolder(tmp_path / "run")
+    assert run.config.model.options["base_width"] == 8
+    assert run.plan.reasons["network"] == json.loads(run.files.choices.read_text())["network"]
+    assert run.files.model.is_dir()
+    # The same command, and one with more steps, go on with the network that was planned.
+    monkeypatch.setattr(planner, "SIZES", {"cpu": (planner.Size(16, 64, 2, (1, 1)),)})
+    assert program([*call, *SMALL]) == 0
+    assert "goes on as it was planned" in capsys.readouterr().err
+    assert program([*call, *SMALL, "train.steps=3"]) == 0
+    assert "Stopped at step 3" in capsys.readouterr().out
+    assert RunFolder(tmp_path / "run").config.model.options["base_width"] == 8
+
+
+@pytest.mark.parametrize(
+    "words", [["--preset", "demo"], ["model.backbone=swin_unet"], ["--budget", "1h"]]
+)
+def test_quick_is_for_planned_trainings(
+    data: dict[str, Path], tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["train", "--out", str(tmp_path / "run"), "--data", f"ct={data['ct']}", "--quick"]
+    assert program([*call, *words]) == 2
+    assert "--budget" in capsys.readouterr().err
+    assert not np.any([path.name == "run" for path in tmp_path.iterdir()])
