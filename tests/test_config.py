@@ -29,10 +29,10 @@ def test_presets_load_and_are_listed() -> None:
     assert load_config("demo-swin-unet").model.options["embed_dim"] == 32
 
 
-def test_the_default_preset_says_the_defaults() -> None:
+def test_the_default_preset_is_a_convolutional_network_with_the_papers_losses() -> None:
     preset = load_config("default")
-    plain = preset.model.model_copy(update={"options": {}})
-    assert preset.model_copy(update={"model": plain}) == Config()
+    assert preset.model.backbone == "resenc_unet"
+    assert (preset.loss, preset.model.variant) == (Config().loss, "V3")
 
 
 def test_unknown_preset_lists_all_and_guesses() -> None:

@@ -32,7 +32,7 @@ FEWEST_STEPS = 300
 COARSEST_MM = 4.0
 # Of the free memory, for what the estimate leaves out.
 _ROOM = 0.8
-# Resampling and writing, beside reading a scan; measured on CT and MR of the trunk.
+# Resampling and writing, beside reading a scan; measured on scans of the trunk.
 _PREPARING = 3.0
 # A forward pass beside one with gradients.
 _FORWARD = 0.35
