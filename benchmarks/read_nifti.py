@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from _report import interleave, record
-from unpaired.io import inflate
+from unpaired import inflate
 from unpaired.io.nifti import read_volume
 
 PIECE = 1 << 16

@@ -37,6 +37,7 @@ LEVELS = {
     "metrics": 2,
     "device": 1,
     "files": 1,
+    "inflate": 1,
     "tables": 1,
     "progress": 0,
     "names": 0,

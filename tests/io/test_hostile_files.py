@@ -13,12 +13,12 @@ import pytest
 from fuzzing.damage import elements
 from fuzzing.seeds import ABOUT, ROWS, make, write
 from nifti_files import affine, noise, patch, save
+from unpaired import inflate
 from unpaired.config import load_config
 from unpaired.datasets.decathlon import looks_like
 from unpaired.datasets.manifest import open_manifest, read_rows
 from unpaired.datasets.nnunet import open_nnunet
 from unpaired.errors import DataError, UnpairedError, UsageError
-from unpaired.io import inflate
 from unpaired.io.read import read_image
 from unpaired.io.volume import canonical_orientation
 

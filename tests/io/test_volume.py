@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nifti_files import affine, noise, patch, save
+from unpaired import inflate
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import printable
-from unpaired.io import inflate
 from unpaired.io.nifti import read_label, read_volume, write_volume
 from unpaired.io.volume import Orientation, Volume, canonical_orientation, same_grid
 

@@ -16,7 +16,7 @@ from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.planes import lattice_of
 from unpaired.datasets.sides import wrong_sides
 from unpaired.io.read import read_image, read_label_image
-from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
+from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset, same_grid
 from unpaired.names import canonical_name
 
 EXTREME_ANISOTROPY = 8.0
@@ -54,6 +54,9 @@ def same_place(image: Volume, other: Volume, kind: str) -> Iterator[Remark]:
     if not np.isinf(offset):
         what = f"the {kind} lies up to {offset:.3g} mm off the image's grid"
         mend = f"resample the {kind} onto the image"
+        if _in_other_units(image, other):
+            what += ": its lengths are in another unit"
+            mend = f"write the image's unit (xyzt_units) into the {kind}'s header"
         if offset < 0.1 * min(image.spacing_mm):
             mend = "`unpaired check --fix-headers OUT` writes it with the image's geometry"
         yield Remark(f"{kind}-grid", "error", what, mend, f"{offset:.3g} mm")
@@ -62,6 +65,16 @@ def same_place(image: Volume, other: Volume, kind: str) -> Iterator[Remark]:
     what = f"the {kind} has {sizes[1]} voxels, the image {sizes[0]}"
     mend = f"resample the {kind} onto the image"
     yield Remark(f"{kind}-shape", "error", what, mend, f"{sizes[1]} voxels")
+
+
+def _in_other_units(image: Volume, other: Volume) -> bool:
+    """Whether a thousandth or the thousandfold of the other's lengths are the image's."""
+    ratio = float(np.mean(np.divide(image.spacing_mm, other.spacing_mm)))
+    factor = next((f for f in (1e-3, 1e3) if abs(ratio / f - 1) < 1e-3), None)
+    if factor is None:
+        return False
+    scaled = np.vstack([other.affine[:3] * factor, [0, 0, 0, 1]])
+    return corner_offset(image.affine, scaled, image.array.shape) <= SAME_GRID_MM
 
 
 def voxel_shape(image: Volume) -> Iterator[Remark]:

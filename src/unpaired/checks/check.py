@@ -10,7 +10,7 @@ import joblib
 from unpaired.checks import splits as split_checks
 from unpaired.checks.case import inspect
 from unpaired.checks.cohort import ScanSummary, cohort, naming
-from unpaired.checks.finding import Finding, Remark, worst_first
+from unpaired.checks.finding import Finding, Remark, as_one, worst_first
 from unpaired.checks.intensity import copies
 from unpaired.checks.labels import coverage
 from unpaired.checks.layout import open_leniently
@@ -83,6 +83,7 @@ def examine(
         findings += own_findings
         if progress is not None:
             progress(len(scans), len(jobs), "")
+    findings = as_one(findings, "units")
     scans.sort(key=lambda scan: (scan.modality, scan.case))
     for modality, dataset in datasets.items():
         own = [scan for scan in scans if scan.modality == dataset.modality]

@@ -1,8 +1,9 @@
 """One thing that is wrong, its place in the table, and how it is made from an error."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,12 @@ _NOTES: tuple[tuple[str, str, Severity, str], ...] = (
     ("plain NIfTI, though|compressed, though", "file-name", "note", f"nothing, or {_FIX}"),
     ("foreign bytes|bytes of zeros", "slack", "note", f"nothing, or {_FIX}"),
     ("trailing ones of size 1", "axes", "note", f"nothing, or {_FIX}"),
+    ("lengths are stored in", "units", "note", "nothing; they are converted"),
     ("float labels", "float-label", "note", "nothing; save labels as integers"),
+    (
+        "read as one image|are read as one: ", "interleaved", "warning",
+        "see that all slices are of one image; copy the files of one into a folder of their own",
+    ),
     ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
     ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
 )  # fmt: skip
@@ -148,6 +154,24 @@ def quantity(what: str) -> str:
         return ""
     unit = match[2][:-1] if match[1] == "1" and match[2].endswith("s") else match[2]
     return f"{match[1]} {unit}"
+
+
+def as_one(findings: Sequence[Finding], kind: str) -> list[Finding]:
+    """The findings, those of a kind that say the same of several files of a modality as one."""
+    count = Counter((f.modality, f.what) for f in findings if f.kind == kind)
+    said: set[tuple[str, str]] = set()
+    kept: list[Finding] = []
+    for finding in findings:
+        key = (finding.modality, finding.what)
+        if finding.kind == kind and key in said:
+            continue
+        if finding.kind == kind and count[key] > 1:
+            said.add(key)
+            amount = plural(count[key], "file")
+            what = f"{finding.what} ({amount})"
+            finding = replace(finding, case="", file="", what=what, amount=amount)
+        kept.append(finding)
+    return kept
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:

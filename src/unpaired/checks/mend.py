@@ -8,12 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from unpaired import files
+from unpaired import files, inflate
 from unpaired.checks.mend_header import Mending, mend_geometry, mend_layout, move_onto
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable, read_bytes
-from unpaired.io import inflate
 
 LIST = "mended.json"
 _LIMIT = 1 << 34

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from unpaired.errors import DataError
+from unpaired.io.nifti_header import affine_in_mm, in_mm
 from unpaired.io.volume import SAME_GRID_MM, check_affine, corner_offset
 
 Sizes = tuple[int, int, int]
@@ -88,7 +89,7 @@ def mend_geometry(mending: Mending, witness: nib.Nifti1Header | None) -> np.ndar
             mending.left.append("no orientation is stored; only who made the file knows it")
             return None
         return _usable(_qform(header), mending)
-    sform = _usable(np.asarray(header.get_sform(), np.float64), mending)
+    sform = _usable(affine_in_mm(header.get_sform(), header), mending)
     if sform is None:
         return None
     qform = _qform(header) if int(header["qform_code"]) else sform
@@ -122,7 +123,8 @@ def move_onto(mending: Mending, own: np.ndarray, image: Mending, affine: np.ndar
     _set(mending, affine, f"it lay {offset:.3g} mm off the image, has the image's geometry now")
     # Bit for bit, so that no rounding is left.
     for name in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
-                 "srow_x", "srow_y", "srow_z", "pixdim", "qform_code", "sform_code"):  # fmt: skip
+                 "srow_x", "srow_y", "srow_z", "pixdim", "qform_code", "sform_code",
+                 "xyzt_units"):  # fmt: skip
         mending.header[name] = image.header[name]
 
 
@@ -146,7 +148,7 @@ def _decides(
     """Whether the other file has only one geometry, and it is this sform."""
     if witness is None or int(witness["sform_code"]) == 0:
         return False
-    other_sform = np.asarray(witness.get_sform(), np.float64)
+    other_sform = affine_in_mm(witness.get_sform(), witness)
     other_qform = _qform(witness) if int(witness["qform_code"]) else other_sform
     if other_qform is None or not np.isfinite(other_sform).all():
         return False
@@ -162,17 +164,18 @@ def _set(mending: Mending, affine: np.ndarray, sentence: str) -> None:
     code = int(header["sform_code"]) or int(header["qform_code"]) or 1
     header.set_qform(affine, code)
     header.set_sform(affine, code)
+    header.set_xyzt_units("mm", int(header["xyzt_units"]) & ~7)
     mending.done.append(sentence)
 
 
 def _pixdim(mending: Mending, affine: np.ndarray) -> None:
     header = mending.header
-    old = np.asarray(header["pixdim"][1:4], np.float64)
+    old = in_mm(header["pixdim"][1:4], header)
     new = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(old, new, rtol=1e-3, atol=1e-4):
         texts = [" x ".join(f"{value:.4g}" for value in values) for values in (old, new)]
         mending.done.append(f"pixdim was {texts[0]}, is {texts[1]} as in the affine")
-        header["pixdim"][1:4] = new
+        header["pixdim"][1:4] = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
     if float(header["pixdim"][0]) not in (-1.0, 1.0) and int(header["qform_code"]):
         header["pixdim"][0] = 1  # the standard's meaning of 0
     for index in range(4, 8):
@@ -185,7 +188,7 @@ def _qform(header: nib.Nifti1Header) -> np.ndarray | None:
     if float(header["pixdim"][0]) not in (-1.0, 1.0):
         header["pixdim"][0] = 1
     try:
-        qform = np.asarray(header.get_qform(), np.float64)
+        qform = affine_in_mm(header.get_qform(), header)
     except Exception:  # nibabel raises HeaderDataError or ValueError
         return None
     return qform if np.isfinite(qform).all() else None

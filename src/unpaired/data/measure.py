@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from unpaired import inflate
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.planes import Lattice, lattice_of
 from unpaired.errors import DataError
-from unpaired.io import inflate, nifti_header
+from unpaired.io import nifti_header
 from unpaired.io.read import format_of, read_image, read_label_image
 from unpaired.io.volume import Orientation
 

@@ -12,6 +12,7 @@ from unpaired.datasets.split_file import Part
 from unpaired.errors import DataError
 from unpaired.files import printable
 from unpaired.io.nifti import MAX_VOXELS, read_label
+from unpaired.io.nifti_header import affine_in_mm
 from unpaired.io.read import files_of, format_of, read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, check_affine, same_grid
 
@@ -175,8 +176,8 @@ class NiftiChannel:
                     "more; correct one of them."
                 )
             array = np.asarray(image.dataobj[..., self.number])
-            affine = np.asarray(image.affine, np.float64)
             header = image.header.copy()
+            affine = affine_in_mm(image.affine, header)
         except DataError:
             raise
         except Exception as error:  # nibabel, zlib and gzip raise many kinds

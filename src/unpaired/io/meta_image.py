@@ -15,9 +15,11 @@ from unpaired.io.raw import (
     FileSource,
     beside,
     label_type,
+    length_in_mm,
     load,
     numbers,
     own_geometry,
+    units_note,
     voxels,
     whole_numbers,
     words,
@@ -38,6 +40,7 @@ _TYPES = {
 }
 _MATRIX = ("TransformMatrix", "Rotation", "Orientation")
 _OFFSET = ("Offset", "Position", "Origin")
+_UNITS = "DistanceUnits"
 _LAST = "ElementDataFile"
 
 
@@ -197,7 +200,12 @@ def _affine(fields: Mapping[str, str], axes: int, name: str) -> tuple[np.ndarray
     if spacing is None:
         raise DataError(f"{name}: the header lacks ElementSpacing; save the image again.")
     affine[:3, :3] = turn * numbers(spacing, axes, "ElementSpacing", name)[:3]
-    return LPS_TO_RAS @ affine, notes
+    unit = fields.get(_UNITS, "?")
+    mm = 1.0 if unit in ("", "?") else length_in_mm(unit)
+    if mm is None:
+        raise DataError(f"{name}: the unit of length is {printable(unit)}; save it in mm.")
+    affine[:3] *= mm
+    return LPS_TO_RAS @ affine, notes if mm == 1 else [*notes, units_note(unit)]
 
 
 def _own_words(fields: Mapping[str, str]) -> dict[str, str]:
@@ -205,6 +213,7 @@ def _own_words(fields: Mapping[str, str]) -> dict[str, str]:
     spacing = fields.get("ElementSpacing", fields.get("ElementSize"))
     own = {"TransformMatrix": matrix, "Offset": origin, "ElementSpacing": spacing}
     complete = all(text is not None for text in own.values())
+    own[_UNITS] = fields.get(_UNITS)
     return {key: text for key, text in own.items() if text is not None} if complete else {}
 
 

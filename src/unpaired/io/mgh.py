@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unpaired import inflate
 from unpaired.errors import DataError
 from unpaired.files import atomic, printable
-from unpaired.io import inflate
 from unpaired.io.nifti import MAX_VOXELS, refuse_not_finite
 from unpaired.io.raw import FileSource, label_type, load, native, own_geometry, promised
 from unpaired.io.volume import Volume, check_affine

@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from unpaired import files
+from unpaired import files, inflate
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable, read_bytes
-from unpaired.io import inflate, nifti_header
+from unpaired.io import nifti_header
 from unpaired.io.nifti_header import Layout, affine_of
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
 

@@ -12,6 +12,10 @@ from unpaired.io.volume import SHEAR_NOTE, check_affine, corner_offset
 HEAD_BYTES = 544
 _MAX_OFFSET = 1 << 26
 _QFORM_NOTE_MM = 0.1
+# The lowest three bits of xyzt_units -> the unit, and its length in mm as a fraction: 30 / 1000 is
+# the nearest number to 0.03, and 30 * 0.001 need not be. 0 is unknown, and counts as millimetres as
+# in every other program.
+_UNITS = {1: ("metres", 1000, 1), 3: ("microns", 1, 1000)}
 _SIGNS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image; run `git lfs pull`"),
     (b"<!doctype", "a web page, not an image; download it again"),
@@ -124,27 +128,46 @@ def _dtype(header: nib.Nifti1Header, name: str) -> np.dtype:
     return dtype
 
 
+def in_mm(lengths: np.ndarray, header: nib.Nifti1Header) -> np.ndarray:
+    """Lengths in the header's unit -> float64, in millimetres."""
+    _, times, parts = _unit(header)
+    return np.asarray(lengths, np.float64) * times / parts
+
+
+def _unit(header: nib.Nifti1Header) -> tuple[str, int, int]:
+    return _UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1, 1))
+
+
+def affine_in_mm(affine: np.ndarray, header: nib.Nifti1Header) -> np.ndarray:
+    """An affine [4 4] of the header -> float64, to millimetres."""
+    return np.vstack([in_mm(affine[:3], header), [0, 0, 0, 1]])
+
+
 def affine_of(layout: Layout, name: str) -> tuple[np.ndarray, list[str]]:
-    """The affine as nibabel chooses it (sform, else qform, else pixdim), float64 [4 4], and notes.
+    """The affine as nibabel chooses it (sform, else qform, else pixdim), float64 [4 4] in mm
+    whatever the header's unit is, and notes.
 
     Raises:
         DataError: the affine cannot be used; see `check_affine`.
     """
     header = layout.header
-    sform = header.get_sform() if int(header["sform_code"]) != 0 else None
+    sform = affine_in_mm(header.get_sform(), header) if int(header["sform_code"]) != 0 else None
     qform, why = _qform(header) if int(header["qform_code"]) != 0 else (None, "")
     if sform is None and why:
         raise DataError(f"{name}: the qform cannot be used ({why}); write the geometry again.")
     notes: list[str] = []
     if sform is None and qform is None:
         notes.append("no orientation is stored (sform, qform code 0): left and right are a guess")
-        pixdim = np.asarray(header["pixdim"][1:4], np.float64)
+        pixdim = in_mm(header["pixdim"][1:4], header)
         if pixdim.min() < 0:
             text = " x ".join(f"{value:.4g}" for value in pixdim)
             notes.append(f"the spacing {text} mm is negative, taken as positive")
     chosen = next((a for a in (sform, qform) if a is not None), None)
-    affine = np.asarray(_base_affine(layout) if chosen is None else chosen, np.float64)
-    notes += check_affine(affine, name)
+    affine = _base_affine(layout) if chosen is None else chosen
+    unit = _unit(header)[0]
+    if unit != "mm":
+        notes.append(f"lengths are stored in {unit}, and converted to mm")
+    notes += check_affine(affine, name, unit)
     if sform is not None:
         notes += _disagreement(layout, sform, qform, why)
     return affine, notes
@@ -158,14 +181,14 @@ def _qform(header: nib.Nifti1Header) -> tuple[np.ndarray | None, str]:
         qform = header.get_qform()
     except Exception as error:  # nibabel raises HeaderDataError or ValueError
         return None, str(error)
-    return qform, "" if np.isfinite(qform).all() else "it holds NaN"
+    return affine_in_mm(qform, header), "" if np.isfinite(qform).all() else "it holds NaN"
 
 
 def _base_affine(layout: Layout) -> np.ndarray:
     pixdim = np.abs(np.asarray(layout.header["pixdim"][1:4], np.float64)) * [-1, 1, 1]
     affine = np.diag([*pixdim, 1.0])
     affine[:3, 3] = -pixdim * (np.array(layout.shape) - 1) / 2
-    return affine
+    return affine_in_mm(affine, layout.header)
 
 
 def _disagreement(
@@ -177,7 +200,7 @@ def _disagreement(
         offset = corner_offset(sform, qform, layout.shape)
         if offset > _QFORM_NOTE_MM:
             return [f"qform and sform differ by up to {offset:.3g} mm; the sform is used"]
-    pixdim = np.asarray(layout.header["pixdim"][1:4], np.float64)
+    pixdim = in_mm(layout.header["pixdim"][1:4], layout.header)
     spacing = np.linalg.norm(sform[:3, :3], axis=0)
     if not np.allclose(pixdim, spacing, rtol=SHEAR_NOTE, atol=1e-4):
         text = " x ".join(f"{value:.4g}" for value in pixdim)

@@ -22,9 +22,11 @@ from unpaired.io.raw import (
     Packing,
     beside,
     label_type,
+    length_in_mm,
     load,
     numbers,
     own_geometry,
+    units_note,
     voxels,
     whole_numbers,
     words,
@@ -57,6 +59,7 @@ _SPACES = {
 }
 _VECTOR = r"none|\([^()]*\)"
 _GEOMETRY = ("space", "space directions", "space origin")
+_UNITS = "space units"
 
 
 def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
@@ -88,7 +91,8 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     affine, notes = _affine(fields, axes, spatial, name)
     notes += check_affine(affine, name)
     verbatim = axes == 3 and all(key in fields for key in _GEOMETRY)
-    geometry = {key: fields[key] for key in _GEOMETRY} if verbatim else {}
+    own = [key for key in (*_GEOMETRY, _UNITS) if key in fields]
+    geometry = {key: fields[key] for key in own} if verbatim else {}
     source = FileSource("nrrd", geometry, affine, fields.get(f"{MARK}:", ""))
     return Volume(array, affine, None, path, tuple(notes), source)
 
@@ -106,6 +110,7 @@ def write_nrrd(path: Path, labels: np.ndarray, like: Volume, names: Names | None
     head += [f"space: {place['space']}", f"sizes: {' '.join(map(str, labels.shape))}"]
     head += [f"space directions: {place['space directions']}", "kinds: domain domain domain"]
     head += ["endian: little", "encoding: gzip", f"space origin: {place['space origin']}"]
+    head += [f"{_UNITS}: {place[_UNITS]}"] if _UNITS in place else []
     head += [f"{key}:={_escaped(text)}" for key, text in _segments(labels, names)]
     head += [f"{MARK}:={_escaped(names.mark)}"] if names.mark else []
     packer = zlib.compressobj(4, zlib.DEFLATED, 31)
@@ -191,18 +196,16 @@ def _affine(
     fields: Mapping[str, str], axes: int, spatial: Sequence[int], name: str
 ) -> tuple[np.ndarray, list[str]]:
     """[4 4] to Right, Anterior, Superior, and notes."""
-    units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
-    if any(unit not in ("mm", "") for unit in units):
-        raise DataError(f"{name}: the units are {printable(', '.join(units))}; save it in mm.")
     affine = np.eye(4)
     space = fields.get("space", "").lower()
+    mm, notes = _unit_in_mm(fields, axes, spatial, name)
     if not space:
         spacing = np.ones(axes)
         if "spacings" in fields:
             text = fields["spacings"].lower().replace("nan", "1")
             spacing = numbers(text, axes, "spacings", name)
-        affine[:3, :3] = np.diag(np.array([-1, -1, 1]) * spacing[list(spatial)])
-        return affine, ["no orientation is stored: left and right are a guess"]
+        affine[:3, :3] = np.diag(np.array([-1, -1, 1]) * spacing[list(spatial)] * mm)
+        return affine, [*notes, "no orientation is stored: left and right are a guess"]
     if space not in _SPACES:
         raise DataError(
             f"{name}: the space {printable(space)!r} does not say where left and right are; save "
@@ -215,12 +218,34 @@ def _affine(
         raise DataError(f"{name}: the header is damaged (space directions).")
     for column, axis in enumerate(spatial):
         affine[:3, column] = _vector(vectors[axis], "space directions", name)
-    notes = []
     if "space origin" in fields:
         affine[:3, 3] = _vector(fields["space origin"], "space origin", name)
     else:
         notes.append("no origin is stored: the first voxel is taken as 0 0 0")
+    affine[:3] *= mm
     return np.diag([*_SPACES[space], 1.0]) @ affine, notes
+
+
+def _unit_in_mm(
+    fields: Mapping[str, str], axes: int, spatial: Sequence[int], name: str
+) -> tuple[float, list[str]]:
+    """How many mm the header's unit of length is, and notes; without one it is mm.
+
+    A header with a space names the units of the space's axes, one without those of the array's.
+    """
+    units = re.findall(r'"([^"]*)"', fields.get(_UNITS, ""))
+    if "space" not in fields:
+        own = re.findall(r'"([^"]*)"', fields.get("units", ""))
+        units += [own[axis] for axis in spatial] if len(own) == axes else own
+    named = {unit.strip() for unit in units if unit.strip() not in ("", "???")}
+    known = {length_in_mm(unit) for unit in named}
+    if len(known) > 1 or None in known:
+        raise DataError(
+            f"{name}: the units of length are {printable(', '.join(sorted(named)))}; save it in mm."
+        )
+    mm = known.pop() if known else 1.0
+    assert mm is not None
+    return mm, [] if mm == 1 else [units_note(named.pop())]
 
 
 def _vector(text: str, key: str, name: str) -> np.ndarray:

@@ -7,15 +7,19 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unpaired import inflate
 from unpaired.errors import DataError
 from unpaired.files import is_file, printable, read_bytes
-from unpaired.io import inflate
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
 
 Packing = Literal["raw", "gzip", "zlib"]
 HEADER_LIMIT = 1 << 20
 SLACK = 4096
+_MM = {
+    "mm": 1.0, "millimetre": 1.0, "um": 1e-3, "micron": 1e-3, "micrometre": 1e-3,
+    "cm": 10.0, "centimetre": 10.0, "m": 1e3, "metre": 1e3, "nm": 1e-6, "nanometre": 1e-6,
+}  # fmt: skip
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -191,6 +195,18 @@ def label_type(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool or array.max(initial=0) < 256:
         return array.astype(np.uint8, copy=False)
     return array.astype(np.int32, copy=False)
+
+
+def length_in_mm(unit: str) -> float | None:
+    """How many millimetres a unit is, by its symbol or name; None where it is no length."""
+    plain = unit.strip().replace("\u00b5", "u").replace("\u03bc", "u")  # the two signs for micro
+    plain = plain if len(plain) < 3 else plain.lower().removesuffix("s").replace("meter", "metre")
+    return _MM.get(plain)
+
+
+def units_note(unit: str) -> str:
+    """What a reader says of a file in another unit than mm."""
+    return f"lengths are stored in {printable(unit)}, and converted to mm"
 
 
 def words(values: Sequence[float] | np.ndarray) -> str:

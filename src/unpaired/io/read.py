@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unpaired import inflate
 from unpaired.files import printable
-from unpaired.io import inflate
 from unpaired.io.dicom.headers import HEAD_BYTES, looks_like_dicom
 from unpaired.io.dicom.scan import holds_dicom, is_named_dicom, read_series
 from unpaired.io.meta_image import looks_like_meta_image, read_meta_image

@@ -166,8 +166,11 @@ def corner_offset(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
     return float("inf") if np.isnan(far) else far
 
 
-def check_affine(affine: np.ndarray, name: str) -> list[str]:
-    """Notes on a usable affine.
+def check_affine(affine: np.ndarray, name: str, stored_in: str = "mm") -> list[str]:
+    """Notes on a usable affine, in millimetres.
+
+    Args:
+        stored_in: the unit of length that the file's header names.
 
     Raises:
         DataError: not finite, singular, spacing outside `SPACING_RANGE_MM`, an origin beyond
@@ -179,9 +182,10 @@ def check_affine(affine: np.ndarray, name: str) -> list[str]:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not ((spacing >= low) & (spacing <= high)).all():
+        doubt = "are its units millimetres?" if stored_in == "mm" else f"is its unit {stored_in}?"
         raise DataError(
             f"{name}: the spacing is {_numbers(spacing)} mm, outside {low:g} to {high:g} mm; "
-            "correct pixdim or the affine (are its units millimetres?)."
+            f"correct pixdim or the affine ({doubt})."
         )
     if np.abs(affine[:3, 3]).max() > ORIGIN_MM:
         raise DataError(

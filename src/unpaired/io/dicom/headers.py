@@ -10,20 +10,23 @@ import numpy as np
 from unpaired.errors import DataError
 from unpaired.files import printable
 from unpaired.io.dicom.library import damage_named, library, read_dataset
+from unpaired.io.dicom.marks import TAGS as MARKS
+from unpaired.io.dicom.marks import Mark, marks_of, several
 
 HEAD_BYTES = 2048
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _INDEX = "1.2.840.10008.1.3.10"  # a DICOMDIR by another name
+# Hounsfield units in the code of units of measure.
+_HOUNSFIELD = "[hnsf'U]"
 _NOT_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE", "SR", "PR", "KO", "DOC", "REG"}
-# What tells images of one place apart, in the words of the standard.
-_MARKS = ("EchoTime", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ImageType")
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
-    "SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "PixelPaddingValue",
+    "BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation",
+    "ImagePositionPatient", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
-    "RescaleIntercept", "ModalityLUTSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *_MARKS,
+    "RescaleIntercept", "ModalityLUTSequence", "RealWorldValueMappingSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *MARKS,
 )  # fmt: skip
 
 
@@ -69,7 +72,9 @@ class Frame:
         spacing_mm: distance of neighbours along these two.
         thickness_mm: of the slice; None if it is not known.
         slope, intercept: stored value -> true value.
-        marks: what may tell it from another slice in the same place.
+        rescaled: whether these are stored anywhere; else they are 1 and 0.
+        padding: (lowest, highest) stored value that was not measured; None if none is declared.
+        marks: what may tell it from a slice of another image.
     """
 
     path: Path
@@ -84,12 +89,45 @@ class Frame:
     thickness_mm: float | None
     slope: float
     intercept: float
-    marks: dict[str, str]
+    rescaled: bool
+    padding: tuple[int, int] | None
+    marks: dict[str, Mark]
 
     @property
     def name(self) -> str:
         """The file's name, with the slice's number where the file holds several."""
         return printable(self.path.name) + (f" frame {self.index}" if self.index else "")
+
+
+class _Said:
+    """What a header says of one frame: its own groups first, then the shared ones, then the data
+    set."""
+
+    def __init__(self, tags: Any, item: Any) -> None:
+        shared = tags.get("SharedFunctionalGroupsSequence") or [None]
+        self._tags = tags
+        self._groups = [one for one in (item, shared[0]) if one is not None]
+
+    def places(self, group: str) -> list[Any]:
+        """The data sets in which the tags of a group may stand, the nearest first."""
+        found = []
+        for where in self._groups:
+            for step in group.split("/") if group else ():
+                where = (where.get(f"{step}Sequence") or [{}])[0]
+            found.append(where)
+        # Converters keep here what they could not place.
+        for where in self._groups:
+            for kind in ("PerFrame", "Shared"):
+                found += (where.get(f"Unassigned{kind}ConvertedAttributesSequence") or [])[:1]
+        return [*found, self._tags]
+
+    def get(self, group: str, tag: str) -> Any:
+        """The value nearest to the frame; None if it is nowhere, or empty."""
+        for where in self.places(group):
+            value = where.get(tag)
+            if value is not None and value != "" and not (several(value) and not len(value)):
+                return value
+        return None
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -181,16 +219,12 @@ def _refuse_foreign(header: Header) -> None:
 
 def _frame(header: Header, index: int, item: Any) -> Frame:
     tags, name = header.tags, printable(header.path)
-    place, turn = _part(tags, item, "PlanePosition"), _part(tags, item, "PlaneOrientation")
-    measures = _part(tags, item, "PixelMeasures")
-    values = _part(tags, item, "PixelValueTransformation")
-    if "ModalityLUTSequence" in values:
-        raise DataError(f"{name} maps its values by a table, not by a slope; export it again.")
-    position = _numbers(place, "ImagePositionPatient", 3, name)
-    axes = _numbers(turn, "ImageOrientationPatient", 6, name).reshape(2, 3)
-    between_rows, between_columns = _numbers(measures, "PixelSpacing", 2, name)
-    thickness = measures.get("SliceThickness")
-    slope, intercept = values.get("RescaleSlope"), values.get("RescaleIntercept")
+    said = _Said(tags, item)
+    position = _numbers(said, "PlanePosition", "ImagePositionPatient", 3, name)
+    axes = _numbers(said, "PlaneOrientation", "ImageOrientationPatient", 6, name).reshape(2, 3)
+    between_rows, between_columns = _numbers(said, "PixelMeasures", "PixelSpacing", 2, name)
+    thickness = said.get("PixelMeasures", "SliceThickness")
+    slope, intercept = _rescale(said, str(tags.get("Modality")), name)
     number = tags.get("InstanceNumber")
     return Frame(
         path=header.path,
@@ -205,25 +239,55 @@ def _frame(header: Header, index: int, item: Any) -> Frame:
         thickness_mm=float(thickness) if thickness else None,
         slope=_finite(slope, 1.0, name) or _no_slope(name),
         intercept=_finite(intercept, 0.0, name),
-        marks={mark: header.text(mark) for mark in _MARKS if mark in tags},
+        rescaled=slope is not None or intercept is not None,
+        padding=_padding(said, tags),
+        marks=marks_of(said.get, tags),
     )
 
 
-def _part(tags: Any, item: Any, name: str) -> Any:
-    """The functional group of this frame, else the one all frames share, else the data set."""
-    if item is None:
-        return tags
-    shared = tags.get("SharedFunctionalGroupsSequence") or [{}]
-    for where in (item, shared[0]):
-        groups = where.get(f"{name}Sequence")
-        if groups:
-            return groups[0]
-    return {}
+def _rescale(said: _Said, modality: str, name: str) -> tuple[Any, Any]:
+    """Slope and intercept; of a CT without them those of a map to Hounsfield units. None: not
+    stored."""
+    group = "PixelValueTransformation"
+    if said.get(group, "ModalityLUTSequence"):
+        raise DataError(f"{name} maps its values by a table, not by a slope; export it again.")
+    slope, intercept = said.get(group, "RescaleSlope"), said.get(group, "RescaleIntercept")
+    if slope is not None or intercept is not None or modality != "CT":
+        return slope, intercept
+    for where in said.places("RealWorldValueMapping"):
+        for one in [where, *(where.get("RealWorldValueMappingSequence") or [])]:
+            units = one.get("MeasurementUnitsCodeSequence") or [{}]
+            if units[0].get("CodeValue") == _HOUNSFIELD and "RealWorldValueSlope" in one:
+                return one.get("RealWorldValueSlope"), one.get("RealWorldValueIntercept")
+    return None, None
 
 
-def _numbers(where: Any, tag: str, count: int, name: str) -> np.ndarray:
-    value = where.get(tag)
-    if value is None or isinstance(value, str) or len(value) != count:
+def _padding(said: _Said, tags: Any) -> tuple[int, int] | None:
+    """The range of stored values that are padding, as voxels come out of the decoder."""
+    first, last = (said.get("", tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if first is None:
+        return None
+    ends = [_as_stored(value, tags) for value in (first, last) if value is not None]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: Any, tags: Any) -> int:
+    """A number in the representation of the voxels: many writers put 63536 for -2000."""
+    if isinstance(value, bytes):
+        value = int.from_bytes(value[:4], "little")
+    bits = int(tags.get("BitsStored") or tags.get("BitsAllocated") or 16)
+    signed = int(tags.get("PixelRepresentation") or 0) == 1
+    number = int(value)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    if low <= number <= high:
+        return number
+    number &= (1 << bits) - 1  # the decoder drops the other bits
+    return number - (1 << bits) if number > high else number
+
+
+def _numbers(said: _Said, group: str, tag: str, count: int, name: str) -> np.ndarray:
+    value = said.get(group, tag)
+    if value is None or not several(value) or len(value) != count:
         raise DataError(
             f"{name} has no {tag}, so its place in the patient is unknown; export the original "
             "scan, not a screen shot."

@@ -8,9 +8,9 @@ import numpy as np
 
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable
+from unpaired.inflate import MAX_RATIO
 from unpaired.io.dicom.headers import Frame
 from unpaired.io.dicom.library import damage_named, library, read_dataset
-from unpaired.io.inflate import MAX_RATIO
 
 _SLACK = 4096
 _DECODERS = {

@@ -19,8 +19,9 @@ from unpaired.io.dicom.headers import (
     object_name,
     read_header,
 )
+from unpaired.io.dicom.marks import choose_image, told_apart
 from unpaired.io.dicom.pixels import read_planes
-from unpaired.io.dicom.stack import even_grid, stack_of
+from unpaired.io.dicom.stack import even_grid, place_numbers, stack_of
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
 
@@ -97,20 +98,28 @@ def read_series(
     `Volume.source` is a `DicomSource`: its `frames[k].path` is the file of slice k.
 
     Args:
-        series: UID or number, where the folder holds several.
+        series: UID or number, where the folder holds several; with ":2" behind it the second of
+            several images of that series, with ":all" all of them as one.
         resample_slices: mend tilted, uneven and missing slices by linear interpolation; the notes
             say so.
 
     Raises:
         UsageError: pydicom or a decoder is not installed, or several series are there.
-        DataError: no image, a damaged or truncated file, slices that are no even stack (tilted,
-            uneven, missing, double, of different sizes, spacings or directions).
+        DataError: no image, a damaged or truncated file, several images in one series, slices that
+            are no even stack (tilted, uneven, missing, double, of different sizes, spacings or
+            directions).
     """
     name = printable(where) if isinstance(where, Path) else printable(where[0].parent)
-    chosen, notes = choose(list_series(where), series, name)
+    wanted, image = _parts(series)
+    chosen, notes = choose(list_series(where), wanted, name)
     headers, more = usable(chosen)
-    stack = stack_of([frame for header in headers for frame in frames_of(header)], name)
-    notes += [*more, *stack.notes]
+    key = ALL if wanted == ALL else chosen.number or chosen.uid
+    frames = [frame for header in headers for frame in frames_of(header)]
+    places = place_numbers(frames)
+    apart = told_apart([frame.marks for frame in frames], places, chosen.modality == "CT")
+    kept, told = choose_image(apart, places, image, name, key)
+    stack = stack_of([frames[k] for k in kept], name)
+    notes += [*more, *told, *stack.notes]
     if stack.faults and not resample_slices:
         raise DataError(
             f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
@@ -123,8 +132,7 @@ def read_series(
         notes.append(sentence)
     else:
         check_affine(affine, name)
-    single = all(header.frames == 1 for header in headers)
-    if chosen.modality == "CT" and single and any("RescaleSlope" not in h.tags for h in headers):
+    if chosen.modality == "CT" and not all(frame.rescaled for frame in stack.frames):
         notes.append("no rescale slope is stored: values may not be Hounsfield units")
     source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
     return Volume(np.asarray(array), affine, None, path, tuple(notes), source)
@@ -223,6 +231,12 @@ def is_named_dicom(path: Path) -> bool:
 def holds_dicom(folder: Path, *, deep: bool = False) -> bool:
     """Whether a DICOM file lies directly in the folder (`deep`: or anywhere below it)."""
     return any(is_dicom(path) for path in _files(folder, deep))
+
+
+def _parts(series: str | None) -> tuple[str | None, str]:
+    """ "4:2" -> the series "4" and its image "2"; the image is "" where none is asked for."""
+    head, colon, image = (series or "").rpartition(":")
+    return (head or None, image) if colon else (series, "")
 
 
 def _joined(scan: Scan) -> Series:

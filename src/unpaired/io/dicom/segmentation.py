@@ -67,6 +67,7 @@ def write_segmentation(
     with damage_named(where, "write the segmentation of this series", "write NIfTI instead"):
         images = _source_images(source)
         notes += _completed(images, identity)
+        kept = _without_others(images, source)
         segments = [
             _segment(number, value, names, code_of(names.classes[value], codes))
             for number, value in enumerate(chosen, 1)
@@ -80,6 +81,7 @@ def write_segmentation(
             content_description=names.mark or None,
             **_about(images[0], identity),
         )
+        _renumber(written, kept)
     with atomic(path) as temporary:
         written.save_as(temporary)
     return tuple(notes)
@@ -152,6 +154,31 @@ def _as_stored(source: DicomSource) -> list[int]:
     if len({frame.path for frame in source.frames}) > 1:
         return order
     return sorted(order, key=lambda k: source.frames[k].index)
+
+
+def _without_others(images: Sequence[Any], source: DicomSource) -> list[int]:
+    """Drop the frames of other images from a multi-frame header, since some lie in the same places.
+
+    Returns:
+        the numbers, from 0, of the frames that are left; empty if nothing was dropped.
+    """
+    kept = sorted(frame.index for frame in source.frames)
+    if len(images) > 1 or int(images[0].get("NumberOfFrames") or 1) == len(kept):
+        return []
+    groups = images[0].PerFrameFunctionalGroupsSequence
+    images[0].PerFrameFunctionalGroupsSequence = [groups[k] for k in kept]
+    images[0].NumberOfFrames = len(kept)
+    return kept
+
+
+def _renumber(written: Any, kept: Sequence[int]) -> None:
+    """Point at the frames by their numbers in the file, from 1."""
+    for frame in written.PerFrameFunctionalGroupsSequence if kept else ():
+        for derived in frame.get("DerivationImageSequence") or ():
+            for image in derived.SourceImageSequence:
+                numbers = image.get("ReferencedFrameNumber")
+                if numbers is not None:
+                    image.ReferencedFrameNumber = kept[int(numbers) - 1] + 1
 
 
 def _source_images(source: DicomSource) -> list[Any]:

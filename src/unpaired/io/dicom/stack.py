@@ -88,6 +88,17 @@ def stack_of(frames: Sequence[Frame], name: str) -> Stack:
     return Stack(ordered, depths, shifts, tuple(faults), tuple(notes))
 
 
+def place_numbers(frames: Sequence[Frame]) -> np.ndarray:
+    """[n] the number of each slice's place along the first one's normal; some may share one."""
+    normal = np.cross(*frames[0].axes)
+    depths = np.array([frame.position_mm @ normal for frame in frames])
+    order = np.argsort(depths, kind="stable")
+    steps = np.diff(depths[order], prepend=depths[order[0]]) >= SAME_PLACE_MM
+    numbers = np.empty(len(frames), int)
+    numbers[order] = np.cumsum(steps)
+    return numbers
+
+
 def slice_affine(frame: Frame, step: np.ndarray) -> np.ndarray:
     """[4 4] of [column row slice] -> RAS, for slices one `step` [3] (LPS mm) apart."""
     affine = np.eye(4)
@@ -187,11 +198,9 @@ def _refuse_same_place(frames: Sequence[Frame], depths: np.ndarray, name: str) -
     k = int(close[0])
     one, other = frames[k], frames[k + 1]
     if counts.min() == counts.max():
-        differ = [m for m in one.marks if one.marks[m] != other.marks.get(m)]
-        by = f" (they differ in {', '.join(differ)})" if differ else ""
         raise DataError(
-            f"{name} holds {counts[0]} images of every slice{by}; copy the files of one image "
-            "into a folder of their own."
+            f"{name} holds {counts[0]} images of every slice; copy the files of one image into a "
+            "folder of their own."
         )
     copy = ", one a copy of the other" if one.instance == other.instance else ""
     raise DataError(
