@@ -810,6 +810,91 @@ def _(root):
     return series(root, edit)
 
 
+@bad("43", "enhanced CT without slope", "warning", "rescale", "no rescale slope is stored")
+def _(root):
+    from dicom_files import CLASSES, write_enhanced
+
+    def edit(one):
+        one.Modality, one.SOPClassUID = "CT", CLASSES["enhanced CT"]
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
+        del one.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+
+    file = write_enhanced(root / "series" / "one.dcm", scan(1) + 1000, GRID, edit=edit)
+    return Made(path=root / "series", file=file)
+
+
+@bad("43", "enhanced CT, slope beside the groups", "")
+def _(root):
+    from dicom_files import CLASSES, write_enhanced
+
+    def edit(one):
+        one.Modality, one.SOPClassUID = "CT", CLASSES["enhanced CT"]
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
+        del one.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+        one.RescaleSlope, one.RescaleIntercept = "1", "-1000"
+
+    file = write_enhanced(root / "series" / "one.dcm", scan(1) + 1000, GRID, edit=edit)
+    return Made(path=root / "series", file=file)
+
+
+def interleaved(root: Path, modality: str, tag: str, values, odd=(5, 11, 13)) -> Made:
+    """A series of which some slices are of another image."""
+
+    def edit(one, k):
+        setattr(one, tag, values[k in odd])
+
+    return series(root, edit, modality=modality)
+
+
+@bad("43", "phase among magnitude", "error", "file", "holds 2 images in one series (they differ in "
+     "ImageType)", "slices")  # fmt: skip
+def _(root):
+    kinds = [["ORIGINAL", "PRIMARY", part] for part in "MP"]
+    return interleaved(root, "MR", "ImageType", kinds)
+
+
+@bad("43", "another echo among the slices", "error", "file", "differ in EchoTime", "slices")
+def _(root):
+    return interleaved(root, "MR", "EchoTime", ["4.76", "9.52"])
+
+
+@bad("43", "another b-value among the slices", "error", "file", "differ in DiffusionBValue",
+     "slices")  # fmt: skip
+def _(root):
+    return interleaved(root, "MR", "DiffusionBValue", [0.0, 800.0])
+
+
+@bad(
+    "43", "MR acquisitions that alternate", "error", "file", "differ in AcquisitionNumber", "slices"
+)
+def _(root):
+    return interleaved(root, "MR", "AcquisitionNumber", [1, 2], range(0, 17, 2))
+
+
+@bad("43", "CT acquisitions that alternate", "warning", "interleaved",
+     "AcquisitionNumber differs among the slices")  # fmt: skip
+def _(root):
+    return interleaved(root, "CT", "AcquisitionNumber", [1, 2], range(0, 17, 2))
+
+
+@bad("43", "declared padding", "note", "padding", "of the voxels are declared padding", "%")
+def _(root):
+    def edit(one, k):
+        array = scan(1)[..., k] + 1000
+        array[np.add.outer(np.arange(24), np.arange(20)) < 12] = -2000
+        one.PixelData, one.PixelPaddingValue = array.T.astype("<i2").tobytes(), -2000
+
+    return series(root, edit)
+
+
+@bad("43", "padding alone", "error", "file", "every voxel is padding")
+def _(root):
+    def edit(one, k):
+        one.PixelData, one.PixelPaddingValue = np.full(480, -2000, "<i2").tobytes(), -2000
+
+    return series(root, edit)
+
+
 @bad("43", "MONOCHROME1", "error", "file", "MONOCHROME1")
 def _(root):
     def edit(one, k):
@@ -890,6 +975,34 @@ def _(root):
     made = image(root, matrix=long)
     save(label_of(made.roots["ct"]), organs(1), long)
     return made
+
+
+@bad("+", "lengths in microns", "note", "units", "in microns, and converted to mm (8 files)",
+     "8 files")  # fmt: skip
+def _(root):
+    base = ct(root)
+    for n in range(4):
+        for file in (image_of(base, f"c{n}"), label_of(base, f"c{n}")):
+            in_microns(file)
+    return Made({"ct": base}, file=None)
+
+
+@bad("+", "label without the image's unit", "error", "label-grid", "lengths are in another unit",
+     "mm")  # fmt: skip
+def _(root):
+    base = ct(root)
+    in_microns(image_of(base), factor=10)
+    in_microns(label_of(base), "unknown", factor=10)
+    return Made({"ct": base}, file=label_of(base))
+
+
+def in_microns(file: Path, unit: str = "micron", factor: float = 1000) -> None:
+    """The same voxels, the file's lengths times a factor in another unit."""
+    import nibabel as nib
+
+    old = nib.load(file)
+    grid = np.vstack([old.affine[:3] * factor, [0, 0, 0, 1]])
+    save(file, np.asarray(old.dataobj), grid, edit=lambda header: header.set_xyzt_units(unit))
 
 
 @bad("+", "plain .nii that is packed", "note", "file-name", "compressed, though the name")

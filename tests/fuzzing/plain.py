@@ -86,6 +86,7 @@ def _nifti(data: bytes) -> Read:
         affine[:3, 3] = steps * [1, -1, -1] * (np.array(shape) - 1) / 2
         affine[0, 3] *= -1 if affine[0, 0] * affine[0, 3] > 0 else 1
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    affine[:3] *= {1: 1e3, 3: 1e-3}.get(take("B", "i", 123, 500)[0] & 7, 1.0)
     return voxels, affine
 
 
@@ -130,12 +131,15 @@ def _nrrd(path: Path, data: bytes) -> Read:
     dtype = np.dtype(kind).newbyteorder(">" if big else "<")
     voxels = np.frombuffer(body, dtype, int(np.prod(sizes))).reshape(sizes, order="F")
     affine, space = np.eye(4), told.get("space", "").lower()
+    unit = told.get("space units", '"mm"').split('"')[1].strip()
+    mm = {"m": 1e3, "cm": 10.0, "um": 1e-3, "nm": 1e-6}.get(unit, 1.0)
     if not space:
         steps = _floats(told["spacings"]) if "spacings" in told else np.ones(3)
-        affine[:3, :3] = np.diag(steps * [-1, -1, 1])
+        affine[:3, :3] = np.diag(steps * [-1, -1, 1]) * mm
         return voxels, affine
     affine[:3, :3] = _floats(told["space directions"]).reshape(3, 3).T
     affine[:3, 3] = _floats(told.get("space origin", "(0,0,0)"))
+    affine[:3] *= mm
     left = space[0] == "l"
     back = "posterior" in space or space == "lps"
     return voxels, np.diag([-1.0 if left else 1.0, -1.0 if back else 1.0, 1, 1]) @ affine

@@ -12,7 +12,7 @@ from tiny_model import pointwise_predictor, smooth_image, tiny_plan
 from unpaired.checks.case import same_place
 from unpaired.checks.check import check_path
 from unpaired.checks.mend import mend_headers
-from unpaired.data.measure import read_geometry
+from unpaired.data.measure import read_lattice
 from unpaired.datasets.archive import NiftiChannel
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
@@ -42,7 +42,7 @@ def test_microns_become_millimetres_exactly(tmp_path, codes, kind):
     path = save(tmp_path / "a.nii", noise(), MICRON, codes=codes, kind=kind, edit=edit)
     found = read_volume(path)
     assert found.spacing_mm == (0.03, 0.03, 0.05)
-    assert read_geometry(path).spacing_mm == (0.05, 0.03, 0.03)
+    assert read_lattice(path).spacing_mm == (0.03, 0.03, 0.05)
     expected = nib.load(path).affine / 1000
     assert np.array_equal(found.affine[:3], expected[:3]) and found.affine[3, 3] == 1
     assert "lengths are stored in microns, and converted to mm" in found.notes
@@ -69,7 +69,9 @@ def test_unknown_units_count_as_millimetres(tmp_path, code):
 
 def test_a_unit_that_makes_no_sense_is_refused_by_name(tmp_path):
     path = save(tmp_path / "a.nii", noise(), OBLIQUE, edit=units("meter"))
-    with pytest.raises(DataError, match=r"900 x 1100 x 3000 mm.*is its unit metres\?"):
+    with pytest.raises(
+        DataError, match=r"900 x 1100 x 3000 mm.*the header says its units are metres"
+    ):
         read_volume(path)
 
 
@@ -136,7 +138,7 @@ def test_units_of_nrrd(tmp_path, fields, spacing):
 
 @pytest.mark.parametrize("unit", ["furlong", "s", 'mm" "um'])
 def test_units_of_nrrd_that_are_no_length_are_refused(tmp_path, unit):
-    with pytest.raises(DataError, match=r"units of length are .*; save it in mm"):
+    with pytest.raises(DataError, match=r"the units are .*; save it in mm"):
         read_image(nrrd(tmp_path / "a.nrrd", SPACE + f'space units: "{unit}" "mm"\n'))
 
 

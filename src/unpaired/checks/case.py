@@ -137,7 +137,7 @@ def _inspect(
         )
         # Of the first channel only the grid is needed from here on.
         empty = np.broadcast_to(np.uint8(0), image.array.shape)
-        first = first or replace(image, array=empty)
+        first = first or replace(image, array=empty, padding=None)
         del image
     return replace(scan, seconds=spent), findings
 

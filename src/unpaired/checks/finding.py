@@ -42,6 +42,7 @@ _NOTES: tuple[tuple[str, str, Severity, str], ...] = (
         "read as one image|are read as one: ", "interleaved", "warning",
         "see that all slices are of one image; copy the files of one into a folder of their own",
     ),
+    ("declared padding", "padding", "note", "nothing; it counts as the lowest value"),
     ("no rescale slope", "rescale", "warning", "export the series again with its rescale slope"),
     ("another series is not read", "series", "note", "nothing, or give the other series a folder"),
 )  # fmt: skip

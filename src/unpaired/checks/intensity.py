@@ -31,11 +31,11 @@ def intensities(image: Volume, channel: str) -> Iterator[Remark]:
         return
     yield from lost_slices(image)
     if channel.strip().casefold() == "ct":
-        doubt = not_hounsfield(sample(image.array), low, high)
+        doubt = not_hounsfield(sample(image.measured), low, high)
         if doubt:
             what = f"the channel is named CT but is not in Hounsfield units: {doubt}"
             yield Remark("hounsfield", "warning", what, _CT_MEND)
-    elif channel and looks_hounsfield(sample(image.array)):
+    elif channel and looks_hounsfield(sample(image.measured)):
         what = f"the channel is named {channel}, but its values look like a CT's (air at -1000)"
         mend = "name the channel CT, or put the scan where it belongs"
         yield Remark("hounsfield", "warning", what, mend)
@@ -43,8 +43,8 @@ def intensities(image: Volume, channel: str) -> Iterator[Remark]:
 
 def sample(array: np.ndarray) -> np.ndarray:
     """Up to about a million voxels, evenly spaced, float32 [n]."""
-    step = max(1, round((array.size / _SAMPLE) ** (1 / 3)))
-    return array[::step, ::step, ::step].astype(np.float32).ravel()
+    step = max(1, round((array.size / _SAMPLE) ** (1 / array.ndim)))
+    return array[(slice(None, None, step),) * array.ndim].astype(np.float32).ravel()
 
 
 def not_hounsfield(values: np.ndarray, low: float, high: float) -> str:

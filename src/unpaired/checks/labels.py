@@ -110,7 +110,9 @@ def outside_body(image: Volume, label: Volume, labels: Mapping[str, int]) -> Ite
     if not parts.any() or seen.min() == seen.max():
         return
     turn = canonical_orientation(image.affine)
-    inside = turn.undo(body(turn.apply(seen)))
+    padding = None if image.padding is None else image.padding[some]
+    known = seen if padding is None or padding.all() else seen[~padding]
+    inside = turn.undo(body(turn.apply(seen), known))
     outside: list[tuple[float, str, Index]] = []
     for name, value in labels.items():
         own = parts == value
@@ -131,12 +133,14 @@ def outside_body(image: Volume, label: Volume, labels: Mapping[str, int]) -> Ite
         yield Remark("outside", "warning", what, mend, f"{100 * worst[0]:.0f} %", worst[2])
 
 
-def body(image: np.ndarray) -> np.ndarray:
+def body(image: np.ndarray, measured: np.ndarray | None = None) -> np.ndarray:
     """What is not air, bool [d h w] from canonical [d h w]; holes in a slice (lungs) belong to it.
 
-    Air is the lowest tenth of the range: below -800 in a CT, noise in an MR.
+    Air is the lowest tenth of the range of the measured voxels (of all by default): below -800 in a
+    CT, noise in an MR.
     """
-    low, high = (float(p) for p in np.percentile(image, (0.5, 99)))
+    known = image if measured is None else measured
+    low, high = (float(p) for p in np.percentile(known, (0.5, 99)))
     bright = image > low + 0.1 * (high - low)
     pieces, _ = ndimage.label(ndimage.binary_opening(bright))
     sizes = np.bincount(pieces.ravel(), minlength=2)

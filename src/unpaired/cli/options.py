@@ -44,7 +44,11 @@ Device = Annotated[
 
 Series = Annotated[
     str | None,
-    typer.Option("--series", metavar="UID|NUMBER", help="Which series of a DICOM folder to read."),
+    typer.Option(
+        "--series",
+        metavar="UID|NUMBER[:IMAGE]",
+        help="Which series of a DICOM folder to read; 4:2 is the second image in series 4.",
+    ),
 ]
 ResampleSlices = Annotated[
     bool,

@@ -114,13 +114,14 @@ def _case_foreground(
     index = np.unravel_index(where, label.shape)
     values_of = []
     for path in case.images:
-        image = read_image(path).array
-        if image.shape != label.shape:
+        image = read_image(path)
+        if image.array.shape != label.shape:
             raise DataError(
-                f"{path} has {image.shape} voxels, its label {case.label} {label.shape}; "
+                f"{path} has {image.array.shape} voxels, its label {case.label} {label.shape}; "
                 "bring both to one grid."
             )
-        values_of.append(image[index].astype(np.float32))
+        found = image.array[index].astype(np.float32)
+        values_of.append(found if image.padding is None else found[~image.padding[index]])
     return values_of
 
 

@@ -36,7 +36,7 @@ from unpaired.io.read import read_image, read_label_image
 from unpaired.progress import Progress
 
 # Raise when the same plan leads to other prepared arrays than before.
-_FORMAT = 1
+_FORMAT = 2
 # Temporary files of `files.atomic`, markers of cases in work.
 _LEFT_OVER = re.compile(r"\..*\.(working|[0-9a-f]{8}\..*(npy|json))", re.DOTALL)
 

@@ -125,15 +125,27 @@ def preprocess(
         image = np.array(box, dtype=np.float32, order="C")
         if image.shape != where.grid:
             image = resample_image(torch.from_numpy(image), where.grid, plan.order).numpy()
-        counted = image if image[span].shape == image.shape else image[span].copy()
+        part = image if image[span].shape == image.shape else image[span].copy()
         if frame is not None:
-            image = counted
-        _scale_(image, counted, recipe, k)
+            image = part
+        _scale_(image, _measured(part, volume, where, span), recipe, k)
         if frame is not None:
             image = cut(image, _shifted(frame, span), float(image.min()))
         channels.append(image)
     out = channels[0][None] if len(channels) == 1 else np.stack(channels)
     return PreparedImage(**vars(where), array=out, frame=frame)
+
+
+def _measured(
+    part: np.ndarray, volume: Volume, where: Placement, span: tuple[slice, slice, slice]
+) -> np.ndarray:
+    """The voxels of a part of the grid that statistics are about: itself, or [1 n] of it without
+    declared padding. A part that is padding alone counts as it is."""
+    if volume.padding is None:
+        return part
+    padding = where.orientation.apply(volume.padding)[slices(where.box)]
+    grid = resample_label(np.ascontiguousarray(padding).astype(np.uint8), where.grid, 2)[span]
+    return part if grid.all() or not grid.any() else part[grid == 0][None]
 
 
 def _scale_(image: np.ndarray, counted: np.ndarray, recipe: ModalityPlan, k: int) -> None:

@@ -24,7 +24,7 @@ from unpaired.errors import DataError
 from unpaired.files import printable
 from unpaired.io.dicom.headers import frames_of
 from unpaired.io.dicom.pixels import read_planes
-from unpaired.io.dicom.scan import DicomSource, list_series
+from unpaired.io.dicom.scan import DicomSource, list_series, padding_note
 from unpaired.io.dicom.stack import stack_of
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
@@ -98,10 +98,11 @@ def read_folder(files: Sequence[Path]) -> Volume:
     stack = stack_of(frames, name)
     if stack.faults:
         raise DataError(f"{name}: {'; '.join(stack.faults)}; copy the folder again.")
-    array, affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
+    (array, padding), affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
     check_affine(affine, name)
-    notes = (*scan.notes, *stack.notes)
-    return Volume(array, affine, None, files[0].parent, notes, DicomSource(stack.frames))
+    notes = (*scan.notes, *stack.notes, *([] if padding is None else [padding_note(padding)]))
+    source = DicomSource(stack.frames)
+    return Volume(array, affine, None, files[0].parent, notes, source, padding)
 
 
 def files_of(volume: Volume) -> list[Path]:

@@ -70,7 +70,7 @@ def grid_of(volume: Volume, mark: str | None = None) -> Volume:
     header's description."""
     # A view of one byte: the memory of the voxels can be given back.
     empty = np.broadcast_to(np.uint8(0), volume.array.shape)
-    grid = replace(volume, array=empty)
+    grid = replace(volume, array=empty, padding=None)
     return grid if mark is None else marked(grid, mark)
 
 

@@ -45,7 +45,7 @@ from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
-_EXPORT = 2  # part of a prediction's mark: raise it when the same inputs give other labels
+_EXPORT = 3  # part of a prediction's mark: raise it when the same inputs give other labels
 
 
 class Predictor:

@@ -88,8 +88,8 @@ def read_nrrd(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     shape = [sizes[axis] for axis in spatial]
     array = voxels(body, packing, shape, dtype, name, max_voxels)
     refuse_not_finite(array, name)
-    affine, notes = _affine(fields, axes, spatial, name)
-    notes += check_affine(affine, name)
+    affine, notes, units = _affine(fields, axes, spatial, name)
+    notes += check_affine(affine, name, units)
     verbatim = axes == 3 and all(key in fields for key in _GEOMETRY)
     own = [key for key in (*_GEOMETRY, _UNITS) if key in fields]
     geometry = {key: fields[key] for key in own} if verbatim else {}
@@ -194,18 +194,19 @@ def _packing(fields: Mapping[str, str], name: str) -> Packing:
 
 def _affine(
     fields: Mapping[str, str], axes: int, spatial: Sequence[int], name: str
-) -> tuple[np.ndarray, list[str]]:
-    """[4 4] to Right, Anterior, Superior, and notes."""
+) -> tuple[np.ndarray, list[str], str]:
+    """[4 4] to Right, Anterior, Superior, in mm; notes; the header's units of length."""
     affine = np.eye(4)
     space = fields.get("space", "").lower()
-    mm, notes = _unit_in_mm(fields, axes, spatial, name)
+    mm, units = _unit_in_mm(fields, axes, spatial, name)
+    notes = [] if mm == 1 else [units_note(units.split(", ")[0])]
     if not space:
         spacing = np.ones(axes)
         if "spacings" in fields:
             text = fields["spacings"].lower().replace("nan", "1")
             spacing = numbers(text, axes, "spacings", name)
         affine[:3, :3] = np.diag(np.array([-1, -1, 1]) * spacing[list(spatial)] * mm)
-        return affine, [*notes, "no orientation is stored: left and right are a guess"]
+        return affine, [*notes, "no orientation is stored: left and right are a guess"], units
     if space not in _SPACES:
         raise DataError(
             f"{name}: the space {printable(space)!r} does not say where left and right are; save "
@@ -223,13 +224,13 @@ def _affine(
     else:
         notes.append("no origin is stored: the first voxel is taken as 0 0 0")
     affine[:3] *= mm
-    return np.diag([*_SPACES[space], 1.0]) @ affine, notes
+    return np.diag([*_SPACES[space], 1.0]) @ affine, notes, units
 
 
 def _unit_in_mm(
     fields: Mapping[str, str], axes: int, spatial: Sequence[int], name: str
-) -> tuple[float, list[str]]:
-    """How many mm the header's unit of length is, and notes; without one it is mm.
+) -> tuple[float, str]:
+    """How many mm the header's unit of length is, and its words; without one it is mm.
 
     A header with a space names the units of the space's axes, one without those of the array's.
     """
@@ -237,15 +238,14 @@ def _unit_in_mm(
     if "space" not in fields:
         own = re.findall(r'"([^"]*)"', fields.get("units", ""))
         units += [own[axis] for axis in spatial] if len(own) == axes else own
-    named = {unit.strip() for unit in units if unit.strip() not in ("", "???")}
+    named = [unit.strip() for unit in units if unit.strip() not in ("", "???")]
     known = {length_in_mm(unit) for unit in named}
+    words_of = printable(", ".join(named)) or "mm"
     if len(known) > 1 or None in known:
-        raise DataError(
-            f"{name}: the units of length are {printable(', '.join(sorted(named)))}; save it in mm."
-        )
+        raise DataError(f"{name}: the units are {words_of}; save it in mm.")
     mm = known.pop() if known else 1.0
     assert mm is not None
-    return mm, [] if mm == 1 else [units_note(named.pop())]
+    return mm, "mm" if mm == 1 else words_of
 
 
 def _vector(text: str, key: str, name: str) -> np.ndarray:

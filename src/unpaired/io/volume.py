@@ -41,6 +41,8 @@ class Volume:
         notes: what was odd, yet accepted, one sentence each.
         source: what a format other than NIfTI needs to write results back beside the image, such
             as `unpaired.io.dicom.DicomSource`.
+        padding: bool [i j k], True where the file declares that nothing was measured; the array
+            holds its lowest value there. None: nowhere.
     """
 
     array: np.ndarray
@@ -49,6 +51,12 @@ class Volume:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     source: object | None = None
+    padding: np.ndarray | None = None
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The voxels that statistics are about: the array, or [n] of it without the padding."""
+        return self.array if self.padding is None else self.array[~self.padding]
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -182,7 +190,11 @@ def check_affine(affine: np.ndarray, name: str, stored_in: str = "mm") -> list[s
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not ((spacing >= low) & (spacing <= high)).all():
-        doubt = "are its units millimetres?" if stored_in == "mm" else f"is its unit {stored_in}?"
+        doubt = (
+            "are its units millimetres?"
+            if stored_in == "mm"
+            else f"the header says its units are {stored_in}"
+        )
         raise DataError(
             f"{name}: the spacing is {_numbers(spacing)} mm, outside {low:g} to {high:g} mm; "
             f"correct pixdim or the affine ({doubt})."

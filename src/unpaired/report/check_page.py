@@ -218,7 +218,7 @@ def thumbnail(scan: Scan, finding: Finding) -> tuple[bytes, str]:
     if axis != "S":  # the head is at the top
         grey, truth = grey[::-1], truth[::-1]
         spot = None if spot is None else (rows - 1 - spot[0], spot[1])
-    low, high = _window(image.array)
+    low, high = _window(image)
     _, row_mm, column_mm = turn.spacing(image.spacing_mm)
     number = image.array.shape[along] - 1 - index if flipped else index
     cut = Slice(
@@ -301,8 +301,8 @@ def _spot(
     return row, column
 
 
-def _window(array: np.ndarray) -> tuple[float, float]:
-    values = sample(array)
+def _window(image: Volume) -> tuple[float, float]:
+    values = sample(image.measured)
     if looks_hounsfield(values):
         return _CT_WINDOW
     low, high = (float(p) for p in np.percentile(values, (1, 99)))

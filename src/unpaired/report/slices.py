@@ -91,7 +91,7 @@ def load_slice(run: RunContents, modality: str, case: str, by_truth: bool = Fals
     if rows_of == "S":
         # The index grows to Superior: a standing patient has the head at the top.
         arrays = [a[:, ::-1] for a in arrays]
-    low, high = window(run, modality, arrays[0])
+    low, high = window(run, modality, image.measured)
     best = richest_slice(arrays[1])
     picture = [np.ascontiguousarray(a[best]) for a in arrays]
     inside = picture[1] if by_truth else np.maximum(picture[1], picture[2])

@@ -233,7 +233,7 @@ def test_interleaved_images_are_refused_and_can_be_chosen(
     write(tmp_path, array, FLAT, modality=modality, edit=edit)
     with pytest.raises(DataError) as error:
         read_series(tmp_path)
-    for words in ("holds 2 images in one series", f"differ in {tag}", "--series 2:1 to 2:2"):
+    for words in ("holds 2 images in one series", f"differ in {tag}", "--series 2:1 or 2:2"):
         assert words in str(error.value)
     assert "\n" not in str(error.value)
     counts = {f"{20 - len(odd)} slices with {tag} ", f"{len(odd)} slices with {tag} "}
@@ -352,6 +352,13 @@ def test_two_images_at_every_place_can_be_chosen(tmp_path, modality):
     in_place(read_series(tmp_path, "2:1"), FLAT, first)
     in_place(read_series(tmp_path, f"{STUDY}.2:2"), FLAT, second)
     in_place(read_series(tmp_path, ":2"), FLAT, second)
+
+
+def test_derived_slices_that_leave_gaps_are_named(tmp_path):
+    edit = interleaved("ImageType", PHASE[0], ["DERIVED", "PRIMARY", "PHASE MAP"])
+    write(tmp_path, voxels(SHAPE), FLAT, modality="MR", edit=edit)
+    with pytest.raises(DataError, match=r"missing \(3\).*; derived images of the series"):
+        read_series(tmp_path)
 
 
 def test_fields_that_say_the_same_are_named_once(tmp_path):

@@ -73,7 +73,8 @@ class Frame:
         thickness_mm: of the slice; None if it is not known.
         slope, intercept: stored value -> true value.
         rescaled: whether these are stored anywhere; else they are 1 and 0.
-        padding: (lowest, highest) stored value that was not measured; None if none is declared.
+        padding: (lowest, highest) stored value that was not measured, in as many bits as a voxel
+            takes in the file; None if none is declared.
         marks: what may tell it from a slice of another image.
     """
 
@@ -263,26 +264,17 @@ def _rescale(said: _Said, modality: str, name: str) -> tuple[Any, Any]:
 
 
 def _padding(said: _Said, tags: Any) -> tuple[int, int] | None:
-    """The range of stored values that are padding, as voxels come out of the decoder."""
-    first, last = (said.get("", tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if first is None:
+    """The range of stored values that are padding; many writers put 63536 for -2000."""
+    values = [said.get("", tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if values[0] is None:
         return None
-    ends = [_as_stored(value, tags) for value in (first, last) if value is not None]
+    bits, signed = int(tags.get("BitsAllocated") or 16), int(tags.get("PixelRepresentation") or 0)
+    ends = []
+    for value in values if values[1] is not None else values[:1]:
+        number = int.from_bytes(value[:4], "little") if isinstance(value, bytes) else int(value)
+        number &= (1 << bits) - 1
+        ends.append(number - (1 << bits) if signed and number >> bits - 1 else number)
     return min(ends), max(ends)
-
-
-def _as_stored(value: Any, tags: Any) -> int:
-    """A number in the representation of the voxels: many writers put 63536 for -2000."""
-    if isinstance(value, bytes):
-        value = int.from_bytes(value[:4], "little")
-    bits = int(tags.get("BitsStored") or tags.get("BitsAllocated") or 16)
-    signed = int(tags.get("PixelRepresentation") or 0) == 1
-    number = int(value)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    if low <= number <= high:
-        return number
-    number &= (1 << bits) - 1  # the decoder drops the other bits
-    return number - (1 << bits) if number > high else number
 
 
 def _numbers(said: _Said, group: str, tag: str, count: int, name: str) -> np.ndarray:

@@ -140,11 +140,12 @@ def choose_image(
     if wanted == "all":
         return every, [f"{count} images are read as one: {apart.sentence}", *notes]
     if not wanted:
+        to = "or" if count == 2 else "to"
         where = "of every slice" if (np.bincount(places) == count).all() else "in one series"
         raise DataError(
             f"{name} holds {count} images {where} (they differ in {', '.join(apart.fields)}): "
-            f"{apart.sentence}; choose one with --series {key}:1 to {key}:{count}, in this order, "
-            "or copy its files into a folder of their own."
+            f"{apart.sentence}; choose one, in this order, with --series {key}:1 {to} "
+            f"{key}:{count}, or copy its files into a folder of their own."
         )
     chosen = next((k for k in range(count) if wanted == str(k + 1)), None)
     if chosen is None:

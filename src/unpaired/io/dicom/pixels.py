@@ -21,12 +21,18 @@ _DECODERS = {
 }
 
 
-def read_planes(frames: Sequence[Frame], max_voxels: int, name: str) -> np.ndarray:
+def read_planes(
+    frames: Sequence[Frame], max_voxels: int, name: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The slices' true values [column row slice]: integers where every slope and intercept is
     whole (int16 where they fit), else float32, each slice by its own slope.
 
+    Returns:
+        the values; bool of the same shape, True where a slice declares padding, which holds the
+        lowest value of all that is not; None where there is none.
+
     Raises:
-        DataError: more than `max_voxels`, voxels cut short, or a damaged file.
+        DataError: more than `max_voxels`, voxels cut short, a damaged file, or padding alone.
         UsageError: compressed in a way for which no decoder is installed.
     """
     rows, columns = frames[0].rows, frames[0].columns
@@ -36,8 +42,10 @@ def read_planes(frames: Sequence[Frame], max_voxels: int, name: str) -> np.ndarr
             f"{max_voxels}; a header is damaged, or the image must be cropped."
         )
     stored: np.ndarray | None = None
+    declared = any(frame.padding for frame in frames)
+    padding = np.zeros((len(frames), rows, columns), bool) if declared else None
     for path, wanted in _by_file(frames).items():
-        planes = _decode(path, (rows, columns))
+        planes, words = _decode(path, (rows, columns))
         for k, index in wanted.items():
             plane = planes[index]
             if stored is None:
@@ -45,8 +53,36 @@ def read_planes(frames: Sequence[Frame], max_voxels: int, name: str) -> np.ndarr
             if plane.dtype != stored.dtype:  # signed and unsigned slices in one series
                 stored = stored.astype(np.promote_types(stored.dtype, plane.dtype), copy=False)
             stored[k] = plane
+            if padding is not None and (limits := frames[k].padding):
+                low, high = limits
+                padding[k] = (words[index] >= low) & (words[index] <= high)
     assert stored is not None
-    return _rescale(stored, frames).transpose(2, 1, 0)
+    if padding is None or not padding.any():
+        return _rescale(stored, frames).transpose(2, 1, 0), None
+    whole = np.flatnonzero(~padding.all(axis=(1, 2)))
+    if not len(whole):
+        raise DataError(
+            f"{name}: every voxel is padding (PixelPaddingValue), nothing was measured; export "
+            "the scan again."
+        )
+    values = _rescale(*_without(stored, padding, frames, int(whole[0])))
+    values[padding] = values.min()
+    return values.transpose(2, 1, 0), padding.transpose(2, 1, 0)
+
+
+def _without(
+    stored: np.ndarray, padding: np.ndarray, frames: Sequence[Frame], whole: int
+) -> tuple[np.ndarray, list[Frame]]:
+    """Padding takes a value that was measured, so that it widens no range: in its own slice, or for
+    a slice that holds nothing else as in the slice `whole`."""
+    scales = list(frames)
+    order = [whole, *(k for k in range(len(frames)) if k != whole)]
+    for k in order:
+        if padding[k].all():
+            stored[k], scales[k] = stored[whole].min(), frames[whole]
+        elif padding[k].any():
+            stored[k][padding[k]] = stored[k][~padding[k]].min()
+    return stored, scales
 
 
 def _by_file(frames: Sequence[Frame]) -> Mapping[Path, dict[int, int]]:
@@ -57,8 +93,8 @@ def _by_file(frames: Sequence[Frame]) -> Mapping[Path, dict[int, int]]:
     return slices_of
 
 
-def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """All stored planes of a file [n row column]."""
+def _decode(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """All stored planes of a file [n row column], and these with the bits that hold no voxel."""
     with damage_named(path, "read the voxels"):
         dataset = read_dataset(path)
         if "PixelData" not in dataset:
@@ -73,7 +109,26 @@ def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
             raise DataError(f"{printable(path)} changed while it was read; try again.")
         expected = count * size[0] * size[1] * bits // 8
         _refuse_impossible(path, dataset, expected)
-        return np.asarray(dataset.pixel_array).reshape(count, *size)
+        planes = np.asarray(dataset.pixel_array).reshape(count, *size)
+        return planes, _words(dataset, planes)
+
+
+def _words(dataset: Any, planes: np.ndarray) -> np.ndarray:
+    """The planes as they are in the file where the padding value takes more bits than a voxel has:
+    there alone it can be told from the voxels."""
+    bits, value = int(dataset.get("BitsStored") or 16), dataset.get("PixelPaddingValue")
+    signed, wide = planes.dtype.kind == "i", 8 * planes.dtype.itemsize
+    if value is None or bits == wide or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return planes
+    number = int(value) & (1 << wide) - 1
+    number -= (1 << wide) * (signed and number >> wide - 1)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    if low <= number <= high:
+        return planes
+    little = planes.dtype.newbyteorder("<")
+    kind = little if dataset.file_meta.TransferSyntaxUID.is_little_endian else little.newbyteorder()
+    words = np.frombuffer(dataset.PixelData, kind, planes.size)
+    return words.reshape(planes.shape)
 
 
 def _refuse_impossible(path: Path, dataset: Any, expected: int) -> None:

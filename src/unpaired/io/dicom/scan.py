@@ -121,21 +121,32 @@ def read_series(
     stack = stack_of([frames[k] for k in kept], name)
     notes += [*more, *told, *stack.notes]
     if stack.faults and not resample_slices:
+        # What was left out by its ImageType may be what is missing now.
+        faults = "; ".join([*stack.faults, *more])
         raise DataError(
-            f"{name}: {'; '.join(stack.faults)}; to read it as an even grid, interpolated between "
-            "slices, ask for it (predict --resample-slices)."
+            f"{name}: {faults}; to read it as an even grid, interpolated between slices, ask for "
+            "it (predict --resample-slices)."
         )
-    array = read_planes(stack.frames, max_voxels, name)
+    array, padding = read_planes(stack.frames, max_voxels, name)
     affine, path = stack.affine, where if isinstance(where, Path) else where[0].parent
     if stack.faults:
         array, affine, sentence = even_grid(stack, array)
         notes.append(sentence)
+        if padding is not None:
+            padding = even_grid(stack, padding.astype(np.float32))[0] > 0.5
     else:
         check_affine(affine, name)
     if chosen.modality == "CT" and not all(frame.rescaled for frame in stack.frames):
         notes.append("no rescale slope is stored: values may not be Hounsfield units")
+    if padding is not None:
+        notes.append(padding_note(padding))
     source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
-    return Volume(np.asarray(array), affine, None, path, tuple(notes), source)
+    return Volume(np.asarray(array), affine, None, path, tuple(notes), source, padding)
+
+
+def padding_note(padding: np.ndarray) -> str:
+    """What is said of declared padding."""
+    return f"{100 * padding.mean():.2g} % of the voxels are declared padding, and are left out"
 
 
 def list_series(where: Path | Sequence[Path]) -> Scan:
