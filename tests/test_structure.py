@@ -41,6 +41,7 @@ LEVELS = {
     "tables": 1,
     "progress": 0,
     "names": 0,
+    "leftovers": 0,
     "errors": 0,
 }
 """A part may import its own part and those strictly below it."""

@@ -201,7 +201,7 @@ def test_evaluate_folders(world: World, tmp_path: Path, capsys: Output) -> None:
     call[2] = str(broken)
     assert run([*call, "--out", str(tmp_path / "ev")]) == 3
     found = capsys.readouterr()
-    assert "1 cases could not be scored" in found.err
+    assert "1 case could not be scored" in found.err
     assert "bb\\_01" in found.out
 
 

@@ -14,7 +14,7 @@ from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder
 from unpaired.training.folds import fold_configs
-from unpaired.training.prepare import prepare_run
+from unpaired.training.prepare import Preparing, prepare_run
 
 PARTS = ("train", "val", "test")
 
@@ -201,7 +201,7 @@ def test_draws_share_one_folder_of_prepared_cases(data, tmp_path):
     for seed in range(3):
         folder = RunFolder(tmp_path / f"run{seed}")
         config = toy_config("data.cases={bb=4}", f"data.split_seed={seed}")
-        prepare_run(config, data, folder, shared)
+        prepare_run(config, data, folder, Preparing(shared))
         runs.append(folder)
     assert len(list(shared.iterdir())) == 1
     for folder in runs:

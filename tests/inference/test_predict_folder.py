@@ -110,10 +110,13 @@ def test_what_is_done_is_kept_until_model_options_or_image_change(tmp_path: Path
     outcome = predictor.predict_folder(images, out, "ct")
     assert stamps(out) == before and set(outcome.kept) == set("abcd") and not outcome.written
     (out / "b.nii.gz").write_bytes((out / "b.nii.gz").read_bytes()[:-9])
-    os.utime(images / "c.nii.gz", ns=(2**62, 2**62))
+    time = (images / "c.nii.gz").stat().st_mtime_ns
+    write_cases(tmp_path / "other", "c.nii.gz", "d.nii.gz")
+    (tmp_path / "other" / "d.nii.gz").replace(images / "c.nii.gz")
+    os.utime(images / "c.nii.gz", ns=(time, time))  # another image of the same time
     (out / "d.nii.gz").unlink()
     assert set(predictor.predict_folder(images, out, "ct").written) == set("bcd")
-    os.utime(images / "c.nii.gz", ns=(0, 0))
+    os.utime(images / "c.nii.gz", ns=(2**62, 2**62))  # touched, the same content
     assert set(predictor.predict_folder(images, out, "ct").written) == set()
     assert set(predictor.predict_folder(images, out, "mr").written) == set("abcd")
     options = {"largest_component": ["liver"]}

@@ -84,6 +84,7 @@ def train(
     out: str | Path,
     method: Method | None = None,
     on_step: OnStep | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """Train one network on all modalities; the same call goes on where it stopped.
 
@@ -94,6 +95,8 @@ def train(
         method: of your own, such as `Consistency().with_term(...)`; the configured one otherwise.
         on_step: called with each record of the log: a dict with "kind" ("step" or "validation"),
             "step", "loss", "terms", ...
+        accept_changes: go on though images, labels or splits changed since the run began; what
+            changed is recorded in the run and stands in its report.
 
     Raises:
         UsageError: a setting, a name or a folder of another run does not fit.
@@ -105,8 +108,9 @@ def train(
     folders = {m: _folder(m, one, root) for m, one in data.items()}
     with ProgressBar("train") as progress:
         train_run(
-            config or preset(), folders, root, progress=progress, method=method, on_step=on_step
-        )
+            config or preset(), folders, root, progress=progress, method=method, on_step=on_step,
+            accept_changes=accept_changes,
+        )  # fmt: skip
     return Run(root)
 
 

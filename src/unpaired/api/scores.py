@@ -1,6 +1,7 @@
 """Scores of a run's cases, to read, to average and to hand on."""
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unpaired.errors import UsageError
+from unpaired.files import write_text
 from unpaired.names import did_you_mean
 from unpaired.run.scores import METRICS, Evaluation, Summary, markdown, summarise, value_of
 
@@ -72,10 +74,11 @@ class Scores:
         """Write a row per case and class."""
         rows = list(self)
         names = list(dict.fromkeys(name for row in rows for name in row))
-        with Path(path).expanduser().open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(Path(path).expanduser(), text.getvalue())
 
     def to_pandas(self) -> Any:
         """A DataFrame with a row per case and class.

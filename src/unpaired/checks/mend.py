@@ -13,6 +13,7 @@ from unpaired.checks.mend_header import Mending, mend_geometry, mend_layout, mov
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable, read_bytes
+from unpaired.leftovers import sweep
 
 LIST = "mended.json"
 _LIMIT = 1 << 34
@@ -63,6 +64,7 @@ def mend_headers(datasets: Mapping[str, Dataset], out: Path) -> list[Mended]:
         UsageError: `out` is not empty, or inside a data set.
         ResourceError: a copy cannot be written.
     """
+    sweep(out, deep=True)
     check_out([dataset.root for dataset in datasets.values()], out)
     listed = [
         one

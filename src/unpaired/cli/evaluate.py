@@ -8,6 +8,7 @@ import typer
 from unpaired.cli.options import Json
 from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError, UsageError
+from unpaired.files import printable
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -82,11 +83,25 @@ def _say(evaluation: "Evaluation", folder: Path, as_json: bool) -> None:
     from unpaired.run.scores import markdown, summarise
 
     if as_json:
-        parts = {"failures": evaluation.failures, "missing": evaluation.missing, "folder": folder}
+        parts = {
+            "failures": evaluation.failures,
+            "missing": evaluation.missing,
+            "notes": evaluation.notes,
+            "folder": folder,
+        }
         say_json({"summary": summarise(evaluation.scores), **parts})
     else:
         say(markdown(evaluation))
         say(f"Tables per case: {folder}")
-    if evaluation.failures:
-        note(f"{len(evaluation.failures)} cases could not be scored.")
+    if left := len(evaluation.failures) + len(evaluation.missing):
+        reasons = [
+            f"{len(found)} {why}: {', '.join(map(printable, found))}"
+            for found, why in (
+                (evaluation.missing, "without a prediction"),
+                (list(evaluation.failures), "with a fault"),
+            )
+            if found
+        ]
+        cases = "1 case" if left == 1 else f"{left} cases"
+        note(f"{cases} could not be scored ({'; '.join(reasons)}).")
         raise typer.Exit(DataError.exit_code)

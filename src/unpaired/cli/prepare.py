@@ -32,11 +32,11 @@ def command(
 
     from unpaired.datasets.split_file import PARTS
     from unpaired.run import RunFolder
-    from unpaired.training.prepare import prepare_run
+    from unpaired.training.prepare import Preparing, prepare_run
 
     folder = RunFolder(out)
     with folder.lock(), ProgressBar("prepare") as progress:
-        prepare_run(settings, roots, folder, prepared=out, progress=progress)
+        prepare_run(settings, roots, folder, Preparing(out), progress)
     plan = folder.plan
     parts = [folder.prepared_cases(name) for name in PARTS]
     cases = {m: sum(len(part[m]) for part in parts) for m in plan.modalities}

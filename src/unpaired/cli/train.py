@@ -49,6 +49,10 @@ def command(
     quick: Annotated[
         bool, typer.Option("--quick", help="A first model in ten minutes: --budget 10m.")
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on with changed images, labels or splits."),
+    ] = False,
 ) -> None:
     """Train on folders of images and labels. The same command resumes an interrupted run.
 
@@ -63,14 +67,14 @@ def command(
     share = None if whole is None else whole / (folds or 1)
     settings, choices = given_or_planned(roots, first, overrides or [], preset, config, share)
     if folds is None:
-        one_run(settings, roots, out, prepared, choices)
+        one_run(settings, roots, out, prepared, choices, accept_changes)
         return
 
     from unpaired.training.folds import fold_configs
 
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
-        one_run(fold, roots, out / name, prepared, choices)
+        one_run(fold, roots, out / name, prepared, choices, accept_changes)
 
 
 def _refuse_group() -> None:
@@ -88,13 +92,16 @@ def one_run(
     out: Path,
     prepared: Path | None = None,
     choices: Choices | None = None,
+    accept_changes: bool = False,
 ) -> "TrainResult":
     """Prepare, say what is ahead, train, say how it ended."""
     from unpaired.run import RunFolder
     from unpaired.training.distributed import leads, stop_signals
     from unpaired.training.fit import fit
-    from unpaired.training.prepare import prepare_run
+    from unpaired.training.network import check_device
+    from unpaired.training.prepare import Preparing, prepare_run
 
+    check_device(config)
     run = RunFolder(out)
     weights = _weights(config, run) if leads() else None
     with run.lock() if leads() else nullcontext():
@@ -104,7 +111,8 @@ def one_run(
 
                 write_json(run.files.choices, dict(choices))
             with ProgressBar("prepare") as bar:
-                prepare_run(config, data, run, prepared, bar)
+                how = Preparing(prepared, accept_changes=accept_changes)
+                prepare_run(config, data, run, how, bar)
             for line in _ahead(config, run, weights):
                 say(line)
         with stop_signals() as stop, ProgressBar("train") as bar:

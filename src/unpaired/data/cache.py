@@ -1,5 +1,7 @@
 """The cache: prepared cases as memory maps (int16 image, uint8 label) with a record beside."""
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from unpaired.errors import DataError
 
 # A symmetric range, so that the middle of the channel's range is exactly 0.
 _LEVELS = 32767
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ class PreparedCase:
         if not self.labelled:
             return None
         return _open(label_path(self.folder, self.id), self.shape, np.uint8)
+
+    def verify(self) -> None:
+        """Compare the arrays with the checksums in the record.
+
+        Raises:
+            DataError: one is missing or damaged, or the record has none.
+        """
+        written = self.record.get("sha256")
+        if not isinstance(written, list):
+            raise DataError(
+                f"{record_path(self.folder, self.id)} has no checksums (an earlier version wrote "
+                "it); prepare again."
+            )
+        paths = _array_paths(self.folder, self.id, self.labelled)
+        found = [files.sha256_of(path) for path in paths]
+        for path, now, then in zip(paths, found, written, strict=True):
+            if now != then:
+                raise DataError(f"{path} is damaged (its checksum changed); prepare again.")
 
     @property
     def minimum(self) -> tuple[float, ...]:
@@ -139,11 +160,11 @@ def write_case(
     case = record["id"]
     record_path(folder, case).unlink(missing_ok=True)
     stored, scale, shift = quantise(image.array)
-    _save(image_path(folder, case), stored)
+    digests = [_save(image_path(folder, case), stored)]
     if label is None:
         label_path(folder, case).unlink(missing_ok=True)
     else:
-        _save(label_path(folder, case), label)
+        digests.append(_save(label_path(folder, case), label))
     turn = image.orientation
     geometry = {
         "shape": image.array.shape[1:],
@@ -158,8 +179,9 @@ def write_case(
         "labelled": label is not None,
         "slices": {} if label is None else class_slices(label),
         "bytes": _sizes(folder, case, label is not None),
+        "sha256": digests,
     }
-    files.write_json(record_path(folder, case), {**record, **geometry})
+    files.write_json(record_path(folder, case), {**record, **geometry}, seal=True)
 
 
 def class_slices(label: np.ndarray) -> dict[int, list[int]]:
@@ -183,7 +205,8 @@ def read_case(folder: Path, case: str) -> PreparedCase:
         if record["id"] != case:
             raise DataError(f"{record_path(folder, case)} names another case; prepare again.")
         if _sizes(folder, case, record["labelled"]) != record["bytes"]:
-            raise DataError(f"{folder / case}.npy is damaged (its size changed); prepare again.")
+            damaged = image_path(folder, case)
+            raise DataError(f"{damaged} or its label is damaged (its size changed); prepare again.")
         return PreparedCase(
             id=record["id"],
             modality=record["modality"],
@@ -237,7 +260,8 @@ def _follows(folder: Path, case: str, plan: Plan) -> bool:
 def write_index(folder: Path, plan: Plan, cases: Mapping[str, Sequence[str]]) -> None:
     """Say which cases belong to the prepared set, and by which plan."""
     plan.write(folder / "plan.json")
-    files.write_json(folder / "prepared.json", {m: list(ids) for m, ids in cases.items()})
+    index = {m: list(ids) for m, ids in cases.items()}
+    files.write_json(folder / "prepared.json", index, seal=True)
 
 
 def open_prepared(folder: Path) -> PreparedSet:
@@ -274,15 +298,27 @@ def _read_index(path: Path) -> dict[str, list[str]]:
     return cases
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with files.atomic(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+def _save(path: Path, array: np.ndarray) -> str:
+    """Write as .npy; the sha256 of the file. Through Python, which says why a write failed."""
+    head, array = io.BytesIO(), np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    body = memoryview(array.reshape(-1).view(np.uint8))
+    digest = hashlib.sha256()
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        chunks = (body[i : i + _CHUNK] for i in range(0, len(body), _CHUNK))
+        for part in (head.getbuffer(), *chunks):
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
+
+
+def _array_paths(folder: Path, case: str, labelled: bool) -> list[Path]:
+    return [image_path(folder, case), *([label_path(folder, case)] if labelled else [])]
 
 
 def _sizes(folder: Path, case: str, labelled: bool) -> list[int]:
-    paths = [image_path(folder, case), *([label_path(folder, case)] if labelled else [])]
     try:
-        return [path.stat().st_size for path in paths]
+        return [path.stat().st_size for path in _array_paths(folder, case, labelled)]
     except OSError as error:
         raise DataError(f"{error.filename} is missing; prepare again.") from error
 

@@ -184,7 +184,7 @@ class Plan(_Strict):
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
-        files.write_json(path, self.model_dump())
+        files.write_json(path, self.model_dump(), seal=True)
 
     @classmethod
     def read(cls, path: Path) -> "Plan":

@@ -1,7 +1,8 @@
 """Preparing data sets: every case through `preprocess` into the cache; restartable, parallel."""
 
+import logging
+import os
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -30,15 +31,16 @@ from unpaired.data.preprocess import (
     preprocess,
     preprocess_label,
 )
-from unpaired.datasets.dataset import Case, Dataset, sha256_of, source_files, unchanged, value_table
+from unpaired.datasets.dataset import Case, Dataset, source_files, value_table
 from unpaired.errors import DataError, ResourceError, UnpairedError
+from unpaired.files import cannot_write, make_folder, printable, sha256_of
 from unpaired.io.read import read_image, read_label_image
+from unpaired.leftovers import sweep
 from unpaired.progress import Progress
 
+log = logging.getLogger(__name__)
 # Raise when the same plan leads to other prepared arrays than before.
 _FORMAT = 2
-# Temporary files of `files.atomic`, markers of cases in work.
-_LEFT_OVER = re.compile(r"\..*\.(working|[0-9a-f]{8}\..*(npy|json))", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class _Job:
     plan: Plan
     folder: Path
     in_this_process: bool
+    known: Mapping[str, str]
+    caller: int
 
     @property
     def name(self) -> str:
@@ -64,6 +68,8 @@ class _Outcome:
     job: _Job
     fault: Literal["none", "data", "resource"] = "none"
     message: str = ""
+    again: str = ""
+    """Why what was there was prepared anew."""
 
 
 def prepare(
@@ -72,8 +78,10 @@ def prepare(
     folder: Path,
     workers: int = 0,
     progress: Progress | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> PreparedSet:
-    """Prepare every case into `folder`; cases that are done and unchanged are kept.
+    """Prepare every case into `folder`; cases that are whole and whose files are the same, by
+    their sha256, are kept. Why others are prepared anew is said in one line of the log.
 
     Cases of other calls with this plan stay in the index, so that runs on different cases of the
     same data may share the folder.
@@ -81,46 +89,52 @@ def prepare(
     Args:
         workers: processes; 0 or 1 stays in this one.
         progress: called with (cases done, cases in all, "modality/case") after each case.
+        known: path -> sha256 of files that the caller has just read.
 
     Raises:
         DataError: cases are at fault; all are listed, the others are prepared.
         ResourceError: a worker died, memory or disk ran out; the same call goes on.
     """
     jobs = [
-        _Job(case, value_table(dataset, plan.classes), plan, folder / modality, workers <= 1)
+        _Job(
+            case, value_table(dataset, plan.classes), plan, folder / modality, workers <= 1,
+            {} if known is None else {path: known[path] for path in _paths(case) & known.keys()},
+            os.getpid(),
+        )
         for modality, dataset in datasets.items()
         for case in dataset.cases
-    ]
+    ]  # fmt: skip
     _make_ready(folder, jobs)
-    failures = []
+    failures, again = [], []
     for done, outcome in enumerate(_run(jobs, workers), 1):
         if outcome.fault != "none":
             failures.append(outcome)
+        if outcome.again:
+            again.append(f"{outcome.job.name} ({outcome.again})")
         if progress is not None:
             progress(done, len(jobs), outcome.job.name)
+    if again:
+        log.warning("prepared anew: %s", "; ".join(sorted(again)))
     _raise(failures, len(jobs))
     index = {m: [case.id for case in dataset.cases] for m, dataset in datasets.items()}
     write_index(folder, plan, with_others(folder, plan, index))
     return open_prepared(folder)
 
 
+def _paths(case: Case) -> set[str]:
+    return {str(path) for path in (*case.images, case.label)}
+
+
 def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
     """Make the folders, and sweep out what a process that was killed while writing has left."""
     try:
         for place in {job.folder for job in jobs}:
-            place.mkdir(parents=True, exist_ok=True)
-            for stale in place.glob(".*"):
-                if _LEFT_OVER.fullmatch(stale.name):
-                    stale.unlink(missing_ok=True)
+            make_folder(place)
+            sweep(place)
+            for marker in place.glob(".*.working"):
+                marker.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
-def _cannot_write(folder: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"cannot write into {folder}: {error.strerror or error}. "
-        "Choose a folder that is yours to write and has space left."
-    )
+        raise cannot_write(folder, error) from error
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
@@ -154,7 +168,7 @@ def _attempt(job: _Job) -> _Outcome:
     try:
         if not job.in_this_process:
             torch.set_num_threads(1)
-        _prepare_case(job)
+        return _Outcome(job, again=_prepare_case(job))
     except ResourceError as error:
         return _Outcome(job, "resource", str(error))
     except UnpairedError as error:
@@ -164,11 +178,14 @@ def _attempt(job: _Job) -> _Outcome:
     except Exception as error:
         memory = "allocate memory" in str(error)  # torch has no error class of its own for it
         return _Outcome(job, "resource" if memory else "data", f"{type(error).__name__}: {error}")
-    return _Outcome(job)
 
 
-def _prepare_case(job: _Job) -> None:
-    sources = source_files(job.case)
+def _prepare_case(job: _Job) -> str:
+    """Prepare a case unless that is done; why it was done again, or nothing."""
+    sources = [
+        {**source, "sha256": job.known.get(source["path"]) or sha256_of(Path(source["path"]))}
+        for source in source_files(job.case)
+    ]
     record: dict[str, Any] = {
         "format": _FORMAT,
         "id": job.case.id,
@@ -177,18 +194,20 @@ def _prepare_case(job: _Job) -> None:
         "plan": job.plan.fingerprint(job.case.modality),
         "table": [list(pair) for pair in sorted(job.table.items())],
     }
-    if _is_done(job, record, sources):
-        return
+    again = _why_not_done(job, record, sources)
+    if again is None:
+        return ""
     try:
         job.marker.touch()
         image, label = _arrays(job)
-        record["sources"] = [{**source, "sha256": sha256_of(source)} for source in sources]
-        record["versions"] = _versions()
-        write_case(job.folder, image, label, record)
+        record |= {"sources": sources, "versions": _versions()}
+        if job.in_this_process or os.getppid() == job.caller or os.name == "nt":
+            write_case(job.folder, image, label, record)  # else the caller was killed meanwhile
     except OSError as error:
-        raise _cannot_write(job.folder, error) from error
+        raise cannot_write(job.folder, error) from error
     finally:
         job.marker.unlink(missing_ok=True)
+    return again
 
 
 def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
@@ -208,20 +227,29 @@ def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
     return preprocess(volumes, case.modality, job.plan, frame, where), cut(classes, frame)
 
 
-def _is_done(job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping]) -> bool:
+def _why_not_done(
+    job: _Job, record: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """None where the case is whole and the same; else why not, empty where it was never there."""
     if not record_path(job.folder, job.case.id).is_file():
-        return False
+        return ""
     try:
-        before = read_case(job.folder, job.case.id).record
-        same = all(before[key] == value for key, value in record.items())
-        old = before["sources"]
-        return (
-            same
-            and len(old) == len(sources)
-            and all(unchanged(a, b) for a, b in zip(old, sources, strict=True))
-        )
-    except (DataError, KeyError, TypeError):
-        return False
+        case = read_case(job.folder, job.case.id)
+        case.verify()
+        if any(case.record[key] != value for key, value in record.items()):
+            return ""  # another plan: nothing is wrong with what was there
+        before = [Path(source["path"]).name for source in case.record["sources"]]
+        digests = [source["sha256"] for source in case.record["sources"]]
+    except DataError as error:
+        return str(error).removesuffix("; prepare again.").removesuffix(".")
+    except (KeyError, TypeError):
+        return "its record is damaged"
+    if digests == [source["sha256"] for source in sources]:
+        return None
+    now = {Path(source["path"]).name: source["sha256"] for source in sources}
+    pairs = zip(before, digests, strict=True)
+    changed = [name for name, digest in pairs if now.get(name) != digest]
+    return f"changed since: {', '.join(map(printable, changed)) or 'the names of its files'}"
 
 
 def _versions() -> dict[str, str]:

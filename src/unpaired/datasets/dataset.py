@@ -1,6 +1,5 @@
 """A data set of one modality, whatever its layout, and the classes several share."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ class Dataset:
     Attributes:
         labels: class name -> integer in the label files, background included.
         cases: sorted by id.
+        files: those that say what the data set holds, such as dataset.json.
     """
 
     modality: str
@@ -49,6 +49,7 @@ class Dataset:
     channel_names: tuple[str, ...]
     labels: dict[str, int]
     cases: tuple[Case, ...]
+    files: tuple[Path, ...] = ()
 
 
 def class_names(
@@ -84,7 +85,7 @@ def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
 
 
 def source_files(case: Case) -> list[dict[str, Any]]:
-    """Path, size and time of every file; of a DICOM series every file counts.
+    """Path and size of every file; of a DICOM series every file counts.
 
     Raises:
         DataError: one is missing or may not be read.
@@ -93,36 +94,11 @@ def source_files(case: Case) -> list[dict[str, Any]]:
     named = (*case.images, *([case.label] if case.label else []))
     for path in (file for one in named for file in files_of(one)):
         try:
-            stat = path.stat()
+            size = path.stat().st_size
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
-        sources.append({"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
+        sources.append({"path": str(path), "size": size})
     return sources
-
-
-def unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a file holds what it held; a copied or touched one is read once more to know.
-
-    Args:
-        old: with its "sha256".
-    """
-    if old["size"] != new["size"]:
-        return False
-    untouched = old["path"] == new["path"] and old["mtime_ns"] == new["mtime_ns"]
-    return untouched or old["sha256"] == sha256_of(new)
-
-
-def sha256_of(source: Mapping[str, Any]) -> str:
-    """Of the file's bytes.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with Path(source["path"]).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {source['path']}: {error.strerror or error}.") from error
 
 
 def _chosen(names: Sequence[str], wanted: Sequence[str]) -> list[str]:

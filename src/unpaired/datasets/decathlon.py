@@ -66,7 +66,7 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
         Case(name, modality, (image,), label, patients.get(name, name), held_out=label is None)
         for name, image, label in _listed(about, root)
     )
-    return Dataset(modality, root, channels, labels, cases)
+    return Dataset(modality, root, channels, labels, cases, (file,))
 
 
 def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | None]]:

@@ -142,7 +142,8 @@ def _dataset(modality: str, path: Path, rows: list[Row]) -> Dataset:
             )
         cases.append(Case(row["case"], modality, images, label, patient, held_out))
     cases.sort(key=lambda case: (case.held_out, case.id))
-    return Dataset(modality, path.parent, channels, labels, tuple(cases))
+    files = (path, path.with_suffix(".json"))
+    return Dataset(modality, path.parent, channels, labels, tuple(cases), files)
 
 
 def _about(path: Path, modality: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
     cases += [Case(i, modality, extra[i], truth.get(i), i, held_out=True) for i in sorted(extra)]
     patients = patients_of(about, file)
     known = tuple(replace(case, patient=patients.get(case.id, case.patient)) for case in cases)
-    return Dataset(modality, root, channels, labels, known)
+    return Dataset(modality, root, channels, labels, known, (file,))
 
 
 def need_folder(root: Path) -> None:

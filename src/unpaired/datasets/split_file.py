@@ -45,12 +45,16 @@ class Split:
 
 def write_splits(path: Path, splits: Sequence[Split]) -> None:
     """Write as nnU-Net's `splits_final.json`: one entry a fold, ids as "modality/case"."""
-    files.write_json(
-        path,
+    files.write_text(path, splits_text(splits))
+
+
+def splits_text(splits: Sequence[Split]) -> str:
+    """What `write_splits` writes."""
+    return files.json_text(
         [
             {part: [f"{m}/{i}" for m, ids in s.part(part).items() for i in ids] for part in PARTS}
             for s in splits
-        ],
+        ]
     )
 
 

@@ -27,12 +27,14 @@ from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import Inferer
 from unpaired.inference.predictor import Predictor
 from unpaired.io.read import read_label_image
+from unpaired.leftovers import sweep
 from unpaired.metrics import asd, keep_largest, score
 from unpaired.metrics.score import EXTRA
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import RunData
 from unpaired.run.folder import Part
+from unpaired.run.inputs import changed_cases
 from unpaired.run.scores import Evaluation, Score, write_evaluation
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ def evaluate(
         DataError: no model, no such cases, or the run's records are damaged.
     """
     folder = RunFolder(run)
+    sweep(folder.root, deep=True)
     if not any(folder.cases(part).values()):
         raise DataError(f"{printable(run)}: the split has no {part} case; choose another part.")
     if PREPARED in grids:
@@ -106,11 +109,23 @@ def _in_files(
         pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
     tolerance, labels = run.config.evaluate.tolerance_mm, Labels(run.data.classes, run.data.tables)
     scores = evaluate_pairs(pairs, labels, tolerance, steps.named(), failures=failures)
-    evaluation = Evaluation(tuple(scores), failures, (), tolerance)
+    evaluation = Evaluation(tuple(scores), failures, (), tolerance, _notes(run, part))
     write_evaluation(evaluation, run.files.evaluation(part))
     if part == "test":
         _write_floor(run)
     return evaluation
+
+
+def _notes(run: RunFolder, part: Part) -> tuple[str, ...]:
+    """Which of the cases are not those that the run was given."""
+    cases = [case for known in run.cases(part).values() for case in known.values()]
+    there = [c for c in cases if all(path.exists() for path in (*c.images, c.label or run.root))]
+    changed = changed_cases(run.inputs, there)
+    if not changed:
+        return ()
+    note = f"Changed since the training began: {', '.join(changed)}."
+    log.warning("%s", note)
+    return (note,)
 
 
 class _Steps:
@@ -131,7 +146,7 @@ class _Steps:
 def _write_floor(run: RunFolder) -> None:
     """floor.json: what position alone scores; without the cache it is left out."""
     try:
-        write_json(run.files.floor, run_floor(run))
+        write_json(run.files.floor, run_floor(run), seal=True)
     except DataError as error:
         log.warning("no floor.json: %s", error)
 
@@ -146,15 +161,16 @@ def _in_memory(
     loaded, where = Model.load(model or run.files.model), find_device(device)
     loaded.segmenter.to(where)
     scorer = _Scorer(run.data, loaded, where, run.config)
-    prepared = run.prepared
+    prepared, notes = run.prepared, _notes(run, part)
     scores: dict[str, list[Score]] = {PREPARED: [], NATIVE: []}
     for done, case in enumerate(cases, 1):
+        prepared[case.modality][case.id].verify()
         for grid, found in scorer.scores(case, prepared[case.modality][case.id]).items():
             scores[grid] += found
         if progress is not None:
             progress(done, len(cases), f"{case.modality}/{case.id}")
     return {
-        grid: Evaluation(tuple(found), tolerance_mm=run.config.evaluate.tolerance_mm)
+        grid: Evaluation(tuple(found), {}, (), run.config.evaluate.tolerance_mm, notes)
         for grid, found in scores.items()
     }
 

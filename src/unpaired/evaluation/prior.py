@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
+from unpaired.data.cache import PreparedCase
 from unpaired.errors import DataError
 from unpaired.metrics import dice
 from unpaired.run import RunFolder
@@ -108,8 +109,14 @@ def run_floor(run: RunFolder) -> dict[str, dict[str, float]]:
     for part in ("train", "test"):
         ids = run.split.part(part)
         maps = {
-            m: [case.label() for case in known.values() if case.id in ids.get(m, ())]
+            m: [_whole(case) for case in known.values() if case.id in ids.get(m, ())]
             for m, known in run.prepared.items()
         }
         labels.append({m: [one for one in found if one is not None] for m, found in maps.items()})
     return location_floor(labels[0], labels[1], run.data.classes)
+
+
+def _whole(case: PreparedCase) -> np.ndarray | None:
+    """The label, once it is known to be as it was written."""
+    case.verify()
+    return case.label()

@@ -202,7 +202,9 @@ def evaluate_folder(
     pairs = [(modality, case, found[case], truths[case]) for case in shared]
     scores = evaluate_pairs(pairs, meant, tolerance_mm, progress, workers, failures)
     missing = tuple(sorted(truths.keys() - found.keys()))
-    return Evaluation(tuple(scores), failures, missing, tolerance_mm)
+    alone = sorted(found.keys() - truths.keys())
+    notes = (f"Not scored, since there is no truth of the name: {', '.join(alone)}.",)
+    return Evaluation(tuple(scores), failures, missing, tolerance_mm, notes if alone else ())
 
 
 def _label_files(folder: Path) -> dict[str, Path]:

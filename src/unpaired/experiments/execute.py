@@ -55,7 +55,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
         floor = run_floor(folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`
             write_evaluation(grids[NATIVE], job.folder / "evaluation")
-            write_json(job.folder / "floor.json", floor)
+            write_json(job.folder / "floor.json", floor, seal=True)
         scores = {grid: list(one.scores) for grid, one in grids.items()}
         record = _record(job, folder, test, scores, took)
         write_record(job.record(test), replace(record, floor=floor))

@@ -11,7 +11,7 @@ from typing import Any
 from unpaired.config import Config
 from unpaired.errors import DataError
 from unpaired.evaluation.evaluate import VOXELS
-from unpaired.files import read_json, write_text
+from unpaired.files import read_json, sealed, write_text
 from unpaired.run.scores import Score
 from unpaired.training.prepare import MAY_CHANGE
 
@@ -72,7 +72,7 @@ def write_record(path: Path, record: Record) -> None:
     content["floor"] = {
         m: {c: _digits(v, 5) for c, v in f.items()} for m, f in content["floor"].items()
     }
-    write_text(path, _lines(content) + "\n")
+    write_text(path, _lines(sealed(content)) + "\n")
 
 
 def _row(one: Score) -> list[Any]:

@@ -16,6 +16,7 @@ from unpaired.experiments.rows import EXPERIMENTS, Row
 from unpaired.experiments.study import Study
 from unpaired.experiments.tables import latex, markdown, summary, to_csv
 from unpaired.files import atomic, read_json, write_json, write_text
+from unpaired.leftovers import sweep
 
 RECORDS = "records"
 SUMMARY = "summary"
@@ -68,6 +69,7 @@ def store(results: Results, runs: Runs, folder: Path) -> Path:
     Returns:
         the index, `folder`/<experiment>.json.
     """
+    sweep(folder, deep=True)
     rows: dict[str, dict[str, list[str]]] = {}
     for result in results.rows:
         test = record_name(result.row)

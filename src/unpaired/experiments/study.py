@@ -12,13 +12,14 @@ import torch
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
 from unpaired.data.plan import Plan
-from unpaired.datasets.dataset import Case, sha256_of, source_files
+from unpaired.datasets.dataset import Case, source_files
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
 from unpaired.experiments.paper import in_order, is_papers, printed_names, protocol_of
 from unpaired.experiments.record import changes, settings_of
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.files import read_json, write_json, write_text
+from unpaired.files import read_json, sha256_of, write_json, write_text
+from unpaired.leftovers import sweep
 from unpaired.phantom import write_phantom
 from unpaired.progress import Progress
 
@@ -148,6 +149,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
     base = study.recipe()
     asked = {key: base.model_dump(mode="json")["data"][key] for key in GRID}
     path = study.out / "reproduce.json"
+    sweep(study.out, deep=True)
     before = read_json(path) if path.exists() else {"grid": [], "forecast": {}}
     marks = check_scans(before.get("scans", {}), cases, study.out)
     if not before["grid"]:
@@ -229,7 +231,7 @@ def check_scans(
         if old and list(old) != [case.id for case in cases]:
             other = sorted(set(old) ^ {case.id for case in cases})
             _refuse(out, f"{m} differs in the cases {', '.join(other[:5])}")
-        marks[m] = {case.id: _mark(case, old.get(case.id)) for case in cases}
+        marks[m] = {case.id: _mark(case) for case in cases}
         changed = [i for i, mark in marks[m].items() if i in old and old[i][1] != mark[1]]
         if changed:
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -237,12 +239,10 @@ def check_scans(
     return marks
 
 
-def _mark(case: Case, old: Sequence[str] | None) -> list[str]:
+def _mark(case: Case) -> list[str]:
+    """Where and how large the files are, and what they hold: neither size nor time tells that."""
     files = source_files(case)
-    outside = _digest(files)
-    if old is not None and old[0] == outside:
-        return list(old)
-    return [outside, _digest([sha256_of(file) for file in files])]
+    return [_digest(files), _digest([sha256_of(Path(file["path"])) for file in files])]
 
 
 def _digest(value: Any) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 from unpaired import __version__
 from unpaired.datasets.archive import ArchiveCase, ArchiveSet
 from unpaired.datasets.split_file import Split, write_splits
-from unpaired.errors import ResourceError, UsageError
-from unpaired.files import printable, read_json, write_json
+from unpaired.errors import UsageError
+from unpaired.files import cannot_write, make_folder, printable, put, read_json, write_json
 from unpaired.importing.write import ENDING, digest, named
 
 RECORD, SPLITS = "provenance.json", "splits_final.json"
-_WORK = ".importing"
+WORK = ".importing"
+"""In the folder of a modality while an import goes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Place:
         try:
             stage.mkdir(parents=True)
         except OSError as error:
-            raise _unwritable(stage, error) from error
+            raise cannot_write(stage, error) from error
         return stage
 
 
@@ -43,7 +44,7 @@ class SetFolder:
         labels = dict(sorted(contents.labels.items(), key=lambda item: item[1]))
         self.settings = {**settings, "channels": list(contents.channel_names), "labels": labels}
         self.records: dict[str, dict[str, Any]] = {}
-        self._work = root / _WORK
+        self._work = root / WORK
 
     def claim(self) -> None:
         """Make the folder this import's, or go on in it.
@@ -65,13 +66,11 @@ class SetFolder:
                 f"{printable(self.root)} is not empty and no import of ours. Choose another folder."
             )
         try:
-            self._work.mkdir(parents=True, exist_ok=True)
+            make_folder(self._work)
         except OSError as error:
-            raise _unwritable(self._work, error) from error
+            raise cannot_write(self._work, error) from error
         for file in sorted(self._work.glob("*.json")):
-            if file.name.startswith("."):  # half-written when the process was killed
-                file.unlink(missing_ok=True)
-            else:
+            if not file.name.startswith("."):
                 self.records[file.stem] = read_json(file)
 
     def place(self) -> Place:
@@ -109,13 +108,13 @@ class SetFolder:
         try:
             for name, about in record["files"].items():
                 path = _at(self.root, name, about)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                (self._work / case / name).replace(path)
+                make_folder(path.parent)
+                put(self._work / case / name, path)
             (self._work / case).rmdir()
         except BaseException as error:  # an interruption, too, must not leave half a case
             self.drop(case)
             if isinstance(error, OSError):
-                raise _unwritable(self.root, error) from error
+                raise cannot_write(self.root, error) from error
             raise
         write_json(self._work / f"{case}.json", record)
         self.records[case] = record
@@ -197,10 +196,3 @@ def write_parts(out: Path, plans: Mapping[str, SetFolder]) -> Path | None:
     train, val, test = ({k: tuple(v) for k, v in parts[p].items()} for p in parts)
     write_splits(path, [Split(train, val, test)])
     return path
-
-
-def _unwritable(path: Path, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"cannot write {printable(path)}: {error.strerror or error}. Choose a folder that is yours "
-        "to write and has space left."
-    )

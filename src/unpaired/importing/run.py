@@ -17,9 +17,10 @@ from unpaired.datasets.sources import IMPORTS
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable, read_json
 from unpaired.importing import folder as target
-from unpaired.importing.folder import RECORD, SPLITS, still_complete
+from unpaired.importing.folder import RECORD, SPLITS, WORK, still_complete
 from unpaired.importing.unpack import unpacked
 from unpaired.importing.write import stage_case
+from unpaired.leftovers import sweep
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
@@ -89,10 +90,13 @@ def import_source(
     options = options or ImportOptions()
     about = _known(source, options)
     settings = _settings(source, options)
+    scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
+    sweep(out, deep=True)
     before = earlier_import(archive, out, settings, options.modality)
     if before is not None:
+        for left in (scratch, *(out / key / WORK for key in before)):  # killed at the very end
+            shutil.rmtree(left, ignore_errors=True)
         return kept_outcome(out, before)
-    scratch = out / f".unpacked-{re.sub(r'[^A-Za-z0-9]+', '-', archive.name)}"
     with unpacked(archive, scratch, progress=progress) as root:
         sets = _find(source, about, root, options)
         if options.literature_split:

@@ -13,7 +13,8 @@ from typing import Any
 
 from unpaired.datasets.nnunet import need_folder
 from unpaired.errors import DataError, ResourceError
-from unpaired.files import printable
+from unpaired.files import cannot_write, make_folder, printable, put
+from unpaired.leftovers import temporary_beside
 from unpaired.progress import Progress
 
 MAX_BYTES = 512 * 2**30
@@ -63,10 +64,7 @@ def unpacked(
         raise DataError(f"{printable(archive)}: {error}; unpack it and give the folder.") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError) or error.errno is not None:
-            raise ResourceError(
-                f"cannot unpack {printable(archive)} into {printable(scratch)}: {error.strerror}. "
-                "Choose a folder with space left."
-            ) from error
+            raise cannot_write(scratch, error) from error
         raise DataError(f"{printable(archive)} is damaged ({error}); download it again.") from error
     yield scratch
 
@@ -155,8 +153,8 @@ def _is_complete(target: Path, size: int) -> bool:
 
 def _write(target: Path, stream: Any, size: int, archive: str) -> None:
     """The member under its final name only when it is as long as promised."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.part")
+    make_folder(target.parent)
+    draft = temporary_beside(target)
     try:
         written = 0
         with draft.open("wb") as file:
@@ -170,7 +168,7 @@ def _write(target: Path, stream: Any, size: int, archive: str) -> None:
                 f"{archive}: the member {printable(target.name)} has not the {size} bytes it "
                 "promises; download it again."
             )
-        draft.replace(target)
+        put(draft, target)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from unpaired.datasets.archive import ArchiveCase
 from unpaired.datasets.sides import wrong_sides
-from unpaired.errors import DataError, ResourceError
-from unpaired.files import printable
+from unpaired.errors import DataError
+from unpaired.files import cannot_write, printable
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 
@@ -140,10 +140,7 @@ def _write(target: Path, verbatim: Path | None, volume: Volume, link: bool) -> N
             return
         shutil.copyfile(verbatim, target)
     except OSError as error:
-        raise ResourceError(
-            f"cannot write {printable(target)}: {error.strerror or error}. Choose a folder that is "
-            "yours to write and has space left."
-        ) from error
+        raise cannot_write(target, error) from error
 
 
 def _linked(source: Path, target: Path) -> bool:

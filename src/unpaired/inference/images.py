@@ -1,5 +1,6 @@
 """What a user hands in - paths, volumes, arrays, folders - as volumes, one a channel, and cases."""
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +11,16 @@ import numpy as np
 from torch import Tensor
 
 from unpaired.errors import DataError, UsageError
-from unpaired.files import printable
+from unpaired.files import printable, sha256_of
 from unpaired.io.dicom import holds_dicom
-from unpaired.io.read import ENDINGS, Reading, images_in, read_image, series_folders_in
+from unpaired.io.read import (
+    ENDINGS,
+    Reading,
+    files_of,
+    images_in,
+    read_image,
+    series_folders_in,
+)
 from unpaired.io.volume import Number, Volume, volume_of_array
 from unpaired.io.write import marked
 
@@ -107,10 +115,14 @@ def case_of(path: Path) -> str:
     return next((path.name.removesuffix(e) for e in endings if path.name.endswith(e)), path.name)
 
 
-def newest_change(path: Path) -> float:
-    """When the file, or the last of the files in a folder, was changed (seconds)."""
-    inside = path.rglob("*") if path.is_dir() else ()
-    return max(p.stat().st_mtime for p in (path, *inside))
+def content_mark(paths: Sequence[Path]) -> str:
+    """A short fingerprint of the files of an image; of a folder with a series all of them.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    digests = [sha256_of(file) for path in paths for file in files_of(path)]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
 def case_of_channel(path: Path) -> str:

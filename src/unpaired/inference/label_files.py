@@ -2,9 +2,11 @@
 
 import colorsys
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -98,11 +100,20 @@ def probability_file(path: Path, classes: int, like: Volume) -> Iterator[np.ndar
     with atomic(path) as temporary:
         with temporary.open("wb") as file:
             file.write(_header(shape, like))
-            file.truncate(_OFFSET + 2 * int(np.prod(shape)))
+            _reserve(file, _OFFSET + 2 * int(np.prod(shape)))
         content = np.memmap(temporary, "<u2", "r+", _OFFSET, shape, order="F")
         yield np.moveaxis(content, 3, 0)
         content.flush()
         del content  # Windows renames no file that is mapped
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the space now: a map of a file that finds the disk full later kills the process."""
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def encode(probabilities: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from unpaired.files import printable
 from unpaired.inference.ensemble import Ensemble, told_for
 from unpaired.inference.images import (
     Image,
+    content_mark,
     files_in,
     grid_of,
     group_channels,
@@ -42,6 +43,7 @@ from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Number, Volume
 from unpaired.io.write import Writing, write_labels
+from unpaired.leftovers import sweep
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
 
@@ -148,6 +150,7 @@ class Predictor:
         """
         paths, asked = [image] if isinstance(image, Path) else list(image), Options(**options)
         targets = targets_of(out, paths, asked.writing or Writing())
+        sweep(targets[0].parent)
         return self._predict_into(paths, targets, modality, asked)
 
     def _predict_into(
@@ -157,7 +160,7 @@ class Predictor:
         name, largest = self.modality(modality), self.class_indices(asked.largest_component)
         volumes = volumes_of(paths, reading=asked.reading)
         refuse_unwritable(targets, volumes[0])
-        mark = self.mark(name, asked)
+        mark = f"{self.mark(name, asked)} {content_mark(paths)}"
         grid, first, case = grid_of(volumes[0], mark), targets[0], case_of_target(targets[0])
         if asked.probabilities:
             beside = first.with_name(f"{case}_probabilities.nii")
@@ -221,8 +224,8 @@ class Predictor:
     ) -> Outcome:
         """Predict cases, each a file a channel; a case at fault does not stop the others.
 
-        Interrupted, the same call goes on: a label file is kept if it is whole, newer than its
-        image and made by the same model and options (its header says so), unless `overwrite`.
+        Interrupted, the same call goes on: a label file is kept if it is whole and made of the same
+        image by the same model and options (its header says so), unless `overwrite`.
 
         Args:
             progress: called with (cases done, cases in all, case).
@@ -232,14 +235,16 @@ class Predictor:
         """
         asked = Options(**{**options, "label_files": False})
         mark, outcome = self.mark(modality, asked), Outcome()
+        sweep(out)
         write_label_files(out, self.classes)
         for done, (case, paths) in enumerate(cases.items(), 1):
             targets = case_targets(out, case, paths[0], asked.writing or Writing())
             extra = (out / f"{case}_probabilities.nii",) if asked.probabilities else ()
-            if not overwrite and is_done(targets, extra, paths, mark, len(self.classes)):
-                outcome.kept[case] = targets[0]
-            else:
-                with outcome.attempt(case):
+            with outcome.attempt(case):
+                own = f"{mark} {content_mark(paths)}"
+                if not overwrite and is_done(targets, extra, own, len(self.classes)):
+                    outcome.kept[case] = targets[0]
+                else:
                     found = self._predict_into(list(paths), targets, modality, asked)
                     outcome.written[case] = targets[0]
                     if found.notes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable
-from unpaired.inference.images import case_of, case_of_channel, newest_change
+from unpaired.inference.images import case_of, case_of_channel
 from unpaired.io.dicom import DicomSource
 from unpaired.io.dicom.library import library
 from unpaired.io.read import format_of
@@ -73,15 +73,15 @@ def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
 def is_done(
     targets: Sequence[Path],
     extra: Sequence[Path],
-    images: Sequence[Path],
     mark: str,
     classes: int,
 ) -> bool:
-    """Whether the label files are whole and they, and what lies beside, would come out the same."""
+    """Whether the label files are whole and they, and what lies beside, would come out the same.
+
+    Args:
+        mark: of the recipe and of the image's content.
+    """
     try:
-        newest = max(newest_change(path) for path in images)
-        if any(path.stat().st_mtime < newest for path in (*targets, *extra)):
-            return False
         if any(_description(path) != mark for path in extra):
             return False
         told = [read_mark(path) for path in targets]

@@ -13,6 +13,7 @@ from unpaired.errors import UsageError
 from unpaired.files import read_json, write_json
 from unpaired.io.nifti import write_volume
 from unpaired.io.volume import Volume
+from unpaired.leftovers import sweep
 from unpaired.phantom import scan
 from unpaired.phantom.level import LEVELS, Level, Number
 from unpaired.phantom.render import fitted_subject, render
@@ -150,6 +151,7 @@ def write_phantom(
         "level": drawn.level,
         "knobs": asdict(LEVELS[drawn.level]),
     }
+    sweep(folder, deep=True)
     _claim(folder, settings)
     jobs = [
         (folder / modality, modality, number, drawn)

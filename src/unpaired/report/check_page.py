@@ -21,6 +21,7 @@ from unpaired.errors import UnpairedError
 from unpaired.files import printable, write_text
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
+from unpaired.leftovers import sweep
 from unpaired.report.figures import Picture, class_colours, to_png
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import PLANES, paint
@@ -74,6 +75,7 @@ def write_check_page(path: Path, done: Examined, findings: Sequence[Finding]) ->
         only_first=sum(bool(one.case) for one in findings) > MOST_PICTURES and MOST_PICTURES,
         classes=_coverage(done),
     )
+    sweep(path.parent)
     write_text(path, page)
 
 

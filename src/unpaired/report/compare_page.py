@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.files import atomic, write_json, write_text
+from unpaired.leftovers import sweep
 from unpaired.metrics.effect import Effect
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_figure import case_picture, class_picture
@@ -41,6 +42,7 @@ def write_comparison(folder: Path, comparisons: Sequence[Comparison], metric: st
     Raises:
         ResourceError: the folder cannot be written.
     """
+    sweep(folder)
     first = comparisons[0]
     parts = [_part(n, one, metric) for n, one in enumerate(comparisons, start=1)]
     names = " / ".join(dict.fromkeys([first.a.name, *(one.b.name for one in comparisons)]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.files import atomic, write_text
+from unpaired.leftovers import sweep
 from unpaired.report import tables
 from unpaired.report.curves import (
     consistency_curves,
@@ -57,6 +58,7 @@ def write_report(run: Path) -> Path:
     page = Page(read_contents(run))
     html = build_page(page)
     folder = run / "report"
+    sweep(run, deep=True)
     for picture in page.pictures:
         with atomic(folder / f"{picture.name}.png") as temporary:
             temporary.write_bytes(picture.png)
@@ -76,7 +78,10 @@ def build_page(page: Page) -> str:
         "header": page.part(_header, "header"),
     }
     title = f"Report: {page.run.root.resolve().name}"
-    return render("report.html", title=title, missing=page.missing, **sections)
+    changes = page.part(lambda page: {"notes": tables.change_notes(page.run)}, "changed inputs")
+    return render(
+        "report.html", title=title, changes=changes, missing=page.missing, **sections
+    )  # fmt: skip
 
 
 def _header(page: Page) -> Content:

@@ -168,6 +168,16 @@ def split_table(run: RunContents) -> Table:
     return Table(["Modality", *(names[part] for part in parts)], rows, "Sizes of the split")
 
 
+def change_notes(run: RunContents) -> list[str]:
+    """Inputs that changed while the run went on, and scans that changed after it."""
+    accepted = [
+        f"From step {one['step']} on ({one['when']}) the run was trained with changed inputs: "
+        f"{', '.join(map(str, one['changed']))}."
+        for one in run.accepted
+    ]
+    return [*accepted, *(run.evaluation.notes if run.evaluation is not None else ())]
+
+
 def config_lists(run: RunContents) -> dict[str, dict[str, str]]:
     """Group -> setting -> value."""
     groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in run.config.items()}

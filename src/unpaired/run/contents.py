@@ -12,6 +12,7 @@ from unpaired.config import Config
 from unpaired.errors import DataError
 from unpaired.files import read_json
 from unpaired.run.folder import RunFolder
+from unpaired.run.inputs import read_inputs
 from unpaired.run.scores import Evaluation
 
 Facts = Mapping[str, Any]
@@ -25,6 +26,7 @@ class RunContents:
     Attributes:
         steps, validations: the log's two kinds of records, in order of their step.
         semantics: the arrays of semantics.npz.
+        accepted: changes of inputs that the run went on with: "when", "step", "changed".
         missing: what is not there and how to get it, one sentence each.
     """
 
@@ -40,6 +42,7 @@ class RunContents:
     validations: tuple[dict[str, Any], ...] = ()
     semantics: Mapping[str, np.ndarray] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    accepted: tuple[Facts, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -85,6 +88,7 @@ def read_contents(root: Path) -> RunContents:
         steps=run.steps,
         validations=run.validations,
         evaluation=_evaluation(run, missing),
+        accepted=file.read("inputs.json", lambda path: read_inputs(path).accepted, None) or (),
     )
     if not (found.config or found.plan or found.steps or found.evaluation):
         raise DataError(

@@ -1,5 +1,7 @@
 """data.json: where each case of a run lies, so that nobody after training needs anything else."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,11 @@ def read_data(path: Path) -> RunData:
     content = read_json(path)
     try:
         modalities = content["modalities"]
+        if content.get("meaning", meaning := _meaning(content)) != meaning:
+            raise DataError(
+                f"{printable(path)} changed since it was written: classes, values or cases are "
+                "others. Start the training again with the same command: it writes the file anew."
+            )
         tables = {
             m: {int(value): index for value, index in part["values"].items()}
             for m, part in modalities.items()
@@ -60,7 +67,7 @@ def _case(case: str, modality: str, about: Mapping[str, Any]) -> Case:
 
 def data_record(datasets: Mapping[str, Dataset], plan: Plan, cache: Path) -> dict[str, Any]:
     """What data.json holds: of every case its files and its patient."""
-    return {
+    content = {
         "classes": list(plan.classes),
         "prepared": str(cache.resolve()),
         "modalities": {
@@ -80,6 +87,21 @@ def data_record(datasets: Mapping[str, Dataset], plan: Plan, cache: Path) -> dic
             for m, d in datasets.items()
         },
     }
+    return {**content, "meaning": _meaning(content)}
+
+
+def _meaning(content: Mapping[str, Any]) -> str:
+    """sha256 of all but the places of files, which may be mended where they have moved."""
+    parts = {
+        m: [
+            part["channel_names"],
+            part["values"],
+            {i: [case["patient"], case["label"] is None] for i, case in part["cases"].items()},
+        ]
+        for m, part in content["modalities"].items()
+    }
+    text = json.dumps([content["classes"], parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_same_data(old: Mapping[str, Any], new: Mapping[str, Any], run: Path) -> None:

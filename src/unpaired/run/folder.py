@@ -21,9 +21,11 @@ from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Ids, Part, Split, read_splits
 from unpaired.device import cpu_capabilities
-from unpaired.errors import DataError, ResourceError, UsageError
-from unpaired.files import read_json, write_json
+from unpaired.errors import DataError, UsageError
+from unpaired.files import cannot_write, make_folder, read_json, sha256_of, write_json
+from unpaired.leftovers import sweep
 from unpaired.run.data import RunData, read_data
+from unpaired.run.inputs import SPLIT, Inputs, read_inputs
 from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
@@ -70,6 +72,11 @@ class RunFiles:
         return self.root / "checkpoints" / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The state before last.pt: what training falls back to."""
+        return self.root / "checkpoints" / "previous.pt"
+
+    @property
     def kept(self) -> Path:
         """Weights of the model that the run yields: the last, or the best on validation."""
         return self.root / "checkpoints" / "kept.pt"
@@ -86,6 +93,11 @@ class RunFiles:
     @property
     def semantics(self) -> Path:
         return self.root / "semantics.npz"
+
+    @property
+    def inputs(self) -> Path:
+        """The sha256 of everything the run is trained on, and the changes it went on with."""
+        return self.root / "inputs.json"
 
     @property
     def pretrained(self) -> Path:
@@ -138,7 +150,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether training has saved a state to go on from."""
-        return self.files.last.exists()
+        return self.files.last.exists() or self.files.previous.exists()
 
     @property
     def config(self) -> Config:
@@ -158,8 +170,22 @@ class RunFolder:
     @property
     def split(self) -> Split:
         """Which cases trained, validated and test."""
+        self._check_split()
         known = {m: list(cases.values()) for m, cases in self.data.cases.items()}
         return read_splits(self.files.splits, known)[0]
+
+    @property
+    def inputs(self) -> Inputs:
+        """The sha256 of what the run is trained on, and the changes that it went on with."""
+        return self._part(self.files.inputs, read_inputs)
+
+    def _check_split(self) -> None:
+        wanted = self.inputs.files.get(SPLIT)
+        if wanted is not None and self._part(self.files.splits, sha256_of) != wanted:
+            raise DataError(
+                f"{self.files.splits} changed since the run was trained. Restore it from a copy; "
+                "or train on with the new one: the same command with --accept-changes."
+            )
 
     @property
     def prepared(self) -> dict[str, dict[str, PreparedCase]]:
@@ -255,17 +281,16 @@ class RunFolder:
         """
         lock = FileLock(self.root / ".lock", blocking=False)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             held = lock.acquire()
         except Timeout as error:
             raise UsageError(
                 f"another process is training in {self.root}. Wait for it, or choose another --out."
             ) from error
         except OSError as error:
-            raise ResourceError(
-                f"cannot write the run folder {self.root}: {error.strerror}. Choose another --out."
-            ) from error
+            raise cannot_write(self.root, error) from error
         with held:
+            sweep(self.root, deep=True)
             yield
 
     def write_environment(self) -> None:

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
-from unpaired.files import write_text
+from unpaired.files import cannot_write, printable, write_text
 
+log = logging.getLogger(__name__)
 SCHEDULE = "schedule"
 """Kind of the record of a run that goes on beyond its planned end."""
 
@@ -29,8 +31,15 @@ class RunLog:
 
 def _append(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     written: dict[str, Any] = _strict(record)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(written))
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, io.SEEK_END)
+                if file.read(1) != b"\n":  # a crash cut the last line short
+                    file.write(b"\n")
+            file.write(_line(written).encode())
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return written
 
 
@@ -45,16 +54,28 @@ def note_schedule(path: Path, before: int, steps: int) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole records; a line cut short by a crash is left out."""
+    """All whole records; a line cut short by a crash is left out.
+
+    What else is damaged is left out too, and a line of the program's log says so.
+    """
     if not path.is_file():
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    lines = path.read_bytes().splitlines()
+    records = [_record(line) for line in lines]
+    damaged = [number for number, found in enumerate(records[:-1], 1) if found is None]
+    if damaged:
+        numbers = ", ".join(map(str, damaged))
+        log.warning("%s: damaged lines are left out (%s).", printable(path), numbers)
+    return [record for record in records if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    known = isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record
+    return record if known else None
 
 
 def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from unpaired.errors import DataError
 from unpaired.files import read_json, write_json, write_text
+from unpaired.leftovers import sweep
 from unpaired.tables import ALL_MARKS, Table, escape, printed
 
 VERSION = 1
@@ -42,12 +43,14 @@ class Evaluation:
     Attributes:
         failures: "modality/case" -> what was wrong with its files.
         missing: cases with a truth and no prediction.
+        notes: what a reader of the scores should know, such as scans changed since training.
     """
 
     scores: tuple[Score, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     tolerance_mm: Tolerance = 2.0
+    notes: tuple[str, ...] = ()
 
 
 def summarise(scores: Iterable[Score]) -> Summary:
@@ -112,6 +115,7 @@ def write_evaluation(evaluation: Evaluation | Sequence[Score], folder: Path) -> 
     Raises:
         ResourceError: the folder cannot be written.
     """
+    sweep(folder)
     if not isinstance(evaluation, Evaluation):
         evaluation = Evaluation(tuple(evaluation))
     rows = [_flat(one) for one in evaluation.scores]
@@ -128,9 +132,10 @@ def write_evaluation(evaluation: Evaluation | Sequence[Score], folder: Path) -> 
         "cases": [{**asdict(one), "extra": dict(one.extra)} for one in evaluation.scores],
         "failures": dict(evaluation.failures),
         "missing": list(evaluation.missing),
+        "notes": list(evaluation.notes),
     }
     # Last, so that a reader who finds it finds all three.
-    write_json(folder / "evaluation.json", content)
+    write_json(folder / "evaluation.json", content, seal=True)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -146,8 +151,9 @@ def read_evaluation(folder: Path) -> Evaluation:
             raise ValueError(f"version {content['version']}")
         scores = tuple(_score(case) for case in content["cases"])
         return Evaluation(
-            scores, content["failures"], tuple(content["missing"]), content["tolerance_mm"]
-        )
+            scores, content["failures"], tuple(content["missing"]), content["tolerance_mm"],
+            tuple(content.get("notes", ())),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not an evaluation of this version ({error}); evaluate again."
@@ -184,6 +190,7 @@ def markdown(evaluation: Evaluation) -> str:
     ]
     if evaluation.missing:
         parts += [f"No prediction for: {', '.join(map(escape, evaluation.missing))}.", ""]
+    parts += [f"- {escape(note)}" for note in evaluation.notes]
     for name, what in evaluation.failures.items():
         parts += [f"- not scored: {escape(name)}: {escape(what)}"]
     return "\n".join(parts).rstrip() + "\n"

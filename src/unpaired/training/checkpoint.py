@@ -1,7 +1,9 @@
 """Training state on disk: whole or not at all, checked, and never an unsafe loader."""
 
 import io
+import logging
 import math
+import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +18,27 @@ from unpaired.config import TrainConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch
 from unpaired.errors import DataError, UsageError
-from unpaired.files import atomic
+from unpaired.files import atomic, put
+from unpaired.leftovers import temporary_beside
 from unpaired.models import Joint
 from unpaired.run import RunFolder
 
 SCHEMA = 1
+log = logging.getLogger(__name__)
+
+
+class DamagedError(DataError):
+    """A checkpoint that cannot be read, or is none."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file of weights could not be read; what torch advises is not passed on."""
+    first = (str(error).splitlines() or [""])[0].strip()
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in first:
+        if "nsupported" in str(error) or "global" in str(error).casefold():
+            return "it could only be read by running code that it names, which is never done"
+        return "its contents are damaged"
+    return first or type(error).__name__
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -44,15 +62,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise DataError(f"the checkpoint {path} is damaged (part {damaged}). {mend}")
+            raise DamagedError(f"the checkpoint {path} is damaged (part {damaged}). {mend}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except DataError:
+    except DamagedError:
         raise
     except Exception as error:  # any failure of a parser of untrusted bytes is the file's fault
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"the checkpoint {path} cannot be read: {reason} {mend}") from error
+        raise DamagedError(
+            f"the checkpoint {path} cannot be read: {reason_of(error).rstrip('.')}. {mend}"
+        ) from error
     if not isinstance(state, dict) or not isinstance(state.get("schema"), int):
-        raise DataError(f"{path} is not a checkpoint of this program.")
+        raise DamagedError(f"{path} is not a checkpoint of this program. {mend}")
     if state["schema"] > SCHEMA:
         raise DataError(
             f"{path} was written by a newer version of this program (schema {state['schema']}, "
@@ -60,8 +79,51 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     model = state.get("model")
     if not isinstance(model, dict) or not all(isinstance(v, torch.Tensor) for v in model.values()):
-        raise DataError(f"{path} holds no weights; it is not a whole checkpoint. {mend}")
+        raise DamagedError(f"{path} holds no weights; it is not a whole checkpoint. {mend}")
     return state
+
+
+def find_state(run: RunFolder) -> int | None:
+    """The step of the state to go on from, None where nothing was saved yet.
+
+    Where last.pt is missing or damaged previous.pt takes its place, and a line of the log says so.
+
+    Raises:
+        DataError: both are damaged, or newer; or there are weights of a training and no state.
+    """
+    last, previous = run.files.last, run.files.previous
+    faults = []
+    for path in (last, previous):
+        try:
+            step = int(load_checkpoint(path).get("step", 0)) if path.exists() else None
+        except DamagedError as error:
+            faults.append(str(error))
+            continue
+        if step is not None and path == previous:
+            why = faults[0].split(" Restore")[0] if faults else f"{last} is missing."
+            log.warning("%s Going on from %s, at step %d.", why, previous, step)
+            previous.replace(last)
+        if step is not None:
+            return step
+    if faults:
+        raise DataError(" ".join(dict.fromkeys(faults)))
+    _refuse_weights_alone(run)
+    return None
+
+
+def _refuse_weights_alone(run: RunFolder) -> None:
+    """Beginning again would write over what a training gave."""
+    model = run.files.model / "model.safetensors"
+    there = [*sorted(run.files.last.parent.glob("[!.]*.pt")), *([model] if model.exists() else [])]
+    if there:
+        names = ", ".join(path.relative_to(run.root).as_posix() for path in there)
+        from_these = f", from these weights with train.init_from={run.root}"
+        raise DataError(
+            f"{run.root} holds weights of a training ({names}), but no state to go on from: "
+            "checkpoints/last.pt and previous.pt are missing. Restore last.pt from a copy; or "
+            f"begin anew in another --out{from_these if run.files.kept in there else ''}; or "
+            f"delete {run.root} to train here from the beginning."
+        )
 
 
 def load_matching(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -110,7 +172,8 @@ class TrainingState:
     seconds: float = 0.0
 
     def save(self, run: RunFolder) -> None:
-        """Write last.pt."""
+        """Write last.pt; what it was becomes previous.pt."""
+        _keep_previous(run)
         save_checkpoint(
             run.files.last,
             {
@@ -128,6 +191,31 @@ class TrainingState:
         """Write kept.pt: the weights alone."""
         state = {"step": self.step, "score": self.choice.score}
         save_checkpoint(run.files.kept, {"model": self.joint.state_dict(), **state})
+
+    def mend_kept(self, run: RunFolder) -> None:
+        """Write kept.pt where this state is newer: a kill came between the two.
+
+        Raises:
+            DataError: it is missing or damaged, and held the weights of an earlier step.
+        """
+        wanted, path = self.choice.kept_step, run.files.kept
+        if wanted is None:
+            return
+        try:
+            if load_checkpoint(path)["step"] >= wanted:
+                return
+            fault = f"{path} is older than {run.files.last}."
+        except (DataError, KeyError, TypeError) as error:
+            fault = str(error).split(" Restore")[0]
+            if wanted == self.step and path.exists():
+                log.warning("%s It is written again from %s.", fault, run.files.last)
+        if wanted != self.step:
+            raise DataError(
+                f"{fault} It held the weights that the run keeps, those of step {wanted}. Restore "
+                f"it from a copy; or begin anew in another --out; or delete {run.root} to train "
+                "here from the beginning."
+            )
+        self.keep(run)
 
     def restore(self, run: RunFolder) -> None:
         """Go on from last.pt.
@@ -153,6 +241,21 @@ class TrainingState:
                 f"{path} is not a whole checkpoint of this network ({error}). Restore it from a "
                 "copy, or train anew in another --out."
             ) from error
+
+
+def _keep_previous(run: RunFolder) -> None:
+    """Give last.pt a second name, so that there is a whole state under one of them at any time."""
+    last, previous = run.files.last, run.files.previous
+    if not last.exists() or (previous.exists() and previous.samefile(last)):
+        return
+    beside = temporary_beside(previous)
+    try:
+        beside.hardlink_to(last)
+        put(beside, previous)
+    except OSError:  # a file system without hard links
+        last.replace(previous)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def save_batches(path: Path, batches: Mapping[str, Batch]) -> None:
@@ -186,6 +289,8 @@ class Choice:
         )
         self.score = self.smoothed = self.best = self.best_score = float("nan")
         self.best_epoch = 0
+        self.kept_step: int | None = None
+        """Of the weights in kept.pt; None before the first, and of runs of earlier versions."""
 
     @property
     def kept_score(self) -> float:
@@ -208,9 +313,9 @@ class Choice:
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
         names = ("score", "smoothed", "best", "best_score", "best_epoch")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "kept_step")}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`; raises KeyError where it is not whole."""
         for name in self.state():
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name) if name == "kept_step" else state[name])

@@ -23,7 +23,8 @@ from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.distributed import Group, Stop, leads, process_group, stop_signals
 from unpaired.training.forecast import parameter_counts
-from unpaired.training.prepare import prepare_run
+from unpaired.training.network import check_device
+from unpaired.training.prepare import Preparing, prepare_run
 from unpaired.training.trainer import OnStep, Trainer
 
 
@@ -47,6 +48,7 @@ def train(
     method: Method | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    accept_changes: bool = False,
 ) -> TrainResult:
     """Prepare, train, validate and export; the same call goes on where it stopped.
 
@@ -59,16 +61,18 @@ def train(
         method: with terms of one's own in its loss; by default the one that model.name names.
         progress: told of every prepared case, then of every step.
         on_step: called with each record of log.jsonl as it is written.
+        accept_changes: go on though images, labels or splits changed since the run began; what
+            changed is recorded in inputs.json and stands in the report.
 
     Raises:
         UsageError, DataError, ResourceError: as they say.
         Interrupted: a signal came; everything is saved.
     """
-    find_device(config.train.device)  # refused before the cases are prepared
+    check_device(config)  # refused before the cases are prepared
     run = RunFolder(out)
     with stop_signals() as stop, run.lock() if leads() else nullcontext():
         if leads():
-            prepare_run(config, data, run, prepared, progress, method)
+            prepare_run(config, data, run, Preparing(prepared, method, accept_changes), progress)
         return fit(config, run, stop, progress, on_step, method)
 
 

@@ -7,7 +7,7 @@ from unpaired.config import Config
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.make_split import check_names, free_cases, shares
 from unpaired.datasets.split import k_folds, random_split
-from unpaired.datasets.split_file import write_splits
+from unpaired.datasets.split_file import splits_text, write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.training.prepare import opened
@@ -66,13 +66,9 @@ def _draw(config: Config, data: Mapping[str, Path | str | Dataset], path: Path, 
         test = {m: (*drawn.get(m, ()), *held) for m, held in test.items()}
     kept = {m: [*free[m], *(c for c in cases[m] if c.id in set(fixed.test[m]))] for m in cases}
     splits = k_folds(kept, folds, config.data.split_seed, test)
-    before = path.read_bytes() if path.exists() else None
-    draft = path.with_name(".splits_new.json")
-    write_splits(draft, splits)
-    if before is not None and draft.read_bytes() != before:
-        draft.unlink()
+    if path.exists() and path.read_text(encoding="utf-8") != splits_text(splits):
         raise UsageError(
             f"{path} holds other folds than these data and settings give. Use the same --folds, "
             "data and data.split, or another --out."
         )
-    draft.replace(path)
+    write_splits(path, splits)

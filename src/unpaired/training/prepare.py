@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ from unpaired.datasets.make_split import (
 )
 from unpaired.datasets.sources import open_dataset
 from unpaired.datasets.split_file import PARTS, Split, read_splits, write_splits
-from unpaired.errors import DataError, ResourceError, UsageError
-from unpaired.files import read_json, write_json, write_text
+from unpaired.errors import DataError, UsageError
+from unpaired.files import cannot_write, make_folder, read_json, write_json, write_text
 from unpaired.methods import Method, method_of
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.data import check_same_data, data_record
 from unpaired.run.log import note_schedule
+from unpaired.training.checkpoint import find_state
+from unpaired.training.inputs import SPLITS, all_inputs, check_inputs, record_inputs
+from unpaired.training.network import check_network
 
 MAY_CHANGE = {
     "train.device",
@@ -41,30 +44,44 @@ MAY_CHANGE = {
 """What may differ when a run goes on: it does not change what the steps compute."""
 
 
+@dataclass(frozen=True)
+class Preparing:
+    """How the data of a run are prepared.
+
+    Attributes:
+        cache: a folder of prepared cases to share between runs; the run's own by default.
+        method: as of `train`.
+        accept_changes: go on with images, labels or splits that changed since the run began.
+    """
+
+    cache: Path | None = None
+    method: Method | None = None
+    accept_changes: bool = False
+
+
 def prepare_run(
     config: Config,
     data: Mapping[str, Path | str | Dataset],
     folder: RunFolder,
-    prepared: Path | None = None,
+    how: Preparing = Preparing(),
     progress: Progress | None = None,
-    method: Method | None = None,
 ) -> None:
     """Decide and prepare everything, writing it into the run folder. Repeatable.
 
     Args:
         data: modality -> its data set, or the folder of it.
-        prepared: a cache to share between runs; the run folder's own by default.
-        method: as of `train`.
 
     Raises:
-        DataError: the data are at fault. UsageError: the folder belongs to another run.
+        DataError: the data are at fault, or the run's checkpoints.
+        UsageError: the folder belongs to another run, or its inputs changed.
     """
-    method, source = method_of(config, method), source_plan(config)
+    method, source = method_of(config, how.method), source_plan(config)
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
     check_modalities(config.modalities, data)
     check_names(config.data, data)
-    if folder.begun:
+    step = find_state(folder)
+    if step is not None:
         check_same_config(folder.config, config, folder)
         check_same_terms(method, folder)
     datasets = opened(data)
@@ -72,16 +89,28 @@ def prepare_run(
     for m, cases in labelled.items():
         if not cases:
             raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
-    _begin(config, method, folder)
+    if step is None:
+        _begin(config, method, folder)
     split = _split(config, labelled, folder)
     plan = _plan(config, method, datasets, split, folder, source)
-    cache = (prepared or folder.files.prepared) / cache_key(plan)
+    cache = (how.cache or folder.files.prepared) / cache_key(plan)
     kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
     record = data_record(kept, plan, cache)
-    if folder.begun:
-        check_same_data(read_json(folder.files.data), record, folder.root)
+    used, digests = _used(kept, split), dict[str, str]()
+    if step is not None:
+        if folder.files.data.exists():
+            check_same_data(read_json(folder.files.data), record, folder.root)
+        named = all_inputs(datasets, config, folder, cases_of(used))
+        digests, accepted = check_inputs(named, folder, step, how.accept_changes)
+        if SPLITS in accepted:
+            folder.files.splits.unlink()
+            used = _used(kept, _split(config, labelled, folder))
+        _go_on(config, folder)
+    else:
+        check_network(config, method, plan, folder)
     with _alone(cache):
-        prepare(_used(kept, split), plan, cache, config.data.workers, progress)
+        found = prepare(used, plan, cache, config.data.workers, progress, digests)
+    record_inputs(all_inputs(datasets, config, folder, cases_of(used)), folder, found)
     write_json(folder.files.data, record)
     folder.write_environment()
 
@@ -111,6 +140,11 @@ def source_plan(config: Config) -> Plan | None:
     return source.plan
 
 
+def cases_of(datasets: Mapping[str, Dataset]) -> list[Case]:
+    """The cases of all data sets."""
+    return [case for dataset in datasets.values() for case in dataset.cases]
+
+
 def _used(datasets: Mapping[str, Dataset], split: Split) -> dict[str, Dataset]:
     """The data sets without the cases that are in no part of the split."""
     ids = {m: {i for part in PARTS for i in split.part(part).get(m, ())} for m in datasets}
@@ -131,23 +165,27 @@ def _alone(cache: Path) -> Iterator[None]:
     """Wait until no other process prepares into the same cache."""
     lock = FileLock(cache / ".lock")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         held = lock.acquire()
     except OSError as error:
-        raise ResourceError(f"cannot write {cache}: {error.strerror}. Choose another.") from error
+        raise cannot_write(cache, error) from error
     with held:
         yield
 
 
 def _begin(config: Config, method: Method, folder: RunFolder) -> None:
-    """A run with a checkpoint goes on as it was; one without is planned anew from this call."""
-    if not folder.begun:
-        files = folder.files
-        for path in (files.splits, files.plan, files.pretrained, files.method):
-            path.unlink(missing_ok=True)
-        if (record := method.record()) is not None:
-            write_json(files.method, record)
-    elif config.train.steps > (before := folder.config.train.steps):
+    """A run without a state is planned anew from this call."""
+    files = folder.files
+    for path in (files.splits, files.plan, files.pretrained, files.method, files.inputs):
+        path.unlink(missing_ok=True)
+    if (record := method.record()) is not None:
+        write_json(files.method, record)
+    write_text(files.config, to_toml(config))
+
+
+def _go_on(config: Config, folder: RunFolder) -> None:
+    """A run with a state goes on as it was."""
+    if config.train.steps > (before := folder.config.train.steps):
         note_schedule(folder.files.log, before, config.train.steps)
     write_text(folder.files.config, to_toml(config))
 

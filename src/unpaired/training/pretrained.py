@@ -23,7 +23,7 @@ from unpaired.files import printable, write_json
 from unpaired.methods import method_of
 from unpaired.models import Joint, Segmenter
 from unpaired.run import RunFolder
-from unpaired.training.checkpoint import check_weights, load_checkpoint
+from unpaired.training.checkpoint import check_weights, load_checkpoint, reason_of
 
 # Weights from a file of somebody else's: safetensors, or a torch file that needs no code.
 
@@ -52,7 +52,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except DataError:
         raise
     except Exception as error:  # any failure of a parser of untrusted bytes is the file's fault
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = reason_of(error)
         kind = "safetensors" if isinstance(error, SafetensorError) else "torch or safetensors"
         raise DataError(
             f"{printable(path)} is not a whole {kind} file ({reason}). Copy or fetch it again."

@@ -65,6 +65,7 @@ class Trainer:
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
         self.state = self._state()
+        self.saved = self.step  # the step of last.pt
         self.log = RunLog(run.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
         if group.world > 1:
@@ -82,6 +83,8 @@ class Trainer:
         )
         if self.run.begun:
             state.restore(self.run)
+            if self.group.leads:
+                state.mend_kept(self.run)
         return state
 
     @property
@@ -229,7 +232,7 @@ class Trainer:
             write_metrics(self.run.files.metrics, read_log(self.run.files.log))
         score = self.group.from_lead(score)
         if self.state.choice.better(score, epoch):
-            self._keep()
+            self.state.choice.kept_step = self.step
 
     def _gave_up(self) -> bool:
         patience = self.config.train.early_stop
@@ -241,26 +244,29 @@ class Trainer:
         return limit is not None and self.state.seconds >= 60 * limit
 
     def _save(self) -> None:
-        """What is kept is written first: a kill in between then costs steps, not the model."""
+        """The state first: it says which weights are kept, and a run that goes on writes them."""
         if self.state.choice.keeps_last:
-            self._keep()
+            self.state.choice.kept_step = self.step
         if self.group.leads:
             self.state.save(self.run)
+            self.saved = self.step
+            if self.state.choice.kept_step == self.step:
+                self.state.keep(self.run)
         self.group.barrier()
-
-    def _keep(self) -> None:
-        """These weights become the model, unless later ones do."""
-        if self.group.leads:
-            self.state.keep(self.run)
 
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:
         path = self.run.root / "nan_batch.npz"
         if self.group.leads:
             save_batches(path, batches)
+        good = (
+            f"the last good state, of step {self.saved}, in {self.run.files.last}"
+            if self.saved
+            else "and no checkpoint was written before it"
+        )
         raise DataError(
             f"the loss or its gradient became not a number at step {self.step + 1}. The batch is "
-            f"in {path}, the last good state in the run's checkpoints. Look at these images; then "
-            "try a lower train.learning_rate, or train.precision=fp32, in a new --out."
+            f"in {path}, {good}. Look at these images; then try a lower train.learning_rate, or "
+            "train.precision=fp32, in a new --out."
         )
 
 
