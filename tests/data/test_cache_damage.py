@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from small_sets import plan, write_set
+from unpaired import files
 from unpaired.data.cache import open_prepared
 from unpaired.data.prepare import prepare
 from unpaired.datasets.dataset import Dataset
@@ -134,7 +135,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.unix
-@pytest.mark.parametrize("size", [0, 100, 5000, 15_000])
+@pytest.mark.parametrize("size", [0, 100, 5000])
 def test_a_full_disk_is_said_as_one(data: dict[str, Dataset], tmp_path: Path, size: int) -> None:
     with files_of_at_most(size), pytest.raises(ResourceError) as told:
         prepare(data, plan(), tmp_path / "out")
@@ -148,12 +149,10 @@ def test_a_full_disk_is_said_as_one(data: dict[str, Dataset], tmp_path: Path, si
 def test_no_space_names_the_path_and_what_is_free(
     data: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unpaired.data import cache as module
-
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.hashlib, "sha256", lambda *a: type("D", (), {"update": full})())
+    monkeypatch.setattr(files, "put", full)
     with pytest.raises(ResourceError, match=r"a0\.npy: the disk is full .* MiB are free in"):
         prepare(data, plan(), tmp_path / "out")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from contextlib import suppress
 from itertools import permutations, product
 from pathlib import Path
@@ -30,9 +31,11 @@ from unpaired.data.preprocess import (
 )
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, ResourceError
+from unpaired.files import read_json, write_json
 from unpaired.io.nifti import read_volume
 from unpaired.io.resample import resample_label
 from unpaired.io.volume import Volume
+from unpaired.leftovers import _machine
 
 ENDS = {"L": "LR", "P": "PA", "S": "SI"}
 ORIENTATIONS = [
@@ -361,7 +364,7 @@ def test_a_record_with_the_name_of_another_case_is_refused(tmp_path):
     root = write_set(tmp_path / "raw", [(10, 10, 6)])
     prepare({"ct": open_dataset("ct", root)}, plan(), out)
     path = out / "ct/a0.json"
-    path.write_text(path.read_text().replace('"id": "a0"', '"id": "../ct/a0"'))
+    write_json(path, {**read_json(path), "id": "../ct/a0"}, seal=True)
     with pytest.raises(DataError, match="another case"):
         open_prepared(out)
 
@@ -372,7 +375,8 @@ def interrupt_at(monkeypatch, when):
     real = os.fsync
 
     def interrupted(handle):
-        calls.append(handle)
+        if not stat.S_ISDIR(os.fstat(handle).st_mode):
+            calls.append(handle)
         if len(calls) == when:
             raise KeyboardInterrupt
         real(handle)
@@ -393,8 +397,9 @@ def test_stopped_while_writing_leaves_nothing_that_counts(tmp_path, monkeypatch,
     assert left == {1: set(), 2: {"a0.npy"}, 3: {"a0.npy", "a0.label.npy"}}[when]
     with pytest.raises(DataError, match="no finished preparation"):
         open_prepared(out)
-    for name in (".a0.0123abcd.npy", ".a0.0123abcd.label.npy", ".a0.ffffffff.json", ".a0.working"):
-        (out / "ct" / name).write_bytes(b"half")  # what kill -9 would leave
+    writer = f"{2**31:x}-1-{_machine()}-0123ab"  # such a process there is not
+    for end in (f"{writer}.npy", f"{writer}.label.npy", f"{writer}.json", "working"):
+        (out / "ct" / f".a0.{end}").write_bytes(b"half")  # what kill -9 would leave
     prepare(data, plan(), out)
     assert {p.name for p in (out / "ct").iterdir()} == {"a0.npy", "a0.label.npy", "a0.json"}
 

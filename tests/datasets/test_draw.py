@@ -13,6 +13,7 @@ from unpaired.datasets.split_file import write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.run import RunFolder
+from unpaired.training.checkpoint import save_checkpoint
 from unpaired.training.folds import fold_configs
 from unpaired.training.prepare import Preparing, prepare_run
 
@@ -219,8 +220,7 @@ def test_a_run_with_draws_goes_on_and_refuses_another_draw(data, tmp_path):
     draws = ["data.cases={bb=5}", "data.few_shot={bb=1}", "data.few_shot_seed=4"]
     folder = RunFolder(tmp_path)
     prepare_run(toy_config(*draws), data, folder)
-    folder.files.last.parent.mkdir()
-    folder.files.last.touch()  # from here on it is a run that goes on
+    save_checkpoint(folder.files.last, {"model": {}, "step": 1})  # from here on it goes on
     before = {
         path: path.read_bytes()
         for path in (folder.files.splits, folder.files.plan, folder.files.data)

@@ -13,6 +13,7 @@ import pytest
 from made_run import CLASSES, make_run
 
 from unpaired.errors import DataError
+from unpaired.files import read_json
 from unpaired.report import hero, write_report
 
 MINUS = "–"
@@ -233,7 +234,7 @@ def test_one_case_and_unevaluated_hero(tmp_path):
 def test_undefined_values_and_absent_classes(full_run, tmp_path):
     run = copied(full_run, tmp_path)
     path = run / "evaluation" / "evaluation.json"
-    content = json.loads(path.read_text())
+    content = read_json(path)
     for case in content["cases"]:
         if case["modality"] == "mr" and case["cls"] == "liver":
             case.update(asd_mm=None, hd95_mm=None, dice=0.0, nsd=0.0, prediction_voxels=0)

@@ -25,11 +25,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module")
+def unbroken(
+    data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of the unbroken run, for each `train.keep`."""
+    root = tmp_path_factory.mktemp("unbroken")
+    for keep in ("last", "best"):
+        train(toy_config(f"train.keep={keep}"), data, root / keep)
+    return {keep: kept(root / keep) for keep in ("last", "best")}
+
+
 @pytest.fixture
-def whole(data: dict[str, Path], tmp_path: Path) -> dict[str, torch.Tensor]:
-    """The weights of the unbroken run."""
-    train(toy_config(), data, tmp_path / "whole")
-    return kept(tmp_path / "whole")
+def whole(unbroken: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return unbroken["last"]
 
 
 def kept(run: Path) -> dict[str, torch.Tensor]:
@@ -121,10 +130,10 @@ def _killed(*_: object) -> None:
 @pytest.mark.parametrize("when", [1, 2, 3])
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_killed_between_the_state_and_the_weights_it_keeps(
-    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int, keep: str
-) -> None:
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int, keep: str,
+    unbroken: dict[str, dict[str, torch.Tensor]],
+) -> None:  # fmt: skip
     config = toy_config(f"train.keep={keep}")
-    train(config, data, tmp_path / "whole")
     calls: list[object] = []
     real = TrainingState.keep
 
@@ -141,7 +150,7 @@ def test_killed_between_the_state_and_the_weights_it_keeps(
         except Killed:
             assert len(calls) == when
     train(config, data, tmp_path / "run")
-    assert same(kept(tmp_path / "run"), kept(tmp_path / "whole"))
+    assert same(kept(tmp_path / "run"), unbroken[keep])
 
 
 def test_kept_weights_that_cannot_be_made_again(data: dict[str, Path], tmp_path: Path) -> None:
@@ -219,10 +228,10 @@ def test_not_a_number_before_the_first_checkpoint(
 BAD = {
     "model.heads=3": "model.heads=3 does not divide",
     "loss.class_weights=[1, 2]": "loss.class_weights has 2 values",
-    "predict.largest_component=[bal]": "Did you mean 'ball'|Did you mean ball",
+    "predict.largest_component=['bal']": "Did you mean 'ball'|Did you mean ball",
     "evaluate.tolerance_mm={bxo=1.0}": "Did you mean 'box'|Did you mean box",
     "model.options.window=0": "swin_unet",
-    "model.options.embed_dim=7": "swin_unet",
+    "model.options.heads=[1, 3, 5]": "swin_unet",
     "model.pretrained=nowhere.pt": "there is no file nowhere",
 }
 

@@ -111,8 +111,8 @@ def one_run(
 
                 write_json(run.files.choices, dict(choices))
             with ProgressBar("prepare") as bar:
-                how = Preparing(prepared, accept_changes=accept_changes)
-                prepare_run(config, data, run, how, bar)
+                options = Preparing(prepared, accept_changes=accept_changes)
+                prepare_run(config, data, run, options, bar)
             for line in _ahead(config, run, weights):
                 say(line)
         with stop_signals() as stop, ProgressBar("train") as bar:

@@ -302,7 +302,7 @@ def _save(path: Path, array: np.ndarray) -> str:
     """Write as .npy; the sha256 of the file. Through Python, which says why a write failed."""
     head, array = io.BytesIO(), np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-    body = memoryview(array.reshape(-1).view(np.uint8))
+    body = array.reshape(-1).view(np.uint8).data
     digest = hashlib.sha256()
     with files.atomic(path) as temporary, temporary.open("wb") as file:
         chunks = (body[i : i + _CHUNK] for i in range(0, len(body), _CHUNK))

@@ -165,7 +165,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
         _check_recipe(config_from_toml(recipe), study.recipe(), study.out)
     else:
         write_text(recipe, to_toml(study.recipe()))
-    write_json(path, {**before, "scans": {**before.get("scans", {}), **marks}})
+    write_json(path, {**before, "scans": {**before.get("scans", {}), **marks}}, seal=True)
     return study
 
 

@@ -12,6 +12,7 @@ from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError
 from unpaired.files import printable, read_json, sha256_of, write_json
 from unpaired.io.read import files_of
+from unpaired.progress import Progress
 
 VERSION = 1
 SPLIT = "splits_final.json"
@@ -74,7 +75,9 @@ def inputs_of(cases: Iterable[Case]) -> Named:
     return named
 
 
-def digests_of(named: Mapping[str, Sequence[Path]], known: dict[str, str]) -> dict[str, str]:
+def digests_of(
+    named: Mapping[str, Sequence[Path]], known: dict[str, str], progress: Progress | None = None
+) -> dict[str, str]:
     """Name -> sha256; of several files that of theirs, whatever they are called.
 
     Args:
@@ -87,7 +90,10 @@ def digests_of(named: Mapping[str, Sequence[Path]], known: dict[str, str]) -> di
     unread = [name for name in paths if name not in known]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda name: sha256_of(paths[name]), unread)
-        known.update(zip(unread, found, strict=True))
+        for done, (name, digest) in enumerate(zip(unread, found, strict=True), 1):
+            known[name] = digest
+            if progress is not None:
+                progress(done, len(unread), "compare")
     return {name: _joined([known[str(path)] for path in paths]) for name, paths in named.items()}
 
 

@@ -10,6 +10,7 @@ from unpaired.data.cache import PreparedSet, record_path
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
+from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.inputs import SPLIT, Inputs, Named, digests_of, inputs_of, read_inputs
 
@@ -37,7 +38,7 @@ def all_inputs(
 
 
 def check_inputs(
-    named: Named, run: RunFolder, step: int, accept: bool
+    named: Named, run: RunFolder, step: int, accept: bool, progress: Progress | None = None
 ) -> tuple[dict[str, str], list[str]]:
     """Compare with what the run began with.
 
@@ -53,7 +54,7 @@ def check_inputs(
     before, known = read_inputs(run.files.inputs), dict[str, str]()
     if not before.files:
         before = _from_cache(run, named)
-    now = digests_of(named, known)
+    now = digests_of(named, known, progress)
     changed = before.changed(now)
     if changed and not accept:
         raise UsageError(

@@ -101,10 +101,11 @@ def prepare_run(
         if folder.files.data.exists():
             check_same_data(read_json(folder.files.data), record, folder.root)
         named = all_inputs(datasets, config, folder, cases_of(used))
-        digests, accepted = check_inputs(named, folder, step, how.accept_changes)
+        digests, accepted = check_inputs(named, folder, step, how.accept_changes, progress)
         if SPLITS in accepted:
-            folder.files.splits.unlink()
-            used = _used(kept, _split(config, labelled, folder))
+            split = make_split(config.data, labelled)
+            write_splits(folder.files.splits, [split])
+            used = _used(kept, split)
         _go_on(config, folder)
     else:
         check_network(config, method, plan, folder)
