@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -221,11 +222,11 @@ def kill_one(process: "subprocess.Popen[bytes]", chaos: Chaos, ranks: int) -> No
 # Kills.
 
 
-def kills(chaos: Chaos, name: str, rounds: int, times: int = 2) -> Tally:
-    """Rounds of several kills in a row, each followed by the same command; then it may end."""
+def kills(chaos: Chaos, name: str, count: int, times: int = 2) -> Tally:
+    """So many kills, up to `times` in a row of the same command; then it may end."""
     command, tally = chaos.commands[name], Tally(f"kill -9 of `{name}`")
-    for number in range(rounds):
-        out = chaos.place / f"kill-{command.ranks}-{name.split()[0].strip(',')}-{number}"
+    while tally.trials < count:
+        out = chaos.place / f"kill-{command.ranks}-{name.split()[0].strip(',')}-{tally.trials}"
         for _ in range(times):
             tally.trials += strike(chaos, command, out)
         chaos.judge(tally, chaos.finish(command, out), command, out)
@@ -395,20 +396,14 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--only", choices=("kill", "disk", "damage"))
-    asked.add_argument("--rounds", type=int, default=7, help="of kills, for each command")
+    asked.add_argument("--kills", type=int, default=14, help="of each command")
     options = asked.parse_args()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         chaos = Chaos(Path(name).resolve(), options.seed)
-        rounds = options.rounds
         parts: dict[str, list[Callable[[], Tally]]] = {
-            "kill": [
-                lambda: kills(chaos, "prepare", rounds),
-                lambda: kills(chaos, "train", rounds),
-                lambda: kills(chaos, "train, 2 ranks", rounds),
-                lambda: kills(chaos, "predict", rounds),
-            ],
+            "kill": [partial(kills, chaos, name, options.kills) for name in chaos.commands],
             "disk": [lambda: disks(chaos, 12)],
             "damage": [lambda: damages(chaos, len(DAMAGES))],
         }

@@ -271,6 +271,8 @@ def sha256_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{printable(path)} does not exist; check the path.") from error
     except OSError as error:
         raise DataError(f"cannot read {printable(path)}: {error.strerror or error}.") from error
 

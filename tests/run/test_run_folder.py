@@ -1,6 +1,5 @@
 """A run folder read part by part: fresh after a change, and with a sentence where a part lacks."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from toy import toy_config, write_toy
 from unpaired.config import to_toml
 from unpaired.errors import DataError, UsageError
-from unpaired.files import write_json, write_text
+from unpaired.files import read_json, write_json, write_text
 from unpaired.run import RunFolder
 from unpaired.run.contents import read_contents
 from unpaired.run.log import RunLog, note_schedule, read_log
@@ -67,7 +66,7 @@ def test_cases_and_split_of_a_prepared_run(tmp_path: Path) -> None:
             )
     gone = run.split.test["b"][0]
     index = run.data.prepared / "prepared.json"
-    listed = json.loads(index.read_text())
+    listed = read_json(index)
     write_json(index, {**listed, "b": [case for case in listed["b"] if case != gone]})
     with pytest.raises(DataError, match=f"lacks the prepared case b/{gone}"):
         run.prepared_cases("test")

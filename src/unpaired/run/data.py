@@ -36,11 +36,6 @@ def read_data(path: Path) -> RunData:
     content = read_json(path)
     try:
         modalities = content["modalities"]
-        if content.get("meaning", meaning := _meaning(content)) != meaning:
-            raise DataError(
-                f"{printable(path)} changed since it was written: classes, values or cases are "
-                "others. Start the training again with the same command: it writes the file anew."
-            )
         tables = {
             m: {int(value): index for value, index in part["values"].items()}
             for m, part in modalities.items()
@@ -52,6 +47,11 @@ def read_data(path: Path) -> RunData:
         check_ids(modalities, path)
         for known in cases.values():
             check_ids(known, path)
+        if content.get("meaning", meaning := _meaning(content)) != meaning:
+            raise DataError(
+                f"{printable(path)} changed since it was written: classes, values or cases are "
+                "others. Start the training again with the same command: it writes the file anew."
+            )
         return RunData(tuple(content["classes"]), Path(content["prepared"]), tables, cases)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
