@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from toy_study import toy_study
 
+from sealed import unsealed
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
 from unpaired.evaluation.evaluate import evaluate
@@ -88,7 +89,7 @@ def test_without_gains_the_same_network_is_tested_otherwise(whole: tuple[Study, 
 
 def test_what_is_kept_names_no_folder(whole: tuple[Study, Job]) -> None:
     study, job = whole
-    text = job.record(DEFAULT).read_text()
+    text = unsealed(job.record(DEFAULT).read_text())
     assert str(study.out) not in text and str(study.data["a"]) not in text
     assert "spacing_mm" in text and '"training"' in text
 
@@ -118,7 +119,7 @@ def test_a_record_of_another_configuration_is_refused(
     whole: tuple[Study, Job], tmp_path: Path
 ) -> None:
     _, job = whole
-    text = job.record(DEFAULT).read_text()
+    text = unsealed(job.record(DEFAULT).read_text())
     moved = replace(job, folder=tmp_path)
     moved.record(DEFAULT).write_text(text)
     assert moved.read(DEFAULT).identity == job.identity

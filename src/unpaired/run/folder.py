@@ -21,8 +21,8 @@ from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Ids, Part, Split, read_splits
 from unpaired.device import cpu_capabilities
-from unpaired.errors import DataError, UsageError
-from unpaired.files import cannot_write, make_folder, read_json, sha256_of, write_json
+from unpaired.errors import DataError, ResourceError, UsageError
+from unpaired.files import make_folder, read_json, sha256_of, write_json
 from unpaired.leftovers import sweep
 from unpaired.run.data import RunData, read_data
 from unpaired.run.inputs import SPLIT, Inputs, read_inputs
@@ -288,7 +288,9 @@ class RunFolder:
                 f"another process is training in {self.root}. Wait for it, or choose another --out."
             ) from error
         except OSError as error:
-            raise cannot_write(self.root, error) from error
+            raise ResourceError(
+                f"cannot write the run folder {self.root}: {error.strerror}. Choose another --out."
+            ) from error
         with held:
             sweep(self.root, deep=True)
             yield
