@@ -89,7 +89,7 @@ def test_without_gains_the_same_network_is_tested_otherwise(whole: tuple[Study, 
 
 def test_what_is_kept_names_no_folder(whole: tuple[Study, Job]) -> None:
     study, job = whole
-    text = unsealed(job.record(DEFAULT).read_text())
+    text = job.record(DEFAULT).read_text()
     assert str(study.out) not in text and str(study.data["a"]) not in text
     assert "spacing_mm" in text and '"training"' in text
 
