@@ -1,7 +1,7 @@
 """What an expert would choose for these scans, this machine and this much time.
 
-Costs are measured, not looked up: each candidate network takes a step on this machine, from the
-largest downwards, until one is found of which enough steps fit. What the user sets is kept.
+Costs are measured, not looked up: candidate networks take a step on this machine, from the smallest
+upwards, as long as enough of their steps fit. What the user sets is kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,19 +131,22 @@ def plan_training(
     device = find_device(base.train.device).type
     before = _START_SECONDS + _preparing_seconds(labelled, base.data.workers)
     asked = base.train.steps if "train.steps" in given else None
-    smallest: _Candidate | None = None
+    best: tuple[_Candidate, Schedule] | None = None
     for candidate in _candidates(base, given, labelled, device, before):
         found = schedule(budget, candidate.cost, asked)
-        if found.steps >= (asked or candidate.size.steps):
-            return _planned(candidate, found, budget, given)
-        smallest = candidate
-    assert smallest is not None
-    fits = schedule(budget, smallest.cost).steps
-    raise UsageError(
-        f"a budget of {duration(budget)} holds {fits} steps of the smallest network here; "
-        f"{asked or FEWEST_STEPS} are needed. Give --budget "
-        f"{needed(asked or FEWEST_STEPS, smallest.cost)}, or name a smaller network (--preset)."
-    )
+        wanted = asked or candidate.size.steps
+        if found.steps >= wanted:
+            best = candidate, found
+            continue
+        if best is None:
+            raise UsageError(
+                f"a budget of {duration(budget)} holds {found.steps} steps of the smallest network "
+                f"here; {wanted} are needed. Give --budget {needed(wanted, candidate.cost)}, or "
+                "name a smaller network (--preset)."
+            )
+        break  # larger ones cost more still
+    assert best is not None
+    return _planned(*best, budget, given)
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:
@@ -171,11 +174,11 @@ def _labelled(datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
 def _candidates(
     base: Config, given: set[str], datasets: Mapping[str, Dataset], device: str, before: float
 ) -> Iterator[_Candidate]:
-    """Measured, the best first."""
+    """Measured, the smallest first: on a slow machine the large ones are never tried."""
     # The windows of intensities cost nothing later and reading of all labels now.
     quick = {m: ModalityConfig(clip="percentile") for m in datasets}
     scans = measure.lattices(datasets)
-    for size in SIZES[device]:
+    for size in reversed(SIZES[device]):
         config = _with_size(base, size, given).model_copy(update={"modalities": quick})
         native = method_of(config).plan(config, datasets)
         if "data.spacing_mm" not in given:
