@@ -132,7 +132,8 @@ def plan_table(run: RunContents) -> Table:
     """Each choice of the plan and its reason."""
     plan = run.plan
     reasons = {str(k): v for k, v in plan.get("reasons", {}).items()}
-    choices = {k: v for k, v in plan.items() if k not in ("reasons", "version", "modalities")}
+    others = {"reasons", "version", "modalities", "planes"}
+    choices = {k: v for k, v in plan.items() if k not in others}
     for key in ("spacing_mm", "patch"):
         if isinstance(choices.get(key), list):
             choices[key] = " × ".join(map(words, choices[key]))
