@@ -8,6 +8,8 @@ from dicom_files import write_series as write
 from unpaired.checks.check import check_path
 from unpaired.errors import DataError, UsageError
 from unpaired.io.dicom import read_series
+from unpaired.io.raw import Names
+from unpaired.io.write import write_labels
 
 FLAT = np.diag([-0.8, -0.7, 2.5, 1.0])
 KINDS = {
@@ -84,30 +86,57 @@ def test_what_a_converter_could_not_place_counts(tmp_path, kind, shared):
     in_place(read_series(path), FLAT, STORED - 1024)
 
 
-def test_every_group_may_stand_in_the_data_set(tmp_path):
-    """Spacing, direction, thickness and rescale; of one frame also its place."""
+def to_the_data_set(one):
+    """Spacing, direction, thickness and rescale beside the groups; of one frame also its place."""
+    shared = one.SharedFunctionalGroupsSequence[0]
+    one.PixelSpacing, one.SliceThickness = shared.PixelMeasuresSequence[0].PixelSpacing, "2"
+    one.ImageOrientationPatient = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    del one.SharedFunctionalGroupsSequence
+    top_level(one)
+    frames = one.PerFrameFunctionalGroupsSequence
+    if len(frames) == 1:
+        one.ImagePositionPatient = frames[0].PlanePositionSequence[0].ImagePositionPatient
+        del frames[0].PlanePositionSequence
 
-    def strip(one):
-        shared = one.SharedFunctionalGroupsSequence[0]
-        one.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
-        one.SliceThickness = "2"
-        one.ImageOrientationPatient = shared.PlaneOrientationSequence[0].ImageOrientationPatient
-        del one.SharedFunctionalGroupsSequence
-        top_level(one)
 
-    path = write_enhanced(tmp_path / "a.dcm", STORED, turned(), edit=strip)
+@pytest.mark.parametrize("slices", [7, 1])
+def test_every_group_may_stand_in_the_data_set(tmp_path, slices):
+    stored = STORED[..., :slices]
+    path = write_enhanced(tmp_path / "a.dcm", stored, turned(), edit=to_the_data_set)
     found = read_series(path)
-    in_place(found, turned(), STORED - 1024)
-    assert "slices are 2 mm thick and 3 mm apart, with gaps between them" in found.notes
+    in_place(found, turned(), stored - 1024)
+    said = "2 mm thick and 3 mm apart, with gaps" if slices > 1 else "thickness 2 mm counts"
+    assert any(said in note for note in found.notes)
 
-    def one_frame(one):
-        strip(one)
-        frame = one.PerFrameFunctionalGroupsSequence[0]
-        one.ImagePositionPatient = frame.PlanePositionSequence[0].ImagePositionPatient
-        del one.PerFrameFunctionalGroupsSequence, one.NumberOfFrames
 
-    path = write_enhanced(tmp_path / "b.dcm", STORED[..., :1], turned(), edit=one_frame)
-    in_place(read_series(path), turned(), STORED[..., :1] - 1024)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("slices", [7, 1])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_segmentation_completes_the_groups(tmp_path, kind, slices, empty):
+    """What is missing in the header is in the segmentation, which lies where the image lies."""
+    highdicom = pytest.importorskip("highdicom", reason="highdicom is an extra")
+
+    def edit(one):
+        to_the_data_set(one)
+        if empty:  # groups that are there, and say nothing
+            one.SharedFunctionalGroupsSequence = [Dataset()]
+            group(one.SharedFunctionalGroupsSequence[0], "PixelMeasures", SpacingBetweenSlices="3")
+
+    stored = STORED[..., :slices]
+    path = write_enhanced(tmp_path / "a.dcm", stored, turned(), edit=of_kind(kind, edit))
+    found = read_series(path)
+    labels = np.zeros(found.array.shape, np.uint8)
+    labels[2:4, 1:4, : slices // 2 + 1] = 1
+    write_labels(tmp_path / "seg.dcm", labels, found, Names(("background", "liver")))
+    seen = highdicom.seg.segread(tmp_path / "seg.dcm")
+    measures = seen.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert np.allclose([float(v) for v in measures.PixelSpacing], (1.1, 0.9))
+    assert len(seen.PerFrameFunctionalGroupsSequence) == slices // 2 + 1
+    for frame in seen.PerFrameFunctionalGroupsSequence:
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        meant = found.source.frames[int(source.get("ReferencedFrameNumber", 1)) - 1]
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        assert np.allclose([float(v) for v in place], meant.position_mm)
 
 
 def test_a_single_frame_with_shared_groups_alone_is_read(tmp_path):
@@ -427,8 +456,6 @@ def test_frames_of_a_file_are_compared_too(tmp_path, tag):
 
 def test_an_echo_of_a_multi_frame_file_is_read_and_segmented(tmp_path):
     """Two echoes of every slice in one file: each is an image that a segmentation points at."""
-    from unpaired.io.raw import Names
-    from unpaired.io.write import write_labels
 
     def edit(one):
         for n, frame in enumerate(one.PerFrameFunctionalGroupsSequence):

@@ -89,8 +89,8 @@ def test_the_value_is_taken_as_the_voxels_are_stored(tmp_path, dtype, stored, va
     assert (found.array[CORNERS] == array[~CORNERS].min()).all()
 
 
-@pytest.mark.parametrize("signed", [0, 1])
-def test_a_value_of_more_bits_than_a_voxel_is_found_in_the_file(tmp_path, signed):
+@pytest.mark.parametrize(("signed", "vr"), [(0, "US"), (1, "SS"), (1, "UN")])
+def test_a_value_of_more_bits_than_a_voxel_is_found_in_the_file(tmp_path, signed, vr):
     """12 bits are voxels; -32768 or 63536 needs 16, and comes out of a decoder as 0 or 2096."""
     value = -32768 if signed else 63536
     array = (scan() % 1000 - 500 * signed).astype(np.int64)
@@ -100,7 +100,8 @@ def test_a_value_of_more_bits_than_a_voxel_is_found_in_the_file(tmp_path, signed
     def edit(one, k):
         one.BitsStored, one.HighBit, one.PixelRepresentation = 12, 11, signed
         one.PixelData = words[..., k].T.tobytes()
-        one.add_new("PixelPaddingValue", "SS" if signed else "US", value)
+        known = np.int16(value).tobytes() if vr == "UN" else value
+        one.add_new("PixelPaddingValue", vr, known)
 
     write_series(tmp_path, scan(), FLAT, modality="MR", edit=edit)
     found = read_series(tmp_path)

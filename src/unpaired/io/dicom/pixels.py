@@ -120,7 +120,8 @@ def _words(dataset: Any, planes: np.ndarray) -> np.ndarray:
     signed, wide = planes.dtype.kind == "i", 8 * planes.dtype.itemsize
     if value is None or bits == wide or dataset.file_meta.TransferSyntaxUID.is_compressed:
         return planes
-    number = int(value) & (1 << wide) - 1
+    number = int.from_bytes(value[:4], "little") if isinstance(value, bytes) else int(value)
+    number &= (1 << wide) - 1
     number -= (1 << wide) * (signed and number >> wide - 1)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     if low <= number <= high:

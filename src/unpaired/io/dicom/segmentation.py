@@ -68,6 +68,7 @@ def write_segmentation(
         images = _source_images(source)
         notes += _completed(images, identity)
         kept = _without_others(images, source)
+        _complete_groups(images, source)
         segments = [
             _segment(number, value, names, code_of(names.classes[value], codes))
             for number, value in enumerate(chosen, 1)
@@ -169,6 +170,38 @@ def _without_others(images: Sequence[Any], source: DicomSource) -> list[int]:
     images[0].PerFrameFunctionalGroupsSequence = [groups[k] for k in kept]
     images[0].NumberOfFrames = len(kept)
     return kept
+
+
+def _complete_groups(images: Sequence[Any], source: DicomSource) -> None:
+    """Put into a multi-frame header, in memory, the places that its groups leave to others."""
+    if "PerFrameFunctionalGroupsSequence" not in images[0]:
+        return
+    first = source.frames[0]
+    if not images[0].get("SharedFunctionalGroupsSequence"):
+        images[0].SharedFunctionalGroupsSequence = [library("pydicom").Dataset()]
+    shared = images[0].SharedFunctionalGroupsSequence[0]
+    own = images[0].PerFrameFunctionalGroupsSequence
+    columns, rows = first.spacing_mm
+    thickness = first.thickness_mm or max(first.spacing_mm)
+    _complete((own[0], shared), "PixelMeasures", "PixelSpacing", (rows, columns))
+    _complete((own[0], shared), "PixelMeasures", "SliceThickness", (thickness,))
+    turn = tuple(first.axes.ravel())
+    _complete((own[0], shared), "PlaneOrientation", "ImageOrientationPatient", turn)
+    for item, frame in zip(own, sorted(source.frames, key=lambda f: f.index), strict=True):
+        place = tuple(frame.position_mm)
+        _complete((shared, item), "PlanePosition", "ImagePositionPatient", place)
+
+
+def _complete(groups: Sequence[Any], name: str, tag: str, values: Sequence[float]) -> None:
+    """The values as a tag of a group, in the last of `groups` unless one of them has it."""
+    sequence = f"{name}Sequence"
+    if any(one.get(sequence) and tag in one.get(sequence)[0] for one in groups):
+        return
+    with_group = next((one for one in groups if one.get(sequence)), groups[-1])
+    if not with_group.get(sequence):
+        setattr(with_group, sequence, [library("pydicom").Dataset()])
+    texts = [f"{value:.10g}"[:16] for value in values]
+    setattr(with_group.get(sequence)[0], tag, texts if len(texts) > 1 else texts[0])
 
 
 def _renumber(written: Any, kept: Sequence[int]) -> None:
