@@ -55,6 +55,10 @@ class Size:
     blocks: tuple[int, ...] = (1, 1, 1, 1, 1, 1)
     batch: int = 4
 
+    def batch_of(self, dims: int) -> int:
+        """Patches of each modality in a step, at most; a volume holds many slices."""
+        return self.batch if dims == 2 else max(1, self.batch // 4)
+
     @property
     def options(self) -> dict[str, object]:
         """Of the residual-encoder U-Net."""
@@ -202,7 +206,7 @@ def _candidates(
 def _with_size(base: Config, size: Size, given: set[str]) -> Config:
     tables: dict[str, dict[str, object]] = {"model": {"options": size.options}, "train": {}}
     if "train.batch_size" not in given:
-        tables["train"]["batch_size"] = size.batch
+        tables["train"]["batch_size"] = size.batch_of(base.data.dims)
     if "train.learning_rate" not in given:
         # Narrow networks bear larger steps: 2e-3 is the demo's, of width 16.
         tables["train"]["learning_rate"] = 2e-3 if size.width <= 16 else 1e-3
@@ -303,7 +307,7 @@ def _batch(chosen: _Candidate) -> str:
     patch = " x ".join(map(str, chosen.plan.patch))
     return (
         f"{chosen.config.train.batch_size} patches of {patch} a modality in a step: what memory "
-        f"allows, at most {chosen.size.batch}."
+        f"allows, at most {chosen.size.batch_of(chosen.plan.dims)}."
     )
 
 
