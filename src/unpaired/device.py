@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
+import psutil
 import torch
 
 from unpaired.errors import ResourceError, UsageError
@@ -51,6 +52,11 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """The context to compute in."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now: the interpreter, torch and what is loaded."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 
+from unpaired.names import printable
+
 _LONG = re.compile(r"\S{700,}")  # longer than any file's name
 
 
@@ -9,14 +11,15 @@ class UnpairedError(Exception):
     """Base of every error of this package; `exit_code` is what the command line returns.
 
     What a damaged file says may be quoted in the message: control characters, which a terminal
-    would obey, are written as escapes, and endless words are shortened.
+    would obey, are written as escapes, and endless words are shortened. Lines that are indented by
+    two blanks are a list and stay lines.
     """
 
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        safe = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
-        super().__init__(_LONG.sub(lambda w: f"{w[0][:300]}...{w[0][-300:]}", "".join(safe)))
+        safe = printable(message, lists=True)
+        super().__init__(_LONG.sub(lambda w: f"{w[0][:300]}...{w[0][-300:]}", safe))
 
 
 class UsageError(UnpairedError):

@@ -15,6 +15,7 @@ from typing import Any
 
 from unpaired.errors import DataError, ResourceError, UnpairedError
 from unpaired.leftovers import OLD, sweep, temporary_beside, temporary_folder_beside
+from unpaired.names import printable
 
 SEAL = "checksum"
 """The key of a JSON file's own checksum."""
@@ -246,12 +247,7 @@ def read_json(path: Path) -> Any:
     return value
 
 
-# Reading whole files with one clear error, and file names that are safe to print.
-
-
-def printable(path: Path | str) -> str:
-    """The name as one printable line: newlines, control and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+# Reading whole files with one clear error.
 
 
 def is_file(path: Path) -> bool:

@@ -1,7 +1,43 @@
-"""Names as people write them: compared without regard to case, and with a hint when mistyped."""
+"""Names as people write them: safe to print and to name files by, compared without regard to case,
+and with a hint when mistyped."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Beside these, a terminal or a viewer may obey: marks that turn the direction of what follows.
+_CONTROL = {"Cc", "Cs", "Zl", "Zp"}
+_TURNS = {chr(n) for n in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_LIST = "\n  "
+
+
+def printable(text: object, lists: bool = False) -> str:
+    """One printable line: newlines, control, direction and undecodable characters are escaped.
+
+    Whatever a person, a file or a header named passes here on its way to a terminal or a page.
+
+    Args:
+        lists: keep the newlines before indented lines, as messages list things.
+    """
+    if lists:
+        return _LIST.join(printable(line) for line in str(text).split(_LIST))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def file_name(name: str) -> str:
+    """The name as a file may have it: control, direction and undecodable characters become %XX.
+
+    Whatever a file is named after, such as a case, passes here; ordinary names stay as they are.
+    """
+    return "".join(_percent(c) if _obeyed(c) else c for c in name)
+
+
+def _obeyed(c: str) -> bool:
+    return unicodedata.category(c) in _CONTROL or c in _TURNS
+
+
+def _percent(c: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
 
 
 def canonical_name(name: str) -> str:

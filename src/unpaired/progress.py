@@ -1,9 +1,13 @@
 """How far long work is: one way to say it, everywhere, and a bar with the time left."""
 
+import errno
+import os
 import sys
 from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
+
+from unpaired.names import printable
 
 
 @runtime_checkable
@@ -41,18 +45,25 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        try:
+            if self._bar is not None:
+                self._bar.stop()
+        except OSError as error:
+            lost(self.stream, error)
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
+        what = printable(what)
         fresh = total != self._total or done < self._done
         self._total, self._done = total, done
         if fresh:
             self._began, self._first = monotonic(), done
-        if self.stream.isatty():
-            self._draw(fresh, what)
-        else:
-            self._say(fresh, what)
+        try:
+            if self.stream.isatty():
+                self._draw(fresh, what)
+            else:
+                self._say(fresh, what)
+        except OSError as error:
+            lost(self.stream, error)
 
     def _draw(self, fresh: bool, what: str) -> None:
         if self._bar is None:
@@ -72,7 +83,28 @@ class ProgressBar:
             rate = (now - self._began) / (self._done - self._first)
             left = f", {duration(rate * (self._total - self._done))} left"
         line = f"{self.title} {self._done}/{self._total} {what}".rstrip() + left
-        print(line, file=self.stream, flush=True)
+        write_line(self.stream, line)
+
+
+def write_line(stream: Any, text: str) -> None:
+    """A line, at once; into nothing where the reader has gone, for the work goes on."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        lost(stream, error)
+
+
+def lost(stream: Any, error: OSError) -> None:
+    """Where the terminal was closed or the reader of the pipe has ended, send the rest nowhere.
+
+    Raises:
+        OSError: `error`, where it is another fault, such as a full disk.
+    """
+    if error.errno not in (errno.EIO, errno.EPIPE):
+        raise error
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())  # else flushing at the end would fail, too
+    os.close(nowhere)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unpaired.names import printable
+
 UNDEFINED = "–"
 MARKS = "|*"
 """What ends a Markdown cell, or makes it bold."""
@@ -48,13 +50,18 @@ class Table:
         import csv  # the program starts without it
 
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
+        rows = [[_cell(value) for value in row] for row in (self.head, *self.rows)]
+        csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
 
+def _cell(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
 def escape(text: object, marks: str = ALL_MARKS) -> str:
-    """One line of Markdown that cannot break a table or become markup."""
-    line = " ".join(str(text).split())
+    """One line of Markdown that cannot break a table, become markup, or steer a terminal."""
+    line = printable(" ".join(str(text).split()))
     for mark in marks:
         line = line.replace(mark, "\\" + mark)
     return line

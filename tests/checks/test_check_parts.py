@@ -1,6 +1,9 @@
 """The parts of the check: against plain loops, real preparation, and each other."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -421,6 +424,30 @@ def test_needs_are_those_of_a_preparation(tmp_path):
     assert preparation_finding(found, 2, 1 << 40, 1 << 10).severity == "warning"
     assert set(LABELS) == set(done.datasets["ct"].labels)
     assert preparation_resources({}, ()) is None
+
+
+@pytest.mark.linux
+@pytest.mark.slow
+def test_a_preparation_stays_within_its_forecast(tmp_path):
+    """Its largest size, as the system counts it, and a fifth."""
+    base = write_set(tmp_path / "ct", [(120, 110, 60)] * 2)
+    done = examine({"ct": open_dataset("ct", base)})
+    found = preparation_resources(done.datasets, done.scans)
+    program = (
+        "import sys; from pathlib import Path; from small_sets import plan\n"
+        "from unpaired.data.prepare import prepare\n"
+        "from unpaired.datasets.sources import open_dataset\n"
+        "root, out = map(Path, sys.argv[1:])\n"
+        "prepare({'ct': open_dataset('ct', root)}, plan(spacing=(3.0, 1.0, 1.0)), out)\n"
+        "text = Path('/proc/self/status').read_text()\n"
+        "print(int(text.split('VmHWM:')[1].split()[0]) << 10)"
+    )
+    call = [sys.executable, "-c", program, str(base), str(tmp_path / "out")]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    peak = int(subprocess.run(call, env=environment, capture_output=True, check=True).stdout)
+    assert found is not None
+    assert 0.5 * found.memory_bytes < peak < 1.2 * found.memory_bytes
 
 
 def test_patch_larger_than_images(tmp_path):

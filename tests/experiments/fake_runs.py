@@ -1,6 +1,7 @@
 """Jobs that train nothing, and what their processes do. Imports nothing heavy: they start often."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ class Settings(SimpleNamespace):
         return Settings(**{**vars(self), **update})
 
 
-def settings(threads: int | None) -> Settings:
-    """With train.threads."""
-    return Settings(train=Settings(threads=threads))
+def settings(threads: int | None, heartbeat_seconds: float = 60.0) -> Settings:
+    """Those of `train` that the pool looks at."""
+    return Settings(train=Settings(threads=threads, heartbeat_seconds=heartbeat_seconds))
 
 
 @dataclass
@@ -51,6 +52,8 @@ def fake(job: FakeJob, prepared: Path) -> None:
     if job.seed == 6:
         print("about to divide", flush=True)
         _ = 1 / 0
+    if job.seed == 30:
+        os.kill(os.getpid(), signal.SIGSTOP)
     if job.seed == 8:
         from joblib import Parallel, delayed
 

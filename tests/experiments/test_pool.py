@@ -27,6 +27,18 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert failures[3] == failures[4] == ""
 
 
+@pytest.mark.unix
+def test_a_run_that_was_stopped_by_a_signal_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
+    ended: list[Ended] = []
+    jobs: list[Any] = [
+        FakeJob(tmp_path / "run30", 30, settings(None, 1.0)),
+        FakeJob(tmp_path / "run7", 7),
+    ]
+    run_jobs(jobs, tmp_path, 1, ended.append, fake)
+    assert ["was stopped; it was ended" in one.failure for one in ended] == [True, False]
+    assert ended[1].failure == ""
+
+
 def test_a_process_ends_with_its_run(tmp_path: Path) -> None:
     """Though joblib keeps its own processes for five minutes."""
     ended: list[Ended] = []

@@ -1,5 +1,8 @@
 """What is said before a training starts, and how folds share a data set."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import torch
 from torch import nn
 
 from toy import toy_config, write_toy
-from unpaired.config import Config
+from unpaired.config import Config, to_toml
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
@@ -34,13 +37,22 @@ def plan(patch: tuple[int, int]) -> Plan:
     )
 
 
+RESIDENT = 500 << 20
+
+
+@pytest.fixture(autouse=True)
+def _resident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of a fixed size, so that what it needs beside can be compared."""
+    monkeypatch.setattr(module, "resident_bytes", lambda: RESIDENT)
+
+
 def test_parameters_are_counted_and_the_batch_scales_the_rest() -> None:
     config = toy_config()
     one, two = (forecast(toy_config(f"train.batch_size={b}"), plan((32, 32))) for b in (1, 2))
     joint = method_of(config).joint(config, plan((32, 32)))
     assert one.training_parameters == sum(p.numel() for p in joint.parameters())
     assert one.test_parameters == sum(p.numel() for p in joint.segmenter.parameters())
-    state = 16 * one.training_parameters
+    state = RESIDENT + 16 * one.training_parameters
     assert two.memory_bytes - state == 2 * (one.memory_bytes - state)
     assert one.seconds_per_step > 0
     assert one.device == "cpu"
@@ -142,3 +154,36 @@ def test_held_out_cases_are_in_the_test_part_of_every_fold(tmp_path: Path, fract
         assert set(part["test"]) >= held
         assert not held & {*part["train"], *part["val"]}
         assert (set(part["test"]) == held) == fractions.endswith("0.0]")
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+def test_a_training_stays_within_its_forecast(tmp_path: Path) -> None:
+    """The whole process, as the system counts it at its largest, and a fifth."""
+    data = write_toy(tmp_path, "aa", 4, True, (1, 2))
+    settings = tmp_path / "toy.toml"
+    settings.write_text(to_toml(toy_config("train.threads=1", "train.batch_size=8")))
+    program = (
+        "import sys; from pathlib import Path; from unpaired.cli.app import run\n"
+        "code = run(sys.argv[1:])\n"
+        "text = Path('/proc/self/status').read_text()\n"
+        "print('peak', int(text.split('VmHWM:')[1].split()[0]) >> 10)\n"
+        "sys.exit(code)"
+    )
+    call = [
+        "train",
+        "--data",
+        f"aa={data}",
+        "--config",
+        str(settings),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *call], capture_output=True, text=True, check=True
+    )
+    said = re.search(r"About (\d+) MiB of memory on cpu", ended.stdout)
+    peak = re.search(r"peak (\d+)", ended.stdout)
+    assert said and peak
+    assert int(peak[1]) <= 1.2 * int(said[1])
+    assert int(said[1]) <= 2 * int(peak[1])

@@ -95,7 +95,7 @@ def test_the_model_of_the_folder_labels_as_the_live_one_validated(learnt: Path) 
     config = config_of()
     joint = method_of(config).joint(config, setup.plan)
     joint.load_state_dict(load_checkpoint(learnt / "checkpoints" / "last.pt")["model"])
-    live = validate(joint, setup.prepared_cases("val"), config, setup.plan, torch.device("cpu"))
+    live = validate(joint, setup.prepared_cases("val"), config, setup.plan)
     evaluate(learnt, part="val", device="cpu")
     scored = read_json(learnt / "evaluation_val" / "evaluation.json")["cases"]
     # On the toy the prepared grid is that of the files.

@@ -16,7 +16,7 @@ from unpaired.files import read_json, write_json
 from unpaired.io.nifti import write_volume
 from unpaired.io.read import read_image
 from unpaired.io.volume import SAME_GRID_MM, Number, Volume, same_grid, volumes_of_arrays
-from unpaired.names import canonical_name
+from unpaired.names import canonical_name, file_name
 
 RECORD = "in_memory.json"
 """Beside the written scans: what they were made from."""
@@ -80,10 +80,11 @@ class MemoryDataset:
                 )
             return folder
         for case, channels in self.images.items():
+            name = file_name(case)
             for k, volume in enumerate(channels):
-                write_volume(folder / "imagesTr" / f"{case}_{k:04d}.nii.gz", volume.array, volume)
+                write_volume(folder / "imagesTr" / f"{name}_{k:04d}.nii.gz", volume.array, volume)
             label = self.labels[case]
-            write_volume(folder / "labelsTr" / f"{case}.nii.gz", label.array, label)
+            write_volume(folder / "labelsTr" / f"{name}.nii.gz", label.array, label)
         about = {
             "channel_names": {str(k): name for k, name in enumerate(self.channels)},
             "labels": {"background": 0, **self.classes},

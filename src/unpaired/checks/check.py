@@ -1,11 +1,8 @@
 """The table of what is wrong with data sets, worst first. Nothing is ever changed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import joblib
 
 from unpaired.checks import splits as split_checks
 from unpaired.checks.case import inspect
@@ -16,11 +13,12 @@ from unpaired.checks.labels import coverage
 from unpaired.checks.layout import open_leniently
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
-from unpaired.errors import DataError, ResourceError
+from unpaired.errors import DataError
 from unpaired.files import printable
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder
 from unpaired.progress import Progress
+from unpaired.workers import Work, share_out
 
 # A process takes about a second to begin: few cases are done before.
 _CASES_A_WORKER = 4
@@ -160,20 +158,13 @@ def _run(
     if workers <= 1:
         yield from (inspect(case, dataset) for case, dataset in jobs)
         return
-    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
     # A worker needs the names of the data set, not all of its cases.
-    try:
-        yield from pool(
-            joblib.delayed(inspect)(
-                case, Dataset(one.modality, one.root, one.channel_names, one.labels, ())
-            )
-            for case, one in jobs
-        )
-    except (BrokenProcessPool, OSError) as error:
-        raise ResourceError(
-            f"a worker process died while checking, most often because memory ran out "
-            f"({type(error).__name__}). Run again with fewer workers than {workers} (0: none)."
-        ) from error
+    bare = [
+        (case, Dataset(one.modality, one.root, one.channel_names, one.labels, ()))
+        for case, one in jobs
+    ]
+    names = [f"{one.modality}/{case.id}".lstrip("/") for case, one in jobs]
+    yield from share_out(Work(inspect, bare, names, "checking"), workers)
 
 
 def _loose(root: Path, images: Sequence[Path]) -> Dataset:

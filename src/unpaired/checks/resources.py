@@ -14,7 +14,8 @@ from unpaired.io.volume import Orientation
 # Per voxel: the file, its voxels, a float copy of the box, the resampled channel, and the resampler
 # at work; measured on whole data sets of CT and MR, as is the speed (one core).
 _BYTES_FILE, _BYTES_TARGET = 12, 20
-_BASE_BYTES = 250 << 20
+# What a process that prepares holds before its first case: the interpreter, torch and our imports.
+_BASE_BYTES = 280 << 20
 _VOXELS_A_SECOND = 4e7
 # The patch is the median image's size, so that half of the images are a little smaller.
 _MUCH_SMALLER = 0.9
@@ -62,7 +63,7 @@ def preparation_finding(
 ) -> Finding:
     """The estimate as a line of the table; a warning where there is less."""
     many = max(1, workers)
-    memory = needed.memory_bytes * many
+    memory = needed.memory_bytes * many + _BASE_BYTES * (many > 1)  # the one that shares them out
     cases = plural(needed.cases, "case")
     what = (
         f"preparing {cases} takes about {_time(needed.seconds / many)} with {many} "

@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +29,12 @@ from unpaired.cli import (
     settings,
     train,
 )
+from unpaired.cli.output import guard_terminal, note
 from unpaired.errors import UnpairedError
+from unpaired.signals import caught
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOMEM}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE, errno.EIO}
 USAGE, RESOURCE, INTERRUPTED, FAULT = 2, 4, 5, 1
 app = typer.Typer(
     name="unpaired",
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code."""
     if isinstance(sys.stdout, TextIOWrapper):  # a Windows pipe knows few letters; stderr escapes
         sys.stdout.reconfigure(errors="backslashreplace")
+    guard_terminal()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -101,13 +104,10 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends the program as Ctrl-C does: temporaries go, and the exit code says so.
+    """What asks to stop ends the program as Ctrl-C does: temporaries go, and the exit code says so.
 
     Outside the main thread nothing can be caught.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     owner = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -116,48 +116,54 @@ def terminable() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # a forked child ends as if nobody had listened
         os.kill(os.getpid(), number)
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with caught(interrupt, but=(signal.SIGINT,)):  # Python's own does the same
         yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 def code_of(error: BaseException, debug: bool = False) -> int:
     """Print what happened and return the exit code."""
-    code, message = _explain(error)
+    code, message, hint = _explain(error)
     if debug and not isinstance(error, SystemExit):
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            note(line)
     if message:
-        print(f"unpaired: {message}", file=sys.stderr)
+        note(f"unpaired: {message}")
+    if hint:
+        note(hint)
     return code
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
+def _explain(error: BaseException) -> tuple[int, str, str]:
+    """Exit code, what happened, and where to see more."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else FAULT, ""
+        return error.code if isinstance(error.code, int) else FAULT, "", ""
     if isinstance(error, UnpairedError):
-        return error.exit_code, str(error)
+        return error.exit_code, str(error), ""
     if hasattr(error, "format_message"):  # the command line was not understood
         return _usage(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return INTERRUPTED, "interrupted. The same command goes on."
+        return INTERRUPTED, "interrupted. The same command goes on.", ""
     if _is_memory(error):
-        return RESOURCE, "memory ran out. Close other programs, or choose a smaller batch_size."
+        what = "memory ran out. Close other programs, or choose a smaller batch_size."
+        return RESOURCE, what, ""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = f" {error.filename}" if error.filename else ""
-        return RESOURCE, f"cannot use{where}: {error.strerror}. Check space and permissions."
+        return RESOURCE, f"cannot use{where}: {error.strerror}. Check space and permissions.", ""
+    if isinstance(error, OSError) and error.errno in GONE and error.filename:
+        what = f"cannot use {error.filename}: {error.strerror}"
+        return RESOURCE, f"{what}. Was it removed or moved while it was in use?", ""
     kind = type(error).__name__
     text = f"{kind}: {error}" if str(error) else kind
-    return FAULT, f"this is a fault of the program: {text}\nAdd --debug to see where it arose."
+    hint = "Add --debug to see where it arose."
+    return FAULT, f"this is a fault of the program: {text}", hint
 
 
-def _usage(error: BaseException) -> tuple[int, str]:
+def _usage(error: BaseException) -> tuple[int, str, str]:
     """Errors of the argument parser carry their own text, and the verb they arose in."""
     message = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
-    hint = f"\nSee `{context.command_path} --help`." if context is not None else ""
-    return USAGE, message + hint
+    hint = f"See `{context.command_path} --help`." if context is not None else ""
+    return USAGE, message, hint
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unpaired.cli.options import Overrides
-from unpaired.cli.output import say
+from unpaired.cli.output import say, say_lines
 from unpaired.errors import DataError
 from unpaired.progress import ProgressBar, duration
 
@@ -79,7 +79,7 @@ def _evaluate(run: Path) -> dict[str, Any]:
 
     with ProgressBar("evaluate") as bar:
         evaluation = evaluate(run, progress=bar)[NATIVE]
-    say(markdown(evaluation))
+    say_lines(markdown(evaluation))
     say(f"Position alone, without looking at the image, scores {_floor(run)}.")
     return summarise(evaluation.scores)
 

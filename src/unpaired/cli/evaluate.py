@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import Json
-from unpaired.cli.output import note, say, say_json
+from unpaired.cli.output import note, say, say_json, say_lines
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable
 from unpaired.progress import ProgressBar
@@ -91,7 +91,7 @@ def _say(evaluation: "Evaluation", folder: Path, as_json: bool) -> None:
         }
         say_json({"summary": summarise(evaluation.scores), **parts})
     else:
-        say(markdown(evaluation))
+        say_lines(markdown(evaluation))
         say(f"Tables per case: {folder}")
     if left := len(evaluation.failures) + len(evaluation.missing):
         reasons = [

@@ -1,29 +1,58 @@
 """What the program prints: tables as plain text, and JSON."""
 
 import json
+import logging
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from unpaired.names import printable
+from unpaired.progress import write_line
 from unpaired.tables import Table
 
 
 def say(text: str = "") -> None:
-    """A line for people, on stdout."""
-    print(text, flush=True)
+    """A line for people, on stdout; what someone named in it cannot steer the terminal."""
+    write_line(sys.stdout, printable(text))
+
+
+class _Escaped(logging.Formatter):
+    """Messages of any library, which may quote what a file says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lists=True)
+
+
+def guard_terminal() -> None:
+    """What libraries log and warn of passes the same way as what we say."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Escaped())
+    plain = warnings.formatwarning
+
+    def escaped(message: Warning | str, *given: Any, **named: Any) -> str:
+        return plain(printable(message), *given, **named)
+
+    warnings.formatwarning = escaped
+
+
+def say_lines(text: str) -> None:
+    """Several lines at once."""
+    for line in text.splitlines():
+        say(line)
 
 
 def note(text: str) -> None:
     """A line beside the results, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    write_line(sys.stderr, printable(text, lists=True))
 
 
 def say_json(value: Any) -> None:
     """Strict JSON on stdout; what is not a number becomes null."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False), flush=True)
+    write_line(sys.stdout, json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
@@ -48,17 +77,13 @@ def say_table(table: Table) -> None:
 
     columns = rich.table.Table(box=None, pad_edge=False, header_style="bold")
     for name in table.head:
-        columns.add_column(name, overflow="fold")
+        columns.add_column(Text(printable(name)), overflow="fold")
     for row in table.rows:
-        columns.add_row(*(Text(_one_line(str(cell))) for cell in row))
+        columns.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(file=sys.stdout, soft_wrap=False)
     if not console.is_terminal:
         console.width = 10_000
     console.print(columns)
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def say_plan(plan: Any) -> None:

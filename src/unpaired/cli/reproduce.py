@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import memory, note, say, say_json
+from unpaired.cli.output import memory, note, say, say_json, say_lines
 from unpaired.errors import UsageError
 from unpaired.progress import ProgressBar, duration
 
@@ -212,7 +212,7 @@ def _print(
     from unpaired.experiments.tables import markdown, to_csv
 
     if not as_json:
-        say(markdown(results))
+        say_lines(markdown(results))
         say(f"Written: {', '.join(str(path) for path in paths.values())}")
         return
     say_json(

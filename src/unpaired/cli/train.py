@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unpaired.data.plan import Plan
     from unpaired.run import RunFolder
     from unpaired.training.fit import TrainResult
+    from unpaired.training.forecast import Forecast
 
 NAME = "train"
 
@@ -96,15 +97,18 @@ def one_run(
 ) -> "TrainResult":
     """Prepare, say what is ahead, train, say how it ended."""
     from unpaired.run import RunFolder
-    from unpaired.training.distributed import leads, stop_signals
+    from unpaired.training.distributed import leads, meeting, stop_signals
     from unpaired.training.fit import fit
+    from unpaired.training.forecast import forecast
     from unpaired.training.network import check_device
     from unpaired.training.prepare import Preparing, prepare_run
+    from unpaired.training.threads import with_threads
 
     check_device(config)
     run = RunFolder(out)
     weights = _weights(config, run) if leads() else None
-    with run.lock() if leads() else nullcontext():
+    limit = config.train.heartbeat_seconds
+    with meeting(limit) as met, run.lock() if leads() else nullcontext():
         if leads():
             if choices:
                 from unpaired.files import write_json
@@ -113,9 +117,13 @@ def one_run(
             with ProgressBar("prepare") as bar:
                 options = Preparing(prepared, accept_changes=accept_changes)
                 prepare_run(config, data, run, options, bar)
-            for line in _ahead(config, run, weights):
+            for line in _known(config, run, weights):
                 say(line)
-        with stop_signals() as stop, ProgressBar("train") as bar:
+            ahead = None if run.begun else forecast(config, run.plan, threads=True)
+            for line in _forecast(config, ahead):
+                say(line)
+            config = with_threads(config, run, ahead.threads if ahead else None)
+        with stop_signals(met) as stop, ProgressBar("train") as bar:
             result = fit(config, run, stop, bar)
     if leads():
         how = f"step {result.step} ({result.stopped})"
@@ -133,10 +141,10 @@ def _weights(config: "Config", run: "RunFolder") -> "dict[str, Tensor] | None":
     return read_pretrained(config)
 
 
-def _ahead(
+def _known(
     config: "Config", run: "RunFolder", weights: "dict[str, Tensor] | None"
 ) -> Iterator[str]:
-    """Plan, sizes, memory and time, before the first step."""
+    """The plan, and what the training begins with."""
     plan = run.plan
     say_plan(plan)
     yield f"Run folder: {run.root}"
@@ -146,9 +154,12 @@ def _ahead(
         return
     if weights is not None:
         yield _filled(config, plan, weights)
-    from unpaired.training.forecast import forecast
 
-    ahead = forecast(config, plan)
+
+def _forecast(config: "Config", ahead: "Forecast | None") -> Iterator[str]:
+    """Sizes, memory and time, before the first step; nothing for a run that goes on."""
+    if ahead is None:
+        return
     yield (
         f"Parameters: {ahead.training_parameters:,} in training, "
         f"{ahead.test_parameters:,} at test time."
@@ -161,6 +172,12 @@ def _ahead(
     )
     if ahead.memory_bytes > ahead.memory_available_bytes:
         note("warning: this may not fit into memory; lower train.batch_size.")
+    if ahead.by_threads:
+        took = ", ".join(f"{s:.2g} s with {n}" for n, s in ahead.by_threads.items())
+        yield (
+            f"CPU threads: {ahead.threads}, as a step was measured ({took}). The run keeps the "
+            "number; train.threads=NUMBER sets another."
+        )
 
 
 def _new_end(config: "Config", run: "RunFolder") -> Iterator[str]:

@@ -237,6 +237,8 @@ class TrainConfig(Section):
     """Stop after so many epochs without gain of the smoothed score; none: never."""
     max_minutes: Positive | None = None
     """Stop, resumable, after so many minutes; none: never."""
+    heartbeat_seconds: Positive = 60.0
+    """Without a sign of life for so long, a worker or another process counts as stalled."""
     log_every: Size = 10
     """Steps between log lines."""
     deterministic: bool = False

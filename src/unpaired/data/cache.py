@@ -14,6 +14,7 @@ from unpaired.data.plan import Plan
 from unpaired.data.preprocess import Box, PreparedImage
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
+from unpaired.names import file_name
 
 # A symmetric range, so that the middle of the channel's range is exactly 0.
 _LEVELS = 32767
@@ -122,17 +123,17 @@ class PreparedSet:
 
 def image_path(folder: Path, case: str) -> Path:
     """The image's memory map."""
-    return folder / f"{case}.npy"
+    return folder / f"{file_name(case)}.npy"
 
 
 def label_path(folder: Path, case: str) -> Path:
     """The label's memory map."""
-    return folder / f"{case}.label.npy"
+    return folder / f"{file_name(case)}.label.npy"
 
 
 def record_path(folder: Path, case: str) -> Path:
     """The sidecar; written last, so where it is the arrays are whole."""
-    return folder / f"{case}.json"
+    return folder / f"{file_name(case)}.json"
 
 
 def quantise(image: np.ndarray) -> tuple[np.ndarray, list[float], list[float]]:

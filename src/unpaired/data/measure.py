@@ -132,7 +132,7 @@ def collect(cases: Sequence[Case], work: Callable[[Case], Result]) -> list[Resul
         try:
             results.append(work(case))
         except DataError as error:
-            failures.append(f"{case.modality}/{case.id}: {error}")
+            failures.append(f"  {case.modality}/{case.id}: {error}")
     if failures:
         raise DataError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
     return results

@@ -4,13 +4,11 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import joblib
 import torch
 
 from unpaired.data.cache import (
@@ -37,6 +35,7 @@ from unpaired.files import cannot_write, make_folder, printable, sha256_of
 from unpaired.io.read import read_image, read_label_image
 from unpaired.leftovers import sweep
 from unpaired.progress import Progress
+from unpaired.workers import Work, Workers, share_out
 
 log = logging.getLogger(__name__)
 # Raise when the same plan leads to other prepared arrays than before.
@@ -57,11 +56,6 @@ class _Job:
     def name(self) -> str:
         return f"{self.case.modality}/{self.case.id}"
 
-    @property
-    def marker(self) -> Path:
-        """There while the case is in work: names the case when its worker is killed."""
-        return self.folder / f".{self.case.id}.working"
-
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -76,7 +70,7 @@ def prepare(
     datasets: Mapping[str, Dataset],
     plan: Plan,
     folder: Path,
-    workers: int = 0,
+    workers: int | Workers = 0,
     progress: Progress | None = None,
     known: Mapping[str, str] | None = None,
 ) -> PreparedSet:
@@ -87,7 +81,7 @@ def prepare(
     same data may share the folder.
 
     Args:
-        workers: processes; 0 or 1 stays in this one.
+        workers: processes; 0 or 1 stays in this one. `Workers` also says when one is stalled.
         progress: called with (cases done, cases in all, "modality/case") after each case.
         known: path -> sha256 of files that the caller has just read.
 
@@ -95,9 +89,10 @@ def prepare(
         DataError: cases are at fault; all are listed, the others are prepared.
         ResourceError: a worker died, memory or disk ran out; the same call goes on.
     """
+    crew = workers if isinstance(workers, Workers) else Workers(workers)
     jobs = [
         _Job(
-            case, value_table(dataset, plan.classes), plan, folder / modality, workers <= 1,
+            case, value_table(dataset, plan.classes), plan, folder / modality, crew.count <= 1,
             {} if known is None else {path: known[path] for path in _paths(case) & known.keys()},
             os.getpid(),
         )
@@ -106,7 +101,7 @@ def prepare(
     ]  # fmt: skip
     _make_ready(folder, jobs)
     failures, again = [], []
-    for done, outcome in enumerate(_run(jobs, workers), 1):
+    for done, outcome in enumerate(_run(jobs, crew), 1):
         if outcome.fault != "none":
             failures.append(outcome)
         if outcome.again:
@@ -137,20 +132,13 @@ def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
         raise cannot_write(folder, error) from error
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
-    if workers <= 1:
+def _run(jobs: Sequence[_Job], crew: Workers) -> Iterator[_Outcome]:
+    if crew.count <= 1:
         yield from map(_attempt, jobs)
         return
-    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-    try:
-        yield from pool(joblib.delayed(_attempt)(job) for job in jobs)
-    except (BrokenProcessPool, OSError) as error:  # joblib's TerminatedWorkerError is the first
-        working = [job.name for job in jobs if job.marker.exists()]
-        raise ResourceError(
-            f"a worker process died while preparing {' or '.join(working) or 'a case'}, most "
-            f"often because memory ran out ({type(error).__name__}). Run again with fewer "
-            f"workers than {workers} (0: no extra process); finished cases are kept."
-        ) from error
+    names = [job.name for job in jobs]
+    work = Work(_attempt, [(j,) for j in jobs], names, "preparing", "; finished cases are kept")
+    yield from share_out(work, crew.count, crew.stall_seconds)
 
 
 def _raise(failures: Sequence[_Outcome], total: int) -> None:
@@ -198,15 +186,12 @@ def _prepare_case(job: _Job) -> str:
     if again is None:
         return ""
     try:
-        job.marker.touch()
         image, label = _arrays(job)
         record |= {"sources": sources, "versions": _versions()}
         if job.in_this_process or os.getppid() == job.caller or os.name == "nt":
             write_case(job.folder, image, label, record)  # else the caller was killed meanwhile
     except OSError as error:
         raise cannot_write(job.folder, error) from error
-    finally:
-        job.marker.unlink(missing_ok=True)
     return again
 
 

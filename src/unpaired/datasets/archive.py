@@ -15,6 +15,7 @@ from unpaired.io.nifti import MAX_VOXELS, read_label
 from unpaired.io.nifti_header import affine_in_mm
 from unpaired.io.read import files_of, format_of, read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, check_affine, same_grid
+from unpaired.names import file_name
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ArchiveCase:
     """A case of the archive.
 
     Attributes:
-        id: what its files will be called.
+        id: what its files will be called, as `names.file_name` makes it of what is given.
         patient: scans of one patient, in any modality, share it.
         part: the part that the archive, or the literature, gives it; None if neither does.
         held_out: goes to imagesTs instead of imagesTr.
@@ -71,6 +72,9 @@ class ArchiveCase:
     label: Label | None
     part: Part | None = None
     held_out: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", file_name(self.id))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from unpaired.datasets.dataset_json import (
 from unpaired.errors import DataError
 from unpaired.files import printable
 from unpaired.io.read import ENDINGS, is_series_folder
-from unpaired.names import did_you_mean
+from unpaired.names import did_you_mean, file_name
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
@@ -150,7 +150,7 @@ def check_ids(ids: Any, where: Path) -> None:
             raise DataError(
                 f"{printable(where)}: the case id {printable(case)!r} is no safe file name."
             )
-        other = seen.setdefault(case.casefold(), case)
+        other = seen.setdefault(file_name(case).casefold(), case)
         if other != case:
             raise DataError(
                 f"{printable(where)}: the case ids {printable(other)} and {printable(case)} differ "

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from unpaired.data.preprocess import to_classes
 from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
-from unpaired.errors import DataError, ResourceError
+from unpaired.errors import DataError
 from unpaired.files import printable, read_json
 from unpaired.io.read import ENDINGS, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
-from unpaired.names import canonical_name, did_you_mean
+from unpaired.names import canonical_name, did_you_mean, file_name
 from unpaired.progress import Progress
 from unpaired.run.scores import Evaluation, Score, Tolerance
+from unpaired.workers import Work, share_out
 
 
 class Pair(NamedTuple):
@@ -92,14 +92,8 @@ def _run(calls: list[tuple], workers: int) -> Iterator[tuple[list[Score], str | 
     if workers < 2:
         yield from (_attempt(*call) for call in calls)
         return
-    try:
-        pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
-        yield from pool(delayed(_attempt)(*call) for call in calls)
-    except (OSError, RuntimeError) as error:
-        raise ResourceError(
-            f"a worker process ended early ({type(error).__name__}), most often for lack of "
-            "memory; use fewer workers, or workers=0."
-        ) from error
+    names = [f"{pair.modality}/{pair.case}" for pair, *_ in calls]
+    yield from share_out(Work(_attempt, calls, names, "scoring"), workers, in_order=True)
 
 
 def _attempt(pair: Pair, labels: Labels, tolerance_mm: Tolerance) -> tuple[list[Score], str | None]:
@@ -215,7 +209,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
         if ending and not path.name.startswith("."):
-            case = path.name.removesuffix(ending)
+            case = file_name(path.name.removesuffix(ending))
             if case in found:
                 raise DataError(
                     f"{printable(folder)} holds {printable(found[case].name)} and "

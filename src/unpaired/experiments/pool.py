@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 from unpaired.errors import Interrupted, UnpairedError
 from unpaired.files import write_text
+from unpaired.signals import stopping_signals
+from unpaired.workers import Halt
 
 if TYPE_CHECKING:
     from unpaired.experiments.jobs import Job
@@ -121,8 +123,14 @@ def _run(job: "Job", prepared: Path, task: Task, wish: _Wish) -> Ended:
     process = SPAWN.Process(target=_work, args=(call, job.folder, theirs))
     process.start()
     theirs.close()
-    while process.is_alive() and not wish.stop.is_set():
+    halt, stopped = Halt(process.pid, job.config.train.heartbeat_seconds), False
+    while process.is_alive() and not wish.stop.is_set() and not stopped:
         process.join(TICK_SECONDS)
+        stopped = halt.too_long
+    if stopped:
+        process.kill()
+        process.join()
+        write_text(job.folder / FAILURE, f"its process {process.pid} was stopped; it was ended.")
     ours.close()  # the sign to save and stop; the system gives it too if this process dies
     while process.is_alive() and not wish.kill.is_set():
         process.join(TICK_SECONDS)
@@ -171,7 +179,7 @@ def _work(call: bytes, folder: Path, caller: Connection) -> None:
             go on at once.
     """
     _print_into(folder / OUTPUT)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had them ignored
+    for number in stopping_signals():  # a shell may have had them ignored
         signal.signal(number, signal.default_int_handler)
     threading.Thread(target=_leave_with, args=(caller,), daemon=True).start()
     failure = folder / FAILURE

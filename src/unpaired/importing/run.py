@@ -2,13 +2,10 @@
 
 import re
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from joblib import Parallel, delayed
 
 from unpaired.datasets.archive import ArchiveCase, ArchiveSet, Options, Source
 from unpaired.datasets.locate import holds
@@ -23,6 +20,7 @@ from unpaired.importing.write import stage_case
 from unpaired.leftovers import sweep
 from unpaired.names import did_you_mean
 from unpaired.progress import Progress
+from unpaired.workers import Work, share_out
 
 
 @dataclass(frozen=True)
@@ -309,16 +307,13 @@ def _staged(
     """What `_stage` gives for every job, in the order in which they end."""
     workers = max(1, min(call.options.workers, len(jobs)))
     bare = replace(call, progress=None)  # no other process can use the bar
-    results = Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_stage)(bare, plans[key].place(), key, case) for key, case in jobs
-    )
-    with warnings.catch_warnings():
-        # Interrupted, joblib says how many results nobody asked for.
-        warnings.filterwarnings("ignore", message=".*tasks ", category=UserWarning)
-        try:
-            yield from results
-        finally:
-            results.close()
+    given = [(bare, plans[key].place(), key, case) for key, case in jobs]
+    if workers == 1:
+        yield from (_stage(*one) for one in given)
+        return
+    names = [f"{key}/{case.id}" for key, case in jobs]
+    again = "; imported cases are kept"
+    yield from share_out(Work(_stage, given, names, "importing", again), workers)
 
 
 def _stage(

@@ -46,7 +46,9 @@ def slicer_table(classes: Sequence[str]) -> str:
     lines = ["# value name R G B opacity"]
     for value, name in enumerate(classes):
         r, g, b = colour(value)
-        lines.append(f"{value} {'_'.join(name.split())} {r} {g} {b} {255 if value else 0}")
+        lines.append(
+            f"{value} {'_'.join(printable(name).split())} {r} {g} {b} {255 if value else 0}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +72,7 @@ def recipe_mark(*parts: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    return name.replace('"', "'")
+    return printable(name).replace('"', "'")
 
 
 # Class probabilities as one 4D NIfTI on the image's grid, written slice by slice.

@@ -15,7 +15,7 @@ from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Writing, write_labels
-from unpaired.names import did_you_mean
+from unpaired.names import did_you_mean, printable
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Outcome:
             yield
         except (DataError, UsageError, OutOfMemoryError) as error:
             self.failures[case] = str(error)
-            log.warning("%s: %s", case, error)
+            log.warning("%s: %s", printable(case), error)
 
     def raise_failures(self) -> None:
         """Raise DataError if a case failed, with the list."""
@@ -123,5 +123,5 @@ class Outcome:
             lines = "\n".join(f"  {case}: {why}" for case, why in self.failures.items())
             raise DataError(
                 f"{len(self.failures)} of {count} cases could not be predicted, the others are "
-                f"done:\n{lines}\nMend these and run the same command again."
+                f"done. Mend these and run the same command again:\n{lines}"
             )

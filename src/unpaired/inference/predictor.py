@@ -44,7 +44,7 @@ from unpaired.io.read import Reading
 from unpaired.io.volume import Number, Volume
 from unpaired.io.write import Writing, write_labels
 from unpaired.leftovers import sweep
-from unpaired.names import did_you_mean
+from unpaired.names import did_you_mean, file_name
 from unpaired.progress import Progress
 
 _EXPORT = 3  # part of a prediction's mark: raise it when the same inputs give other labels
@@ -239,7 +239,7 @@ class Predictor:
         write_label_files(out, self.classes)
         for done, (case, paths) in enumerate(cases.items(), 1):
             targets = case_targets(out, case, paths[0], asked.writing or Writing())
-            extra = (out / f"{case}_probabilities.nii",) if asked.probabilities else ()
+            extra = (out / f"{file_name(case)}_probabilities.nii",) if asked.probabilities else ()
             with outcome.attempt(case):
                 own = f"{mark} {content_mark(paths)}"
                 if not overwrite and is_done(targets, extra, own, len(self.classes)):

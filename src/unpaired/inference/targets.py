@@ -11,6 +11,7 @@ from unpaired.io.dicom.library import library
 from unpaired.io.read import format_of
 from unpaired.io.volume import Volume
 from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing, read_mark
+from unpaired.names import file_name
 
 
 def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Path, ...]:
@@ -45,7 +46,9 @@ def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Pat
 def case_targets(out: Path, case: str, image: Path, writing: Writing) -> tuple[Path, ...]:
     """The label files of a case in a folder, the first the one to evaluate."""
     asked = writing.formats_for(format_of(image))
-    return tuple(out / f"{case}{ending}" for name, ending in FORMATS.items() if name in asked)
+    return tuple(
+        out / f"{file_name(case)}{ending}" for name, ending in FORMATS.items() if name in asked
+    )
 
 
 def case_of_target(target: Path) -> str:

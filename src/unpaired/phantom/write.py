@@ -1,13 +1,12 @@
 """Phantoms as files: the nnU-Net raw layout, one folder a modality."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int16, UInt8
-from joblib import Parallel, delayed
 
 from unpaired.errors import UsageError
 from unpaired.files import read_json, write_json
@@ -21,6 +20,7 @@ from unpaired.phantom.scan import CT_GEOMETRY, MR_GEOMETRY, Geometry, Physics
 from unpaired.phantom.subject import ORGANS
 from unpaired.phantom.tissue import CT, T1, T2, Contrast
 from unpaired.progress import Progress
+from unpaired.workers import Work, share_out
 
 VERSION = 1  # of the generator: files of another version are not mixed with these
 
@@ -159,15 +159,21 @@ def write_phantom(
         for number in range(1, count + 1)
         if not all(path.exists() for path in _paths(folder / modality, modality, number))
     ]
-    results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator_unordered")(
-        delayed(_write_case)(*job) for job in jobs
-    )
-    for done, name in enumerate(results, 1):
+    for done, name in enumerate(_run(jobs, min(workers, len(jobs))), 1):
         if progress is not None:
             progress(done, sum(counts.values()), name)
     for modality in counts:
         _describe(folder / modality, modality)
     return {modality: folder / modality for modality in counts}
+
+
+def _run(jobs: list[tuple[Path, str, int, Drawing]], workers: int) -> Iterator[str]:
+    """The names of the scans, as they are written."""
+    if workers <= 1:
+        yield from (_write_case(*job) for job in jobs)
+        return
+    names = [f"{modality} {number}" for _, modality, number, _ in jobs]
+    yield from share_out(Work(_write_case, jobs, names, "making"), workers)
 
 
 def _check(counts: Mapping[str, int], drawn: Drawing) -> None:

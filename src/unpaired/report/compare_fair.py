@@ -10,6 +10,7 @@ from unpaired.run.contents import RunContents
 SILENT = {
     "data.splits", "data.split", "data.split_seed", "data.fold", "data.few_shot_seed",
     "data.workers", "train.threads", "train.prefetch", "train.log_every", "train.device",
+    "train.heartbeat_seconds",
 }  # fmt: skip
 """Settings whose effect is seen elsewhere (the cases themselves), or that have none."""
 BUDGET = {

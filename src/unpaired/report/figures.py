@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from unpaired.datasets.dataset import canonical_name
+from unpaired.names import printable
 
 INK, MUTED, LINE = "#1b2733", "#5a6b7b", "#d9e0e6"
 FONT = "DejaVu Sans"
@@ -127,7 +128,7 @@ def legend_below(axes: Axes, columns: int) -> None:
 
 def plain(words: object) -> str:
     """A user's words in a picture: one line, no mathematics, not too long."""
-    line = " ".join(str(words).split()).replace("$", r"\$")
+    line = printable(" ".join(str(words).split())).replace("$", r"\$")
     return line if len(line) <= 48 else line[:47] + "…"
 
 

@@ -4,6 +4,9 @@ from functools import cache
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from unpaired.names import printable
 
 
 class Card(NamedTuple):
@@ -26,7 +29,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_safe,
     )
+
+
+def _safe(value: object) -> object:
+    """What a browser would obey or hide, such as a mark that turns the direction, is escaped."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(printable(line) for line in value.split("\n"))
 
 
 def render(template: str, **content: object) -> str:

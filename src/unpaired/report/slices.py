@@ -14,6 +14,7 @@ from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, same_grid
 from unpaired.metrics import largest_component
+from unpaired.names import file_name
 from unpaired.report.tables import case_means
 from unpaired.run.contents import RunContents
 
@@ -106,7 +107,8 @@ def load_slice(run: RunContents, modality: str, case: str, by_truth: bool = Fals
 def prediction_file(root: Path, modality: str, case: str) -> Path:
     """The prediction of a case in a run folder, compressed or not."""
     folder = root / "predictions" / modality
-    plain, packed = folder / f"{case}.nii", folder / f"{case}.nii.gz"
+    name = file_name(case)
+    plain, packed = folder / f"{name}.nii", folder / f"{name}.nii.gz"
     return plain if plain.is_file() and not packed.is_file() else packed
 
 

@@ -114,6 +114,11 @@ class RunFiles:
         return self.root / "choices.json"
 
     @property
+    def threads(self) -> Path:
+        """The number of CPU threads that was chosen by measuring; there only where it was."""
+        return self.root / "threads.json"
+
+    @property
     def floor(self) -> Path:
         """What position alone scores on the test cases."""
         return self.root / "floor.json"
@@ -294,6 +299,19 @@ class RunFolder:
         with held:
             sweep(self.root, deep=True)
             yield
+
+    def check_there(self) -> None:
+        """Before something is written into a run that is under way: it must not begin a new one.
+
+        Raises:
+            ResourceError: the folder was removed or moved.
+        """
+        if not self.files.config.is_file():
+            raise ResourceError(
+                f"the run folder {self.root} was removed or moved while it was in use; nothing "
+                "more is written. Put it back, and the same command goes on from its last "
+                "checkpoint; without it the same command begins anew."
+            )
 
     def write_environment(self) -> None:
         """Versions and machine, for the report."""

@@ -1,6 +1,5 @@
 """The run's log: JSON lines while it goes, a CSV of the validations."""
 
-import csv
 import io
 import json
 import logging
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.files import cannot_write, printable, write_text
+from unpaired.tables import Table
 
 log = logging.getLogger(__name__)
 SCHEDULE = "schedule"
@@ -83,11 +83,9 @@ def write_metrics(path: Path, records: list[dict[str, Any]]) -> None:
     rows = [_flat(record) for record in records if record["kind"] == "validation"]
     if not rows:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    names = list(rows[-1])
+    table = Table(names, [[row.get(name, "") for name in names] for row in rows])
+    write_text(path, table.csv())
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -170,6 +170,8 @@ class TrainingState:
     plan: Plan
     step: int = 0
     seconds: float = 0.0
+    images: int = 0
+    """Of each modality in a step, over all processes."""
 
     def save(self, run: RunFolder) -> None:
         """Write last.pt; what it was becomes previous.pt."""
@@ -183,6 +185,7 @@ class TrainingState:
                 "step": self.step,
                 "choice": self.choice.state(),
                 "seconds": self.seconds,
+                "images": self.images,
                 "plan": self.plan.model_dump_json(),
             },
         )
@@ -235,6 +238,7 @@ class TrainingState:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds = state["step"], state["seconds"]
+            self.images = state.get("images", self.images)  # earlier versions did not say
             self.choice.restore(state["choice"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(

@@ -21,10 +21,11 @@ from unpaired.models import Joint, gains_form
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint, load_matching
-from unpaired.training.distributed import Group, Stop, leads, process_group, stop_signals
-from unpaired.training.forecast import parameter_counts
+from unpaired.training.distributed import Group, Stop, leads, meeting, process_group, stop_signals
+from unpaired.training.forecast import forecast, parameter_counts
 from unpaired.training.network import check_device
 from unpaired.training.prepare import Preparing, prepare_run
+from unpaired.training.threads import free_to_choose, with_threads
 from unpaired.training.trainer import OnStep, Trainer
 
 
@@ -70,10 +71,22 @@ def train(
     """
     check_device(config)  # refused before the cases are prepared
     run = RunFolder(out)
-    with stop_signals() as stop, run.lock() if leads() else nullcontext():
+    with (
+        meeting(config.train.heartbeat_seconds) as met,
+        stop_signals(met) as stop,
+        run.lock() if leads() else nullcontext(),
+    ):
         if leads():
             prepare_run(config, data, run, Preparing(prepared, method, accept_changes), progress)
+            config = _settled(config, run)
         return fit(config, run, stop, progress, on_step, method)
+
+
+def _settled(config: Config, run: RunFolder) -> Config:
+    """With the number of threads that is best here, where the training is long and none is set."""
+    open_question = free_to_choose(config, find_device(config.train.device)) and not run.begun
+    chosen = forecast(config, run.plan, threads=True).threads if open_question else None
+    return with_threads(config, run, chosen)
 
 
 def fit(
@@ -91,7 +104,9 @@ def fit(
         Interrupted: `stop` was asked; everything is saved.
     """
     device = find_device(config.train.device)
-    with process_group(device.type == "cuda") as group:
+    if stop.met is not None:
+        stop.met.wait_for_lead(stop)
+    with process_group(device.type == "cuda", stop.met) as group:
         group.barrier()
         return _train(Trainer(config, run, group, progress, on_step, method), stop, group)
 
@@ -99,6 +114,7 @@ def fit(
 def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
     stopped = trainer.loop(stop)
     if group.leads:
+        trainer.run.check_there()
         export(trainer.config, trainer.run, trainer.method)
     group.barrier()
     root = trainer.run.root

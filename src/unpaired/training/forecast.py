@@ -1,7 +1,7 @@
 """What a training will need, said before it starts: parameters, memory, time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import psutil
@@ -12,9 +12,11 @@ from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
-from unpaired.device import autocast, autocast_dtype, find_device
+from unpaired.device import autocast, autocast_dtype, find_device, resident_bytes
 from unpaired.methods import method_of
 from unpaired.models import Joint
+from unpaired.training.optim import build_optimizer
+from unpaired.training.threads import LONG_SECONDS, choose, free_to_choose, step_seconds
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
 """Per parameter: weight, gradient, and the optimiser's moments, in float32."""
@@ -22,7 +24,12 @@ STATE_BYTES = {"adamw": 16, "sgd": 12}
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates, from one image per modality; a full batch is often quicker per image."""
+    """Estimates, from one image per modality; a full batch is often quicker per image.
+
+    Attributes:
+        memory_bytes: of the GPU, or on the CPU of the whole process as the system counts it.
+        memory_available_bytes: free, or held by this process already.
+    """
 
     training_parameters: int
     test_parameters: int
@@ -30,27 +37,48 @@ class Forecast:
     memory_available_bytes: int
     seconds_per_step: float
     device: str
+    by_threads: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of a step by the number of threads, where that was measured."""
+
+    @property
+    def threads(self) -> int | None:
+        """The number to train with; None where it was not measured."""
+        return choose(self.by_threads) if self.by_threads else None
 
 
-def forecast(config: Config, plan: Plan) -> Forecast:
-    """Build the network and take it once forward and back. Global randomness stays as it was."""
+def forecast(config: Config, plan: Plan, threads: bool = False) -> Forecast:
+    """Build the network and take it once forward and back. Global randomness stays as it was.
+
+    Args:
+        threads: where the training will be long and their number is open, find the best one.
+    """
     device = find_device(config.train.device)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         joint = method_of(config).joint(config, plan).to(device)
         saved = _saved_bytes(config, plan, joint, device)  # also warms up
+        # Made, it loads a good part of torch; stepped, it would only add what `state` counts.
+        build_optimizer(joint, config.train, joint.segmenter.backbone.no_decay)
+        process = resident_bytes() if device.type == "cpu" else 0
         began = perf_counter()
         _step(config, plan, joint, device)
-        seconds = perf_counter() - began
+        seconds = (perf_counter() - began) * config.train.batch_size
+        by_threads: dict[int, float] = {}
+        long = seconds * config.train.steps > LONG_SECONDS
+        if threads and long and free_to_choose(config, device):
+            found = step_seconds(lambda: _step(config, plan, joint, device))
+            by_threads = {n: s * config.train.batch_size for n, s in found.items()}
+            seconds = by_threads[choose(by_threads)]
     counts = parameter_counts(joint)
     state = counts["training"] * STATE_BYTES[config.train.optimizer]
     return Forecast(
         counts["training"],
         counts["test"],
-        state + saved * config.train.batch_size,
-        _available(device),
-        seconds * config.train.batch_size,
+        process + state + saved * config.train.batch_size,
+        _available(device) + process,
+        seconds,
         device.type,
+        by_threads,
     )
 
 

@@ -31,12 +31,14 @@ from unpaired.run.log import note_schedule
 from unpaired.training.checkpoint import find_state
 from unpaired.training.inputs import SPLITS, all_inputs, check_inputs, record_inputs
 from unpaired.training.network import check_network
+from unpaired.workers import Workers
 
 MAY_CHANGE = {
     "train.device",
     "train.threads",
     "train.prefetch",
     "train.log_every",
+    "train.heartbeat_seconds",
     "train.max_minutes",
     "train.early_stop",
     "data.workers",
@@ -110,7 +112,8 @@ def prepare_run(
     else:
         check_network(config, method, plan, folder)
     with _alone(cache):
-        found = prepare(used, plan, cache, config.data.workers, progress, digests)
+        crew = Workers(config.data.workers, config.train.heartbeat_seconds)
+        found = prepare(used, plan, cache, crew, progress, digests)
     record_inputs(all_inputs(datasets, config, folder, cases_of(used)), folder, found)
     write_json(folder.files.data, record)
     folder.write_environment()
@@ -177,7 +180,8 @@ def _alone(cache: Path) -> Iterator[None]:
 def _begin(config: Config, method: Method, folder: RunFolder) -> None:
     """A run without a state is planned anew from this call."""
     files = folder.files
-    for path in (files.splits, files.plan, files.pretrained, files.method, files.inputs):
+    names = (files.splits, files.plan, files.pretrained, files.method, files.inputs, files.threads)
+    for path in names:
         path.unlink(missing_ok=True)
     if (record := method.record()) is not None:
         write_json(files.method, record)

@@ -1,10 +1,12 @@
 """The training loop, the same for one or many modalities, processes and devices."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import combinations
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,10 +19,11 @@ from unpaired.config import Config, TrainConfig
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.sampling import Batch, Draws
 from unpaired.device import autocast, autocast_dtype, find_device
-from unpaired.errors import DataError, Interrupted
+from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.losses import Terms
 from unpaired.methods import Method, method_of
 from unpaired.models import Joint
+from unpaired.names import printable
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.log import RunLog, read_log, write_metrics
@@ -29,7 +32,9 @@ from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
 from unpaired.training.validate import validate
+from unpaired.training.whole_batch import span_processes
 
+log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
 """Called with a record of log.jsonl."""
 
@@ -56,15 +61,20 @@ class Trainer:
         self.joint: Joint = self.method.joint(config, self.plan).to(self.device)
         if not run.begun and (config.model.pretrained or config.train.init_from):
             start_from_files(self.joint, config, run, group.leads)
+        span_processes(self.joint, group.rank, group.world, group.sync)
         self.objective = self.method.objective(config, self.plan, group.sync)
+        self.state = self._state()
+        self.batch_size = share_of(self.state.images, group.world, run.root)
+        if group.leads and self.batch_size != config.train.batch_size:
+            log.warning("%s", printable(_shared_anew(self.state.images, group.world, config)))
+        self.state.images = self.batch_size * group.world
         learnt = run.prepared_cases("train")
-        draws = Draws(config.train.batch_size, config.train.seed, group.rank, group.world)
+        draws = Draws(self.batch_size, config.train.seed, group.rank, group.world)
         self.streams = self.method.streams(config, self.plan, learnt, draws)
         self.held_out = run.prepared_cases("val")
         self.mirror: tuple[bool, ...] = (False,) * self.plan.dims
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
-        self.state = self._state()
         self.saved = self.step  # the step of last.pt
         self.log = RunLog(run.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
@@ -80,6 +90,7 @@ class Trainer:
             torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
             Choice(self.config.train),
             self.plan,
+            images=self.config.train.batch_size * self.group.world,
         )
         if self.run.begun:
             state.restore(self.run)
@@ -98,7 +109,7 @@ class Trainer:
         if self.config.train.steps_per_epoch is not None:
             return self.config.train.steps_per_epoch
         longest = max(stream.sampler.places for stream in self.streams.values())
-        return max(1, math.ceil(longest / (self.config.train.batch_size * self.group.world)))
+        return max(1, math.ceil(longest / self.state.images))
 
     def loop(self, stop: Stop) -> str:
         """Steps until the end, a limit, or a signal; returns what ended it.
@@ -113,6 +124,7 @@ class Trainer:
         for batches in self._batches():
             terms = self._optimise(batches)
             state.step += 1
+            self.group.at(state.step)
             state.seconds = before + monotonic() - began
             self._report(terms)
             if state.step % self.epoch_steps == 0 or state.step == options.steps:
@@ -139,7 +151,7 @@ class Trainer:
         optimizer, scaler = self.state.optimizer, self.state.scaler
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(options, self.step)
-        torch.manual_seed(_step_seed(options.seed, self.step, self.group.rank))  # drop path
+        torch.manual_seed(_step_seed(options.seed, self.step))  # drop path: `whole_batch`
         batches = {
             m: augment(
                 batch.to(self.device), self.config.augment, self.mirror, options.seed, m,
@@ -205,19 +217,16 @@ class Trainer:
 
     def _log(self, record: dict[str, Any]) -> None:
         assert self.log is not None
+        self.run.check_there()
         written = self.log.write(record)
         if self.on_step is not None:
             self.on_step(written)
 
     def _validate(self) -> None:
-        """On the first process; the others wait and learn whether to stop."""
+        """Each process scores its share of the cases; all of them learn the same scores."""
         epoch = math.ceil(self.step / self.epoch_steps)
-        score = float("nan")
+        found = validate(self.joint, self.held_out, self.config, self.plan, self.method, self.group)
         if self.log is not None:
-            found = validate(
-                self.joint, self.held_out, self.config, self.plan, self.device, self.method
-            )
-            score = found.score
             self._log(
                 {
                     "kind": "validation",
@@ -225,13 +234,12 @@ class Trainer:
                     "epoch": epoch,
                     "dice": found.dice,
                     "mean": found.mean,
-                    "score": score,
+                    "score": found.score,
                     "seconds": self.state.seconds,
                 }
             )
             write_metrics(self.run.files.metrics, read_log(self.run.files.log))
-        score = self.group.from_lead(score)
-        if self.state.choice.better(score, epoch):
+        if self.state.choice.better(found.score, epoch):
             self.state.choice.kept_step = self.step
 
     def _gave_up(self) -> bool:
@@ -248,6 +256,7 @@ class Trainer:
         if self.state.choice.keeps_last:
             self.state.choice.kept_step = self.step
         if self.group.leads:
+            self.run.check_there()
             self.state.save(self.run)
             self.saved = self.step
             if self.state.choice.kept_step == self.step:
@@ -257,6 +266,7 @@ class Trainer:
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:
         path = self.run.root / "nan_batch.npz"
         if self.group.leads:
+            self.run.check_there()
             save_batches(path, batches)
         good = (
             f"the last good state, of step {self.saved}, in {self.run.files.last}"
@@ -278,9 +288,34 @@ def fix_numbers(options: TrainConfig) -> None:
     torch.manual_seed(options.seed)
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed of its own for each step and process, so that resuming repeats what was."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+def _step_seed(seed: int, step: int) -> int:
+    """A seed of its own for each step, so that resuming repeats what was."""
+    return int(np.random.SeedSequence([seed, step, 0]).generate_state(1)[0])
+
+
+def _shared_anew(images: int, world: int, config: Config) -> str:
+    """That the run goes on with another number of processes."""
+    own = config.train.batch_size
+    before = f"{images // own} process{'es' * (images > own)}"
+    return (
+        f"the run began in {before} and goes on in {world}: each takes {images // world} images of "
+        f"each modality a step, not {own}, so that a step has {images} as before."
+    )
+
+
+def share_of(images: int, world: int, run: Path) -> int:
+    """Images of a step, per modality, that each of `world` processes takes.
+
+    Raises:
+        UsageError: the run's steps have so many images that they cannot be shared equally.
+    """
+    if images % world:
+        able = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
+        raise UsageError(
+            f"{run} takes {images} images of each modality a step, which {world} processes cannot "
+            f"share equally. Go on with {able} processes."
+        )
+    return images // world
 
 
 @torch.no_grad()

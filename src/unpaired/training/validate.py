@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from unpaired.inference.inferer import Inferer
 from unpaired.methods import Method, method_of
 from unpaired.metrics import dice
 from unpaired.models import Joint
+from unpaired.training.distributed import Group
 
 
 @dataclass(frozen=True)
@@ -41,31 +43,39 @@ def validate(
     cases: Mapping[str, Sequence[PreparedCase]],
     config: Config,
     plan: Plan,
-    device: torch.device,
     method: Method | None = None,
+    group: Group | None = None,
 ) -> Validation:
     """Segment every case and compare on the prepared grid.
 
     Args:
         method: as of `train`.
+        group: the processes that share out the cases; each gives the scores of all.
     """
+    group, device = group or Group(), next(joint.parameters()).device
     joint.eval()
     method = method_of(config, method)
     settings = PredictConfig(batch_size=config.predict.batch_size)
     autocast = autocast_dtype(config.train.precision, device)
-    found: dict[str, dict[str, float]] = {}
+    names = plan.classes[1:]
+    scores = torch.zeros(sum(map(len, cases.values())), len(names), dtype=torch.float64)
+    place = count()
+    where = {m: [next(place) for _ in members] for m, members in cases.items()}
     for m, members in cases.items():
-        if not members:
-            continue
         inferer = Inferer(_network(joint, m, plan, method), plan, settings, device, autocast)
-        rows = [
-            _dice_of(inferer.labels(Intensities(case)), case, len(plan.classes)) for case in members
-        ]
-        found[m] = {
-            name: _mean([row[i] for row in rows]) for i, name in enumerate(plan.classes[1:])
-        }
+        for row, case in zip(where[m], members, strict=True):
+            if row % group.world == group.rank:
+                found = _dice_of(inferer.labels(Intensities(case)), case, len(plan.classes))
+                scores[row] = torch.tensor(found, dtype=torch.float64)
     joint.train()
-    return Validation(found)
+    scores = group.total(scores)  # zeros and one number each: exact
+    return Validation(
+        {
+            m: {name: _mean(scores[rows, i].tolist()) for i, name in enumerate(names)}
+            for m, rows in where.items()
+            if rows
+        }
+    )
 
 
 def _network(joint: Joint, modality: str, plan: Plan, method: Method) -> Network:
