@@ -1,8 +1,10 @@
 """A trained model: its network, the plan its images follow, and its configuration."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.artifact.onnx import ONNX, read_onnx
-from unpaired.artifact.safetensors import WEIGHTS, read_safetensors, write_safetensors
+from unpaired.artifact.safetensors import DESCRIPTION, WEIGHTS, read_safetensors, write_safetensors
 from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
@@ -23,7 +25,9 @@ from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
+from unpaired.run import RunFolder
 
+log = logging.getLogger(__name__)
 Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B Z *space"]]
 Form = Literal["gains", "folded"]
 
@@ -68,6 +72,8 @@ class Model:
             return _together(folder, [cls.load(model_folders(part)[0]) for part in parts.values()])
         name = next((name for name in READERS if (folder / name).is_file()), WEIGHTS)
         network, plan, config, digest = READERS[name](folder)
+        if sentence := unfinished(folder):
+            _warn(sentence)
         return cls(network, plan, config, folder, digest)
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
@@ -218,6 +224,11 @@ def model_folders(run: Path) -> list[Path]:
             f"{printable(run)}: {', '.join(missing)} hold no model yet. Finish their training, or "
             "name the folds to use one by one."
         )
+    if RunFolder(run).files.log.is_file():
+        raise DataError(
+            f"{printable(run)} has no model yet: the first is written at the first validation "
+            "(train.steps_per_epoch). Go on with its training: the same command resumes."
+        )
     what = "does not exist" if not run.exists() else f"holds no {WEIGHTS}, model/ or fold_*/"
     raise DataError(
         f"{printable(run)} {what}. Name the folder of a run whose training has written its model."
@@ -230,6 +241,22 @@ def _model_in(folder: Path) -> Path | None:
         return folder
     found = (_model_in(folder / name) for name in _PLACES if (folder / name).is_dir())
     return next((place for place in found if place is not None), None)
+
+
+def unfinished(folder: Path) -> str:
+    """That the training of this model goes on, and how far it was; empty where it has ended."""
+    try:
+        about = read_json(folder / DESCRIPTION)["extra"]["unfinished"]
+        step, steps = int(about["step"]), int(about["steps"])
+    except (DataError, KeyError, TypeError, ValueError):  # weights without a description are whole
+        return ""
+    return f"{printable(folder)} is unfinished: step {step:,} of {steps:,}; its training goes on."
+
+
+@lru_cache
+def _warn(sentence: str) -> None:
+    """Once, however often the model is loaded."""
+    log.warning("%s", sentence)
 
 
 def load_models(runs: Sequence[Path]) -> list[Model]:

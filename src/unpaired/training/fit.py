@@ -1,32 +1,24 @@
 """Training: from folders of scans to a run folder with a model."""
 
-import io
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from unpaired.artifact.model import Model
 from unpaired.config import Config
-from unpaired.data.sampling import Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
-from unpaired.files import atomic
 from unpaired.methods import Method
-from unpaired.models import Joint, gains_form
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
-from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.distributed import Group, Stop, leads, meeting, process_group, stop_signals
-from unpaired.training.forecast import forecast, parameter_counts
+from unpaired.training.forecast import forecast
 from unpaired.training.network import check_device
 from unpaired.training.prepare import Preparing, prepare_run
 from unpaired.training.threads import free_to_choose, with_threads
 from unpaired.training.trainer import OnStep, Trainer
+from unpaired.training.write_model import save_semantics, write_model
 
 
 @dataclass(frozen=True)
@@ -115,52 +107,12 @@ def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
     stopped = trainer.loop(stop)
     if group.leads:
         trainer.run.check_there()
-        export(trainer.config, trainer.run, trainer.method)
+        # One that ran out of time goes on with the same command.
+        step = trainer.step if stopped == "max_minutes" else None
+        joint = write_model(trainer.config, trainer.run, trainer.method, step)
+        save_semantics(joint, trainer.config, trainer.run)
     group.barrier()
     root = trainer.run.root
     if group.any(stop.asked):
         raise Interrupted(f"stopped after the training in {root} had ended; it is whole.")
     return TrainResult(root, trainer.step, trainer.state.choice.kept_score, stopped)
-
-
-# How a training ends: the exported model, and the semantics as pictures need them.
-
-
-def export(config: Config, folder: RunFolder, method: Method) -> None:
-    """From the kept weights: the model without its semantics, and the semantics' matrices."""
-    path, plan = folder.files.weights, folder.plan
-    state = load_checkpoint(path)
-    joint = method.joint(config, plan)
-    load_matching(joint, state["model"], path)
-    joint.eval()
-    extra = {"step": state["step"], "parameters": parameter_counts(joint)}
-    exported = gains_form(joint, config.model.scaling_at_test)
-    Model(exported, plan, config).save(folder.files.model, extra)
-    save_semantics(joint, config, folder)
-
-
-@torch.no_grad()
-def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
-    """semantics.npz: embeddings, and the mean correlation per scale over validation slices."""
-    if not joint.semantics:
-        return
-    device = find_device(config.train.device)
-    joint.to(device)
-    arrays: dict[str, np.ndarray] = {}
-    for m, module in joint.semantics.items():
-        arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
-    plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
-    cases = {m: val.get(m) or train[m] for m in joint.semantics}
-    for m, members in cases.items():
-        draws = Draws(config.train.batch_size, seed=0)
-        sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
-        found = []
-        for step in range(-(-sampler.places // draws.batch_size)):
-            output = joint({m: sampler.batch(step).image.to(device)})[m]
-            found.append([e.mean(0).cpu().numpy() for e in output.correlations])
-        for scale, matrices in enumerate(zip(*found, strict=True), start=1):
-            arrays[f"correlation/{m}/{scale}"] = np.mean(matrices, axis=0)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    with atomic(folder.files.semantics) as temporary:
-        temporary.write_bytes(buffer.getvalue())

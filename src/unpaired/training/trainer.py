@@ -33,6 +33,7 @@ from unpaired.training.optim import build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
 from unpaired.training.validate import validate
 from unpaired.training.whole_batch import span_processes
+from unpaired.training.write_model import write_model
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[dict[str, Any]], None]
@@ -130,6 +131,7 @@ class Trainer:
             if state.step % self.epoch_steps == 0 or state.step == options.steps:
                 self._validate()
                 self._save()
+                self._write_model()
             if state.step == options.steps:
                 return "steps"
             if state.step % self.epoch_steps == 0 and self._gave_up():
@@ -261,6 +263,12 @@ class Trainer:
             self.saved = self.step
             if self.state.choice.kept_step == self.step:
                 self.state.keep(self.run)
+        self.group.barrier()
+
+    def _write_model(self) -> None:
+        """The model as it is now, for a look before the end; the end writes it anew."""
+        if self.group.leads and self.step < self.config.train.steps:
+            write_model(self.config, self.run, self.method, self.step)
         self.group.barrier()
 
     def _stop_on_nan(self, batches: dict[str, Batch]) -> None:
