@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from toy import toy_config, write_toy
-from unpaired.artifact.model import _warn, unfinished
+from unpaired.artifact.unfinished import unfinished, warn
 from unpaired.cli.app import run as program
 from unpaired.errors import DataError
 from unpaired.evaluation.evaluate import evaluate
@@ -39,7 +39,7 @@ def stop_at(step: int):
 def test_a_stopped_training_has_the_model_of_its_last_validation(
     data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _warn.cache_clear()
+    warn.cache_clear()
     run, config = tmp_path / "run", toy_config(*SETTINGS)
     with pytest.raises(EnoughError):
         train(config, data, run, on_step=stop_at(5))

@@ -1,10 +1,8 @@
 """A trained model: its network, the plan its images follow, and its configuration."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.artifact.onnx import ONNX, read_onnx
-from unpaired.artifact.safetensors import DESCRIPTION, WEIGHTS, read_safetensors, write_safetensors
+from unpaired.artifact.safetensors import WEIGHTS, read_safetensors, write_safetensors
+from unpaired.artifact.unfinished import warn_unfinished
 from unpaired.backbones import Backbone
 from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
@@ -27,7 +26,6 @@ from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
 from unpaired.run import RunFolder
 
-log = logging.getLogger(__name__)
 Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B Z *space"]]
 Form = Literal["gains", "folded"]
 
@@ -72,8 +70,7 @@ class Model:
             return _together(folder, [cls.load(model_folders(part)[0]) for part in parts.values()])
         name = next((name for name in READERS if (folder / name).is_file()), WEIGHTS)
         network, plan, config, digest = READERS[name](folder)
-        if sentence := unfinished(folder):
-            _warn(sentence)
+        warn_unfinished(folder)
         return cls(network, plan, config, folder, digest)
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
@@ -241,22 +238,6 @@ def _model_in(folder: Path) -> Path | None:
         return folder
     found = (_model_in(folder / name) for name in _PLACES if (folder / name).is_dir())
     return next((place for place in found if place is not None), None)
-
-
-def unfinished(folder: Path) -> str:
-    """That the training of this model goes on, and how far it was; empty where it has ended."""
-    try:
-        about = read_json(folder / DESCRIPTION)["extra"]["unfinished"]
-        step, steps = int(about["step"]), int(about["steps"])
-    except (DataError, KeyError, TypeError, ValueError):  # weights without a description are whole
-        return ""
-    return f"{printable(folder)} is unfinished: step {step:,} of {steps:,}; its training goes on."
-
-
-@lru_cache
-def _warn(sentence: str) -> None:
-    """Once, however often the model is loaded."""
-    log.warning("%s", sentence)
 
 
 def load_models(runs: Sequence[Path]) -> list[Model]:

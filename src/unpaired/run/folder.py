@@ -1,18 +1,12 @@
 """The run folder: its files, its lock, and its parts, each read when it is asked for."""
 
-import os
-import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
-import torch
 from filelock import FileLock, Timeout
 
 from unpaired.config import Config, config_from_toml
@@ -20,16 +14,15 @@ from unpaired.data.cache import PreparedCase, open_prepared
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case
 from unpaired.datasets.split_file import Ids, Part, Split, read_splits
-from unpaired.device import cpu_capabilities
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import make_folder, read_json, sha256_of, write_json
 from unpaired.leftovers import sweep
 from unpaired.run.data import RunData, read_data
+from unpaired.run.environment import describe_environment
 from unpaired.run.inputs import SPLIT, Inputs, read_inputs
 from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
-PACKAGES = ("unpaired", "torch", "numpy", "scipy", "nibabel", "isal", "safetensors", "pydantic")
 T = TypeVar("T")
 
 
@@ -321,34 +314,3 @@ class RunFolder:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
-
-
-def describe_environment() -> dict[str, object]:
-    """Versions and machine."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: _version(name) for name in PACKAGES},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _cpu_name() -> str:
-    """In full where the system says it; torch knows a shorter name everywhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else cpu_capabilities().get("cpu_name") or platform.processor()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
