@@ -235,6 +235,8 @@ IN_MR = [
     ("AcquisitionNumber", 1, 2, ODD),
     ("TemporalPositionIdentifier", 1, 2, EVEN),
     ("TriggerTime", "15", "420", EVEN),
+    ("TriggerTime", "100", "140", ODD),
+    ("ScanOptions", "PFP", ["PFP", "MT"], ODD),
     ("SequenceName", "*tfl3d1", "*fl2d1", ODD),
     ("ScanningSequence", "SE", "GR", ODD),
     ("ComplexImageComponent", "MAGNITUDE", "PHASE", ODD),

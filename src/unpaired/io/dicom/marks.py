@@ -46,6 +46,9 @@ _MARKS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "FlipAngle": (("MRTimingAndRelatedParameters", "FlipAngle"), ("", "FlipAngle")),
     "SequenceName": (("", "SequenceName"),),
     "ScanningSequence": (("", "ScanningSequence"),),
+    "SequenceVariant": (("", "SequenceVariant"),),
+    "ScanOptions": (("", "ScanOptions"),),
+    "MagnetizationTransfer": (("MRMagnetizationTransfer", "MagnetizationTransfer"),),
     "ASLContext": (("MRArterialSpinLabeling", "ASLContext"),),
     "MetaboliteMapDescription": (("MRMetaboliteMap", "MetaboliteMapDescription"),),
     "ContrastBolusAgent": (("", "ContrastBolusAgent"),),
@@ -86,7 +89,7 @@ TAGS = (
 """The tags of a data set that are read here; all of its functional groups are read anyway."""
 # Numbers this close are one value, as a share of it: echo times of one image differ by rounding.
 _CLOSE = dict.fromkeys(("EchoTime", "DiffusionBValue", "InversionTime", "FlipAngle", "KVP"), 0.01)
-_BEAT_MS = 50.0  # no two heart beats trigger alike
+_BEAT_MS = 20.0  # no two heart beats trigger alike
 # Anonymised archives give every slice an identity of its own.
 _IDENTITY = ("Modality", "StudyInstanceUID", "FrameOfReferenceUID")
 # Scanners may set these anew for a slice, or for some slices after others: a breath-hold each, the
