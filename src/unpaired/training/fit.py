@@ -1,6 +1,7 @@
 """Training: from folders of scans to a run folder with a model."""
 
 import io
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ import torch
 
 from unpaired.artifact.model import Model
 from unpaired.config import Config
+from unpaired.data.cache import PreparedCase
+from unpaired.data.plan import Plan
 from unpaired.data.sampling import Draws, PatchSampler
+from unpaired.data.units import levels
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
-from unpaired.errors import Interrupted
+from unpaired.errors import DataError, Interrupted
 from unpaired.files import atomic
 from unpaired.methods import Method
 from unpaired.models import Joint, gains_form
@@ -26,6 +30,8 @@ from unpaired.training.forecast import parameter_counts
 from unpaired.training.network import check_device
 from unpaired.training.prepare import Preparing, prepare_run
 from unpaired.training.trainer import OnStep, Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,9 @@ def train(
     run = RunFolder(out)
     with stop_signals() as stop, run.lock() if leads() else nullcontext():
         if leads():
-            prepare_run(config, data, run, Preparing(prepared, method, accept_changes), progress)
+            how = Preparing(prepared, method, accept_changes)
+            for text in prepare_run(config, data, run, how, progress):
+                log.warning("%s", text)
         return fit(config, run, stop, progress, on_step, method)
 
 
@@ -119,8 +127,24 @@ def export(config: Config, folder: RunFolder, method: Method) -> None:
     joint.eval()
     extra = {"step": state["step"], "parameters": parameter_counts(joint)}
     exported = gains_form(joint, config.model.scaling_at_test)
-    Model(exported, plan, config).save(folder.files.model, extra)
+    Model(exported, with_levels(plan, folder), config).save(folder.files.model, extra)
     save_semantics(joint, config, folder)
+
+
+def with_levels(plan: Plan, folder: RunFolder) -> Plan:
+    """The plan with what the intensities of the training images reached, for prediction to compare.
+
+    A run whose prepared cases are gone yields the plan as it is.
+    """
+    try:
+        train = folder.prepared_cases("train")
+    except DataError:
+        return plan
+    parts = {
+        m: part.model_copy(update={"levels": levels([c.record.get("range") for c in train[m]])})
+        for m, part in plan.modalities.items()
+    }
+    return plan.model_copy(update={"modalities": parts})
 
 
 @torch.no_grad()
@@ -134,7 +158,7 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     for m, module in joint.semantics.items():
         arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
     plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
-    cases = {m: val.get(m) or train[m] for m in joint.semantics}
+    cases = {m: _to_look_at(val.get(m, [])) or train[m] for m in joint.semantics}
     for m, members in cases.items():
         draws = Draws(config.train.batch_size, seed=0)
         sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
@@ -148,3 +172,8 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with atomic(folder.files.semantics) as temporary:
         temporary.write_bytes(buffer.getvalue())
+
+
+def _to_look_at(cases: list[PreparedCase]) -> list[PreparedCase]:
+    """Those with an annotated voxel."""
+    return [case for case in cases if case.annotated is None or len(case.annotated)]
