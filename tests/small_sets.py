@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from nifti_files import dataset
-from unpaired.data.cache import PreparedCase, class_slices
+from unpaired.data.cache import PreparedCase
+from unpaired.data.content import class_slices
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 
 LABELS = {"background": 0, "liver": 3, "left kidney": 7}

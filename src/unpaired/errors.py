@@ -1,6 +1,7 @@
 """Errors a user can act on. Each says what came, which file, and how to mend it."""
 
 import re
+from collections.abc import Mapping
 
 from unpaired.names import printable
 
@@ -32,6 +33,18 @@ class DataError(UnpairedError):
     """The data, or a file, is at fault."""
 
     exit_code = 3
+
+
+class CasesError(DataError):
+    """Cases are at fault, and the message lists them.
+
+    Attributes:
+        failures: "modality/case" -> what is wrong with it.
+    """
+
+    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = dict(failures or {})
 
 
 class ResourceError(UnpairedError):

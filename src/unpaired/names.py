@@ -45,6 +45,17 @@ def canonical_name(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
+def ending_of(name: str, endings: Iterable[str]) -> str:
+    """The first of `endings` (in lower case) that a file's name has in any case, as it is written
+    there: "A.NII.GZ" has ".NII.GZ". Empty where it has none."""
+    return next((name[-len(e) :] for e in endings if name[-len(e) :].lower() == e), "")
+
+
+def plural(count: int, thing: str) -> str:
+    """ "1 voxel", "12 voxels"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like `name`, if any is close."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)

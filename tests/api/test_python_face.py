@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(
 def test_images_and_labels_belong_together() -> None:
     images, labels = cases()
     del labels["case2"]
-    with pytest.raises(up.DataError, match=r"'case2' .* has no partner"):
+    with pytest.raises(up.DataError, match="'case2' has no partner"):
         up.make_dataset(images, labels, classes={"box": 1}, spacing_mm=(1, 1, 3))
     with pytest.raises(up.UsageError, match="there is no image"):
         up.make_dataset({}, {}, classes={"box": 1}, spacing_mm=(1, 1, 3))

@@ -28,13 +28,7 @@ from unpaired.checks import case, labels
 from unpaired.checks import labels as body
 from unpaired.checks.check import examine, examine_roots
 from unpaired.checks.finding import Remark, quantity
-from unpaired.checks.intensity import (
-    count_values,
-    digest,
-    intensities,
-    looks_hounsfield,
-    not_hounsfield,
-)
+from unpaired.checks.intensity import digest, intensities
 from unpaired.checks.labels import table
 from unpaired.checks.resources import (
     patch_findings,
@@ -42,7 +36,9 @@ from unpaired.checks.resources import (
     preparation_resources,
     training_finding,
 )
+from unpaired.data.content import count_values
 from unpaired.data.prepare import prepare
+from unpaired.data.units import looks_hounsfield, not_hounsfield
 from unpaired.datasets.planes import orient
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError
@@ -221,7 +217,7 @@ def test_content_does_not_depend_on_axes_type_or_file(tmp_path, axes):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
 def test_values_are_counted_as_numpy_counts(dtype, monkeypatch):
     array = np.random.default_rng(0).choice([0, 1, 7, 120], (9, 8, 7)).astype(dtype)
-    monkeypatch.setattr("unpaired.checks.intensity._CHUNK", 50)
+    monkeypatch.setattr("unpaired.data.content._CHUNK", 50)
     for one in (array, np.asfortranarray(array)[::2]):
         values, counts = np.unique(one, return_counts=True)
         assert count_values(one) == dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -18,10 +18,10 @@ from nifti_files import save
 from small_sets import body, plan, straight, write_set
 from unpaired.data import prepare as module
 from unpaired.data.cache import class_slices, open_prepared, quantise
+from unpaired.data.content import content_box
 from unpaired.data.prepare import prepare
 from unpaired.data.preprocess import (
     check_label_grid,
-    content_box,
     preprocess,
     preprocess_label,
     restore_labels,

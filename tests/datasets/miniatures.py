@@ -166,7 +166,7 @@ NNUNET = {"liver": 1, "spleen": 2, "right kidney": 3, "left kidney": 4}
 
 
 def write_nnunet(root, ending=".nii.gz"):
-    """Dataset042_Toy with a region, an ignore label that one case holds, and two channels."""
+    """Dataset042_Toy with a region, an ignore label in one case, and two channels."""
     base = root / "Dataset042_Toy"
     for number, name in enumerate(("toy_001", "toy_002", "toy_003", "toy_004")):
         matrix = grid(number, TURNS[number])

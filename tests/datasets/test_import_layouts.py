@@ -21,6 +21,7 @@ from unpaired.datasets.locate import plain_name
 from unpaired.datasets.sources import IMPORTS, open_dataset
 from unpaired.errors import DataError, UsageError
 from unpaired.importing.run import ImportOptions
+from unpaired.io.read import read_label_image
 
 
 def sound(opened):
@@ -325,7 +326,7 @@ def test_a_region_of_one_value_is_a_class(tmp_path):
     assert open_dataset("ct", regions(tmp_path, labels, "a")).labels["spleen"] == 2
 
 
-def test_cases_that_hold_ignore_are_left_out(tmp_path):
+def test_the_ignore_label_is_imported_as_it_is(tmp_path):
     labels = {"background": 0, "liver": 1, "spleen": 2, "right kidney": 3, "left kidney": 4}
     archive = regions(tmp_path / "in", {**labels, "ignore": 5}, "ab")
     path = archive / "labelsTr" / "a.nii.gz"
@@ -333,11 +334,20 @@ def test_cases_that_hold_ignore_are_left_out(tmp_path):
     array = np.asarray(found.dataobj).copy()
     array[0, 0, 0] = 5
     save(path, array, found.affine)
-    with pytest.raises(DataError, match="'ignore' label is not supported"):
-        open_dataset("ct", archive)
+    assert open_dataset("ct", archive).ignore == 5
     outcome, opened = imported("nnunet", archive, tmp_path / "out")
-    assert ids(opened["ct"]) == ["b"]
-    assert "1 voxels hold 'ignore' (5)" in outcome.failed["ct/a"]
+    assert ids(opened["ct"]) == ["a", "b"] and not outcome.failed
+    assert opened["ct"].labels == labels and opened["ct"].ignore == 5
+    assert read_label_image(opened["ct"].cases[0].label).array[0, 0, 0] == 5
+
+
+@pytest.mark.parametrize("other", [{"spleen": 3}, {"ignore": 3}])
+def test_a_region_must_not_share_a_value_with_a_class_or_with_ignore(tmp_path, other):
+    labels = {"background": 0, "kidneys": [2, 3], **other}
+    archive = regions(tmp_path / "in", labels, "a")
+    (name,) = other
+    with pytest.raises(DataError, match=f"'kidneys' and '{name}' share the value 3"):
+        imported("nnunet", archive, tmp_path / "out")
 
 
 def test_the_modality_of_one_set_can_be_named(tmp_path):

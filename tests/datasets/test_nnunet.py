@@ -110,7 +110,9 @@ def test_byte_order_mark(tmp_path):
         ({"labels": {"background": 0, "a": -1}}, "not in 0 to"),
         ({"labels": {"background": 0, "a": 10**9}}, "not in 0 to"),
         ({"labels": {"background": 0, "whole": [1, 2]}}, "region-based training is not supported"),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "'ignore' label is not supported"),
+        ({"labels": {"background": 0, "ignore": 2}}, "no class beside"),
+        ({"labels": {"a": 1, "ignore": 0}}, "'ignore' cannot have the value 0"),
+        ({"labels": {"a": 1, "Ignore": 1}}, "'a' and 'Ignore' share"),
         ({"labels": {"0": "background", "1": "a", "2": "a"}}, "stands for two values"),
         (
             {"labels": {"background": 0, "Left kidney": 1, "left_kidney": 2}},

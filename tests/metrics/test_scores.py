@@ -194,3 +194,58 @@ def test_bad_input_is_refused():
 def test_metrics_do_not_import_torch():
     code = "import sys, unpaired.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def loop_known_border(mask, ignored):
+    """Voxels with a neighbour that is known to lie outside; outside the image is known."""
+    found = []
+    for index in np.ndindex(mask.shape):
+        for axis in range(mask.ndim):
+            for step in (-1, 1):
+                near = list(index)
+                near[axis] += step
+                outside = not 0 <= near[axis] < mask.shape[axis]
+                if mask[index] and (outside or not (mask | ignored)[tuple(near)]):
+                    found.append(index)
+    return np.array(sorted(set(found)), float).reshape(-1, mask.ndim)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pairs(st.tuples(*[st.integers(2, 6)] * 3)), st.integers(0, 2**32))
+def test_where_nobody_annotated_nothing_counts(case, seed):
+    prediction, truth, spacing = case
+    ignored = np.random.default_rng(seed).random(truth.shape) < 0.3
+    labels = np.where(ignored, 255, truth.astype(np.uint8))
+    (one,) = score(prediction.astype(np.uint8), labels, ("background", "x"), spacing, 0.9)
+    a, b = prediction & ~ignored, truth & ~ignored
+    assert (one.prediction_voxels, one.truth_voxels) == (a.sum(), b.sum())
+    if not b.any():
+        assert np.isnan([one.dice, one.asd_mm, one.nsd]).all()
+        return
+    assert one.dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+    ends = [loop_known_border(mask, ignored) * spacing for mask in (a, b)]
+    if not len(ends[1]):
+        assert np.isnan([one.asd_mm, one.hd95_mm, one.nsd]).all()
+    elif not len(ends[0]):
+        assert np.isnan([one.asd_mm, one.hd95_mm]).all() and one.nsd == 0
+    else:
+        each = np.linalg.norm(ends[0][:, None] - ends[1][None], axis=-1)
+        both = np.concatenate([each.min(1), each.min(0)])
+        assert one.asd_mm == pytest.approx(both.mean(), abs=1e-9)
+        assert one.nsd == pytest.approx((both <= 0.9).mean())
+        larger = max(np.percentile(each.min(1), 95), np.percentile(each.min(0), 95))
+        assert one.hd95_mm == pytest.approx(larger, abs=1e-9)
+
+
+def test_the_limit_of_what_was_annotated_is_no_surface():
+    """An organ annotated in every fourth slice: errors in the plane count, the gaps do not."""
+    truth = np.zeros((16, 12, 12), np.uint8)
+    truth[:, 3:9, 3:9] = 1
+    shifted = np.roll(truth, 1, axis=2)
+    sparse = np.full_like(truth, 255)
+    sparse[::4] = truth[::4]
+    (one,) = score(shifted, sparse, ("background", "x"), (1, 1, 1))
+    plane = surface_distances(shifted[0] == 1, truth[0] == 1, (1, 1))
+    # The first slice lies at the image's edge, where every voxel is on the surface.
+    assert one.hd95_mm == plane.hd95() == 1.0
+    assert one.dice == pytest.approx(2 * 30 / 72)

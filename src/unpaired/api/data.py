@@ -1,22 +1,22 @@
 """Data sets in Python: folders of scans, and scans that lie in memory."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unpaired.datasets.dataset import Dataset
+from unpaired.datasets.dataset import IGNORE, Dataset
 from unpaired.datasets.nnunet import check_ids
 from unpaired.datasets.sources import open_dataset as open_folder
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json, write_json
-from unpaired.io.nifti import write_volume
+from unpaired.io.nifti import refuse_not_finite, write_volume
 from unpaired.io.read import read_image
 from unpaired.io.volume import SAME_GRID_MM, Number, Volume, same_grid, volumes_of_arrays
-from unpaired.names import canonical_name, file_name
+from unpaired.names import canonical_name, file_name, plural
 
 RECORD = "in_memory.json"
 """Beside the written scans: what they were made from."""
@@ -58,7 +58,7 @@ class MemoryDataset:
     channels: tuple[str, ...]
 
     def __repr__(self) -> str:
-        names = ", ".join(name for name, value in self.classes.items() if value)
+        names = ", ".join(n for n, value in self.classes.items() if value and n != IGNORE)
         return f"MemoryDataset({len(self.images)} cases of {', '.join(self.channels)}: {names})"
 
     def write(self, folder: Path) -> Path:
@@ -118,7 +118,8 @@ def make_dataset(
     Args:
         images: case id -> array or tensor [i j k], a `Volume`, or a sequence of one a channel.
         labels: case id -> array or tensor [i j k] of integers, or a `Volume`.
-        classes: class name -> value in the labels; 0 is the background.
+        classes: class name -> value in the labels; 0 is the background, "ignore" the value of
+            voxels that nobody annotated.
         spacing_mm: of arrays, along i, j, k, which run to the patient's Right, Anterior, Superior.
         affine: of arrays instead: voxel index to millimetres (Right, Anterior, Superior).
         channels: a name per channel; name a CT's "CT", whose units mean the same in every scan.
@@ -130,39 +131,54 @@ def make_dataset(
     if not images:
         raise UsageError("there is no image; give a mapping from case ids to arrays.")
     check_ids(images, Path("images"))
-    if lacking := sorted(images.keys() ^ labels.keys()):
-        raise DataError(
-            f"{lacking[0]!r} (one of {len(lacking)}) has no partner: every image needs the label "
-            "of the same name."
-        )
-    volumes = {i: tuple(volumes_of_arrays(one, affine, spacing_mm)) for i, one in images.items()}
-    truths = {i: volumes_of_arrays(one, affine, spacing_mm)[0] for i, one in labels.items()}
+    faults = [
+        f"{case!r} has no partner: every image needs the label of the same name."
+        for case in sorted(images.keys() ^ labels.keys())
+    ]
     numbers = {canonical_name(name): int(value) for name, value in classes.items()}
-    for case, parts in volumes.items():
-        if len(parts) != len(channels):
-            raise DataError(
-                f"{case!r} has {len(parts)} channels, but {len(channels)} are named: "
-                f"{', '.join(channels)}."
-            )
-        _check_label(case, parts, truths[case], numbers)
+    volumes: dict[str, tuple[Volume, ...]] = {}
+    truths: dict[str, Volume] = {}
+    for case in (case for case in images if case in labels):
+        try:
+            parts = tuple(volumes_of_arrays(images[case], affine, spacing_mm))
+            truth = volumes_of_arrays(labels[case], affine, spacing_mm)[0]
+        except DataError as error:
+            faults.append(f"{case!r}: {error}")
+            continue
+        faults += _faults(case, parts, truth, numbers, channels)
+        volumes[case], truths[case] = parts, truth
+    if faults:
+        raise DataError("\n  ".join([f"{plural(len(faults), 'fault')} in the data:", *faults]))
     numbers.pop("background", None)
     return MemoryDataset(volumes, truths, numbers, tuple(channels))
 
 
-def _check_label(
-    case: str, parts: Sequence[Volume], truth: Volume, classes: Mapping[str, int]
-) -> None:
+def _faults(
+    case: str,
+    parts: Sequence[Volume],
+    truth: Volume,
+    classes: Mapping[str, int],
+    channels: Sequence[str],
+) -> Iterator[str]:
+    """What is wrong with a case, a sentence each."""
+    if len(parts) != len(channels):
+        names = ", ".join(channels)
+        yield f"{case!r} has {len(parts)} channels, but {len(channels)} are named: {names}."
     for volume in parts:
         if same_grid(volume, truth) > SAME_GRID_MM:
-            raise DataError(
+            yield (
                 f"the image of {case!r} has {volume.array.shape} voxels, its label "
                 f"{truth.array.shape}; bring both to one grid."
             )
+        try:
+            refuse_not_finite(volume.array, f"the image of {case!r}")
+        except DataError as error:
+            yield str(error)
     values = np.unique(truth.array)
-    if truth.array.dtype.kind == "f" and (values % 1).any():
-        raise DataError(f"the label of {case!r} holds fractions; give integers.")
+    if truth.array.dtype.kind == "f" and not (values % 1 == 0).all():
+        yield f"the label of {case!r} holds fractions; give integers."
+        return
     unknown = sorted({int(value) for value in values} - {0, *classes.values()})
     if unknown:
-        raise DataError(
-            f"the label of {case!r} holds {unknown[0]}, which no class has; name it in classes."
-        )
+        some = ", ".join(map(str, unknown[:5]))
+        yield f"the label of {case!r} holds {some}, which no class has; name it in classes."

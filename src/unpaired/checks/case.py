@@ -11,7 +11,8 @@ import numpy as np
 from unpaired.checks import intensity, labels
 from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark, Severity, read
-from unpaired.checks.intensity import count_values, digest
+from unpaired.checks.intensity import digest
+from unpaired.data.content import Box, content_box, count_values
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.planes import lattice_of
 from unpaired.datasets.sides import wrong_sides
@@ -132,6 +133,7 @@ def _inspect(
                 findings += [r.of(case, label.path) for r in _pair(image, label, dataset)]
         scan = replace(
             scan,
+            box=_joined(scan.box, image.array),
             digests=(*scan.digests, (digest(image), path)),
             stored=(*scan.stored, (_stored(image), path)),
         )
@@ -152,7 +154,7 @@ def _pair(image: Volume, label: Volume, dataset: Dataset) -> Iterator[Remark]:
 
 def _label_remarks(label: Volume, scan: ScanSummary, dataset: Dataset) -> Iterator[Remark]:
     counts = scan.voxels or {}
-    yield from labels.values(label, counts, dataset.labels)
+    yield from labels.values(label, counts, dataset.labels, dataset.ignore)
     yield from labels.fragments(label, dataset.labels, counts)
 
 
@@ -169,6 +171,20 @@ def _with_label(scan: ScanSummary, label: Volume) -> ScanSummary:
 
 def _with_image(scan: ScanSummary, image: Volume) -> ScanSummary:
     return replace(scan, lattice=lattice_of(image), axes="".join(nib.aff2axcodes(image.affine)))
+
+
+def _joined(box: Box | None, array: np.ndarray) -> Box | None:
+    """The box of a scan's channels together; a constant one does not count."""
+    if array.min() == array.max():
+        return box
+    own = content_box([array])
+    if box is None:
+        return own
+    a, b, c = (
+        (min(start, first), max(stop, last))
+        for (start, stop), (first, last) in zip(box, own, strict=True)
+    )
+    return a, b, c
 
 
 def _stored(image: Volume) -> str:

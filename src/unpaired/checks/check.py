@@ -1,8 +1,9 @@
 """The table of what is wrong with data sets, worst first. Nothing is ever changed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from unpaired.checks import splits as split_checks
 from unpaired.checks.case import inspect
@@ -14,14 +15,16 @@ from unpaired.checks.layout import open_leniently
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
-from unpaired.files import printable
+from unpaired.files import printable, some
 from unpaired.io.dicom.scan import holds_dicom
-from unpaired.io.read import ENDINGS, is_series_folder
+from unpaired.io.read import ENDINGS, is_series_folder, others_in
+from unpaired.names import ending_of, plural
 from unpaired.progress import Progress
 from unpaired.workers import Work, share_out
 
 # A process takes about a second to begin: few cases are done before.
 _CASES_A_WORKER = 4
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def examine(
     findings: list[Finding] = []
     scans: list[ScanSummary] = []
     jobs = [(case, dataset) for dataset in datasets.values() for case in dataset.cases]
-    for scan, own_findings in _run(jobs, workers):
+    for scan, own_findings in over_cases(inspect, jobs, workers):
         scans.append(scan)
         findings += own_findings
         if progress is not None:
@@ -130,8 +133,8 @@ def examine_path(path: Path, progress: Progress | None = None, workers: int = 0)
             chosen = roots[:1] if roots[0] == path else roots
             return examine_roots({root.name: root for root in chosen}, progress, workers)
         inside = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
-        images = [f for f in inside if f.name.endswith(ENDINGS) or is_series_folder(f)]
-        mixed = list(_slices_among(images))
+        images = [f for f in inside if ending_of(f.name, ENDINGS) or is_series_folder(f)]
+        mixed = [*_slices_among(images), *_passed_over(images)]
     except OSError as error:
         raise DataError(f"cannot list {printable(path)}: {error.strerror or error}.") from error
     if not images:
@@ -151,20 +154,37 @@ def _slices_among(images: Sequence[Path]) -> Iterator[Finding]:
             yield Remark("mixed", "error", what, mend).about("", printable(folder.name), folder)
 
 
-def _run(
-    jobs: Sequence[tuple[Case, Dataset]], workers: int
-) -> Iterator[tuple[ScanSummary, list[Finding]]]:
+def _passed_over(images: Sequence[Path]) -> Iterator[Finding]:
+    """Files among images that are none by the ending of their names."""
+    for folder in sorted({image.parent for image in images}):
+        if holds_dicom(folder):
+            continue  # slices beside images are said for themselves
+        left = [path for path in others_in(folder, set(images)) if path.is_file()]
+        if left:
+            count = plural(len(left), "file")
+            what = f"{count} passed over, no image by the ending of the name: "
+            what += some([path.name for path in left])
+            mend = "nothing, or give what is an image its ending"
+            remark = Remark("passed-over", "note", what, mend, count)
+            yield remark.about("", printable(folder.name), left[0])
+
+
+def over_cases(
+    work: Callable[[Case, Dataset], Found], jobs: Sequence[tuple[Case, Dataset]], workers: int
+) -> Iterator[Found]:
+    """What `work` finds of every case, in no order.
+
+    Raises:
+        ResourceError: a worker died.
+    """
     workers = min(workers, len(jobs) // _CASES_A_WORKER)
     if workers <= 1:
-        yield from (inspect(case, dataset) for case, dataset in jobs)
+        yield from (work(case, dataset) for case, dataset in jobs)
         return
     # A worker needs the names of the data set, not all of its cases.
-    bare = [
-        (case, Dataset(one.modality, one.root, one.channel_names, one.labels, ()))
-        for case, one in jobs
-    ]
+    bare = [(case, replace(one, cases=())) for case, one in jobs]
     names = [f"{one.modality}/{case.id}".lstrip("/") for case, one in jobs]
-    yield from share_out(Work(inspect, bare, names, "checking"), workers)
+    yield from share_out(Work(work, bare, names, "checking"), workers)
 
 
 def _loose(root: Path, images: Sequence[Path]) -> Dataset:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.checks.finding import Finding, Index, Remark, from_error, plural, some
+from unpaired.checks.finding import Finding, Index, Remark, from_error
+from unpaired.data.content import Box
 from unpaired.datasets.dataset import Dataset, class_names
 from unpaired.datasets.planes import Lattice, common_planes
 from unpaired.errors import DataError
-from unpaired.files import printable
+from unpaired.files import printable, some
 from unpaired.io.volume import canonical_orientation
-from unpaired.names import canonical_name
+from unpaired.names import canonical_name, plural
 
 # A median of fewer scans says nothing about a third.
 FEW = 3
@@ -44,6 +45,8 @@ class ScanSummary:
         voxels: label value -> voxels; None without a label.
         stored: voxel type of each file, such as "int16".
         touches: what lies at the image's edge.
+        box: what preparation keeps of the image, (start, stop) per axis of the file; None where
+            every voxel is the same.
         seconds: how long reading the files took.
     """
 
@@ -60,6 +63,7 @@ class ScanSummary:
     stored: tuple[tuple[str, Path], ...] = ()
     touches: tuple[Touch, ...] = field(default=())
     seconds: float = 0.0
+    box: Box | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:

@@ -11,6 +11,7 @@ from unpaired.datasets.dataset import Case
 from unpaired.errors import DataError, UnpairedError
 from unpaired.files import printable
 from unpaired.io.volume import Volume
+from unpaired.names import plural
 
 Severity = Literal["error", "warning", "note"]
 Index = tuple[int, int, int]
@@ -178,17 +179,6 @@ def as_one(findings: Sequence[Finding], kind: str) -> list[Finding]:
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """Errors, then warnings, then notes; each by modality and case."""
     return sorted(findings, key=lambda f: (_RANK[f.severity], f.modality, f.case, f.file, f.what))
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(printable, names[:limit])) + more
-
-
-def plural(count: int, thing: str) -> str:
-    """ "1 voxel", "12 voxels"."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _size(path: Path) -> str:

@@ -8,13 +8,12 @@ import numpy as np
 
 from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding, Remark
+from unpaired.data.units import is_quantitative, looks_hounsfield, not_hounsfield, sample
 from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
 
-_SAMPLE = 1 << 20
-_TINY, _PADDING = 0.005, 0.1
+_PADDING = 0.1
 _CT_MEND = "export with rescale slope and intercept, or name the channel by its true modality"
-_CHUNK = 1 << 22
 
 
 def intensities(image: Volume, channel: str) -> Iterator[Remark]:
@@ -30,7 +29,7 @@ def intensities(image: Volume, channel: str) -> Iterator[Remark]:
         yield Remark("constant", "error", what, "export the scan again", share)
         return
     yield from lost_slices(image)
-    if channel.strip().casefold() == "ct":
+    if is_quantitative(channel):
         doubt = not_hounsfield(sample(image.measured), low, high)
         if doubt:
             what = f"the channel is named CT but is not in Hounsfield units: {doubt}"
@@ -39,36 +38,6 @@ def intensities(image: Volume, channel: str) -> Iterator[Remark]:
         what = f"the channel is named {channel}, but its values look like a CT's (air at -1000)"
         mend = "name the channel CT, or put the scan where it belongs"
         yield Remark("hounsfield", "warning", what, mend)
-
-
-def sample(array: np.ndarray) -> np.ndarray:
-    """Up to about a million voxels, evenly spaced, float32 [n]."""
-    step = max(1, round((array.size / _SAMPLE) ** (1 / array.ndim)))
-    return array[(slice(None, None, step),) * array.ndim].astype(np.float32).ravel()
-
-
-def not_hounsfield(values: np.ndarray, low: float, high: float) -> str:
-    """Why these are no Hounsfield units, or nothing.
-
-    Air is -1000, fat -100, soft tissue 0 to 100, metal a few thousand.
-    """
-    cold = _share(values, -np.inf, -50.0)
-    if cold < _TINY:
-        text = f"only {100 * cold:.2g} % of the voxels are below -50 (lowest {low:g})"
-        if _share(values, 850.0, 1200.0) > 0.5 * _share(values, 200.0, np.inf) > 0.05:
-            return f"{text} and most are near 1024, as if the intercept (-1024) was forgotten"
-        return f"{text}, so there is neither air nor fat, as in an MR"
-    if high < 50:
-        return f"no value is above {high:g}, so there is no soft tissue"
-    bulk = float(np.percentile(values, 99))
-    if bulk > 5000:
-        return f"1 % of the values are above {bulk:g}"
-    return _air_elsewhere(values)
-
-
-def looks_hounsfield(values: np.ndarray) -> bool:
-    """Air near -1000 and soft tissue near 0: a CT, whatever its name."""
-    return _share(values, -1060.0, -940.0) > 0.1 and _share(values, -150.0, 150.0) > 0.1
 
 
 def lost_slices(image: Volume) -> Iterator[Remark]:
@@ -104,19 +73,6 @@ def digest(volume: Volume) -> str:
     return state.hexdigest()
 
 
-def count_values(array: np.ndarray) -> dict[int, int]:
-    """Value -> voxels of a label without negative values, without sorting the volume."""
-    high = int(array.max())
-    if high > 65535:
-        values, counts = np.unique(array, return_counts=True)
-        return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    total = np.zeros(high + 1, np.int64)
-    flat = array.ravel(order="K")
-    for start in range(0, flat.size, _CHUNK):
-        total += np.bincount(flat[start : start + _CHUNK], minlength=high + 1)
-    return {int(v): int(total[v]) for v in np.flatnonzero(total)}
-
-
 def first_at(mask: np.ndarray) -> tuple[int, int, int]:
     """The index [i j k] of the first voxel that is set."""
     i, j, k = np.unravel_index(int(mask.argmax()), mask.shape)
@@ -127,26 +83,6 @@ def copies(scans: Sequence[ScanSummary]) -> Iterator[Finding]:
     """Images that are there twice, in a modality, in two, in training and in test; equal labels."""
     yield from _images(scans)
     yield from _labels(scans)
-
-
-def _air_elsewhere(values: np.ndarray) -> str:
-    """A sharp peak of cold voxels that is neither air, nor lung, nor one padding value."""
-    cold = values[(values < -300) & (values > -3500)]
-    if len(cold) < 0.05 * len(values):
-        return ""
-    kinds, counts = np.unique(np.rint(cold), return_counts=True)
-    padding = kinds[counts > 0.9 * len(cold)]
-    if len(padding):
-        at, share = float(padding[0]), 1.0
-        if at < -1000:  # outside the scanner's circle, or clipped
-            return ""
-    else:
-        bins, edges = np.histogram(cold, bins=64, range=(-3500, -300))
-        at = float(edges[bins.argmax()] + 25)
-        share = bins.max() / len(cold)
-    if share < 0.25 or at <= -700:
-        return ""
-    return f"air lies near {at:.0f}, expected near -1000"
 
 
 def _slices(kind: str, words: str, which: np.ndarray, axis: int, image: Volume) -> Iterator[Remark]:
@@ -170,10 +106,6 @@ def _slice_axis(image: Volume) -> int:
     if max(spacing) > 1.05 * sorted(spacing)[1]:
         return int(np.argmax(spacing))
     return canonical_orientation(image.affine).axes[0]
-
-
-def _share(values: np.ndarray, low: float, high: float) -> float:
-    return float(((values >= low) & (values < high)).mean())
 
 
 def _images(scans: Sequence[ScanSummary]) -> Iterator[Finding]:

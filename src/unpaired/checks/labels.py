@@ -7,11 +7,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from unpaired.checks.cohort import ScanSummary, Touch
-from unpaired.checks.finding import Finding, Index, Remark, Severity, plural
+from unpaired.checks.finding import Finding, Index, Remark, Severity
 from unpaired.checks.intensity import first_at
 from unpaired.datasets.dataset import Dataset
 from unpaired.files import printable
 from unpaired.io.volume import Volume, canonical_orientation
+from unpaired.names import plural
 
 # A piece smaller than this share of its organ is a fragment; a second kidney is none.
 FRAGMENT_SHARE = 0.02
@@ -29,9 +30,15 @@ OUTSIDE_SHARE = 0.1
 _FEW, _FACTOR, _DEVIATIONS = 5, 4.0, 5.0
 
 
-def values(label: Volume, counts: Mapping[int, int], labels: Mapping[str, int]) -> Iterator[Remark]:
-    """Values that have no name, and labels without any organ."""
-    known = {0, *labels.values()}
+def values(
+    label: Volume, counts: Mapping[int, int], labels: Mapping[str, int], ignore: int | None = None
+) -> Iterator[Remark]:
+    """Values that have no name, and labels without any organ.
+
+    Args:
+        ignore: the value of voxels that nobody annotated.
+    """
+    known = {0, *labels.values(), *([] if ignore is None else [ignore])}
     strange = {value: count for value, count in counts.items() if value not in known}
     if strange and labels:
         text = ", ".join(f"{v} ({plural(n, 'voxel')})" for v, n in list(strange.items())[:5])
@@ -40,9 +47,10 @@ def values(label: Volume, counts: Mapping[int, int], labels: Mapping[str, int]) 
         mend = "name them under `labels`, or correct the file"
         at = first_at(label.array == next(iter(strange)))
         yield Remark("label-value", "error", what, mend, plural(sum(strange.values()), "voxel"), at)
-    if set(counts) <= {0}:
+    if set(counts) <= {0, ignore}:
         mend = "annotate it, or move the image to imagesTs"
-        yield Remark("label-empty", "warning", "the label is empty", mend, "0 voxels")
+        what = "the label is empty" if 0 in counts else "every voxel of the label is `ignore`"
+        yield Remark("label-empty", "warning", what, mend, "0 voxels")
 
 
 def fragments(
@@ -167,6 +175,7 @@ def coverage(modality: str, dataset: Dataset, scans: Sequence[ScanSummary]) -> I
             ).about(modality, file=dataset.root)
         yield from _odd_sizes(modality, name, value, own)
     yield from _cut(modality, dataset, labelled)
+    yield from _ignored(modality, dataset, labelled)
 
 
 def table(dataset: Dataset, scans: Sequence[ScanSummary]) -> list[tuple[str, int, int, float]]:
@@ -248,6 +257,21 @@ def _cut(modality: str, dataset: Dataset, labelled: Sequence[ScanSummary]) -> It
         mend = "nothing if the scan ends there; else look for a shifted or cut label"
         yield Remark("edge", "note", what, mend, plural(touch.count, "voxel"), touch.at).about(
             modality, scan.case, scan.label
+        )
+
+
+def _ignored(modality: str, dataset: Dataset, labelled: Sequence[ScanSummary]) -> Iterator[Finding]:
+    """One note: how much nobody annotated."""
+    counts = [scan.voxels or {} for scan in labelled]
+    marked = [count for count in counts if dataset.ignore in count]
+    if marked and dataset.ignore is not None:
+        total = sum(sum(count.values()) for count in counts)
+        share = 100 * sum(count[dataset.ignore] for count in marked) / total
+        labels = plural(len(labelled), "label")
+        what = f"`ignore` marks {share:.2g} % of the voxels, in {len(marked)} of {labels}"
+        mend = "nothing; they count neither in training nor in scores"
+        yield Remark("ignore", "note", what, mend, f"{share:.2g} %").about(
+            modality, file=dataset.root
         )
 
 

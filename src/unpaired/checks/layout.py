@@ -7,21 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.checks.finding import Finding, Remark, from_error, some
-from unpaired.datasets import manifest, nnunet
+from unpaired.checks.finding import Finding, Remark, from_error
+from unpaired.datasets import decathlon, manifest, nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import (
+    LabelNames,
     channels_of,
     check_ending,
-    labels_of,
+    label_names,
     patients_of,
     read_about,
 )
 from unpaired.datasets.manifest import Row, is_image, place, read_rows
 from unpaired.datasets.nnunet import check_ids
+from unpaired.datasets.passed_over import (
+    FOLDERS,
+    miscounted,
+    passed_over,
+    passed_over_sentence,
+)
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import printable
+from unpaired.files import printable, some
+from unpaired.names import plural
 
 _TRAIN, _TEST = "Tr", "Ts"
 Parts = dict[str, dict[int, Path]]
@@ -38,13 +46,21 @@ def open_leniently(modality: str, root: Path) -> tuple[Dataset | None, list[Find
     except (OSError, ValueError) as error:
         raise DataError(f"cannot open {printable(root)}: {error}.") from error
     try:
-        return open_dataset(modality, root), list(passed_over(modality, root))
+        opened = open_dataset(modality, root)
+        return opened, [*hidden(modality, root), *leftover(modality, opened)]
     except UnpairedError as error:
         first = from_error(error, modality, "", root, "layout")
     findings: list[Finding] = []
     try:
         if manifest.looks_like(root):
             dataset = salvage(modality, root, findings)
+        elif decathlon.looks_like(root):
+            dataset, missing = decathlon.open_present(modality, root)
+            for case, name in missing.items():
+                what = f"dataset.json names {printable(name)}, which is not in that folder"
+                mend = "correct the entry or add the file"
+                remark = Remark("no-file", "error", what, mend, "1 file")
+                findings.append(remark.about(modality, case, root / "dataset.json"))
         elif (root / "imagesTr").is_dir():
             dataset = _Salvage(modality, root, findings).dataset()
         else:
@@ -52,22 +68,33 @@ def open_leniently(modality: str, root: Path) -> tuple[Dataset | None, list[Find
     except (DataError, OSError):
         return None, [first]
     kept = dataset if dataset.cases else None
-    return kept, [*(findings or [first]), *passed_over(modality, root)]
+    return kept, [*(findings or [first]), *hidden(modality, root)]
 
 
-def passed_over(modality: str, root: Path) -> Iterator[Finding]:
+def hidden(modality: str, root: Path) -> Iterator[Finding]:
     """Files of the operating system between the images, such as ._a.nii.gz and .DS_Store."""
-    hidden: list[str] = []
-    for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+    found: list[str] = []
+    for folder in FOLDERS:
         try:
-            hidden += [child.name for child in (root / folder).iterdir() if child.name[0] == "."]
+            found += [child.name for child in (root / folder).iterdir() if child.name[0] == "."]
         except OSError:
             continue
-    if hidden:
-        what = f"{len(hidden)} hidden files are passed over ({some(sorted(hidden), 3)})"
+    if found:
+        what = f"{len(found)} hidden files are passed over ({some(sorted(found), 3)})"
         mend = "nothing; delete them if you like"
-        yield Remark("hidden", "note", what, mend, f"{len(hidden)} files").about(
-            modality, file=root
+        yield Remark("hidden", "note", what, mend, f"{len(found)} files").about(modality, file=root)
+
+
+def leftover(modality: str, dataset: Dataset) -> Iterator[Finding]:
+    """Files that belong to no case, and another number of cases than dataset.json says."""
+    if left := passed_over(dataset):
+        what, mend = passed_over_sentence(left), "name them as cases, or remove them"
+        amount = plural(len(left), "file")
+        yield Remark("passed-over", "warning", what, mend, amount).about(modality, file=left[0])
+    for what, amount in miscounted(dataset):
+        mend = "look for the missing ones, or correct dataset.json"
+        yield Remark("case-count", "warning", what, mend, amount).about(
+            modality, file=dataset.root / "dataset.json"
         )
 
 
@@ -78,7 +105,7 @@ def salvage(modality: str, path: Path, findings: list[Finding]) -> Dataset:
         DataError: it cannot be read as a table.
     """
     rows = [row for row in read_rows(path) if row["modality"] == modality]
-    channels, labels = _about(modality, path, findings)
+    channels, names = _about(modality, path, findings)
     cases: dict[str, Case] = {}
     for row in rows:
         faults = _faults(row, path, len(channels), cases)
@@ -90,22 +117,23 @@ def salvage(modality: str, path: Path, findings: list[Finding]) -> Dataset:
             patient = row["patient"] or row["case"]
             cases[row["case"]] = Case(row["case"], modality, images, truth, patient, held_out)
     ordered = sorted(cases.values(), key=lambda case: (case.held_out, case.id))
-    return Dataset(modality, path.parent, channels, labels, tuple(ordered))
+    known, ignore = tuple(ordered), names.ignore
+    return Dataset(modality, path.parent, channels, names.classes, known, ignore=ignore)
 
 
 def _about(
     modality: str, path: Path, findings: list[Finding]
-) -> tuple[tuple[str, ...], dict[str, int]]:
+) -> tuple[tuple[str, ...], LabelNames]:
     """Channels and labels; where the JSON file is at fault, one channel without a name."""
     file = path.with_suffix(".json")
     try:
         about = read_about(file)
         own = about.get(modality, about)
         own = {"channel_names": {"0": modality}, **(own if isinstance(own, dict) else {})}
-        return channels_of(own, file), labels_of(own, file)
+        return channels_of(own, file), label_names(own, file)
     except DataError as error:
         findings.append(from_error(error, modality, "", file, "dataset-json"))
-        return ("",), {}
+        return ("",), LabelNames({})
 
 
 def _faults(row: Row, path: Path, channels: int, known: dict[str, Case]) -> list[Remark]:
@@ -165,14 +193,15 @@ class _Salvage:
             if self._has_all_channels(i, images, count)
         ]  # fmt: skip
         names = channels or ("",) * count
-        return Dataset(self.modality, self.root, names, labels, tuple(cases))
+        known, ignore = tuple(cases), labels.ignore
+        return Dataset(self.modality, self.root, names, labels.classes, known, ignore=ignore)
 
-    def _about(self) -> tuple[tuple[str, ...], dict[str, int], dict[str, str]]:
+    def _about(self) -> tuple[tuple[str, ...], LabelNames, dict[str, str]]:
         """Channels, labels and patients; empty where dataset.json does not say them."""
         file = self.root / "dataset.json"
         about: dict[str, Any] = {}
         channels: tuple[str, ...] = ()
-        labels: dict[str, int] = {}
+        labels = LabelNames({})
         patients: dict[str, str] = {}
         try:
             about = read_about(file)
@@ -188,7 +217,7 @@ class _Salvage:
         except DataError as error:
             self._error(error, file)
         try:
-            labels = labels_of(about, file)
+            labels = label_names(about, file)
         except DataError as error:
             self._error(error, file)
         try:

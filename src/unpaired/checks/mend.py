@@ -50,7 +50,7 @@ class _File:
     def renamed(self) -> str:
         """The name that fits the content."""
         name = self.path.name
-        return f"{name}.gz" if self.packed and not name.endswith(".gz") else name
+        return f"{name}.gz" if self.packed and not _named_packed(self.path) else name
 
 
 def mend_headers(datasets: Mapping[str, Dataset], out: Path) -> list[Mended]:
@@ -111,11 +111,15 @@ def _case(case: Case, root: Path, out: Path) -> Iterator[Mended]:
             yield _write(file, case, root, out)
 
 
+def _named_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def _names(file: _File) -> None:
     done = file.mending.done
-    if file.packed and not file.path.name.endswith(".gz"):
+    if file.packed and not _named_packed(file.path):
         done.append("compressed, so its name ends in .gz now")
-    if not file.packed and file.path.name.endswith(".gz"):
+    if not file.packed and _named_packed(file.path):
         done.append("plain though named .gz, is compressed now")
     if file.slack or len(file.rest) > _voxel_end(file) - _head_bytes(file.mending.header):
         done.append("the bytes behind the voxels are dropped")
@@ -133,7 +137,7 @@ def _write(file: _File, case: Case, root: Path, out: Path) -> Mended:
     target = out / inside / file.renamed
     head = bytes(mending.header.binaryblock)
     payload = head + bytes(file.rest[: _voxel_end(file) - len(head)])
-    if target.name.endswith(".gz"):
+    if _named_packed(target):
         payload = gzip.compress(payload, 4, mtime=0)
     with files.atomic(target) as temporary:
         temporary.write_bytes(payload)

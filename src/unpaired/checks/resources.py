@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from unpaired.checks.cohort import ScanSummary, turn_alike
-from unpaired.checks.finding import Finding, Remark, Severity, plural
+from unpaired.checks.finding import Finding, Remark, Severity
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.planes import Lattice
 from unpaired.io.volume import Orientation
+from unpaired.names import plural
 
 # Per voxel: the file, its voxels, a float copy of the box, the resampled channel, and the resampler
 # at work; measured on whole data sets of CT and MR, as is the speed (one core).

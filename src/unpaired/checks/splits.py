@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from unpaired.checks.cohort import ScanSummary
-from unpaired.checks.finding import Finding, Remark, Severity, from_error, some
+from unpaired.checks.finding import Finding, Remark, Severity, from_error
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds
 from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
-from unpaired.files import printable, read_json
+from unpaired.files import printable, read_json, some
 
 Key = tuple[str, str]
 _WORST: Mapping[str, Severity] = {"train": "error", "val": "warning", "test": "warning"}

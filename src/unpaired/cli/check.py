@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unpaired.checks.check import Examined
     from unpaired.checks.finding import Finding
     from unpaired.config import Config
+    from unpaired.data.plan import Plan
 
 NAME = "check"
 COLUMNS = ("severity", "modality", "case", "what", "amount", "mend", "file")
@@ -119,12 +120,22 @@ def _examine(
 
 
 def _findings(done: "Examined", workers: int, settings: "Config | None") -> list["Finding"]:
-    """What was found, and what preparing and training take."""
+    """What was found, what preparing and training take, and what their grid would lose."""
     from unpaired.checks.finding import worst_first
 
     findings = [*done.findings, *_preparation(done, workers)]
-    if settings is not None:
-        findings += _training(done, settings)
+    if not any(scan.voxels for scan in done.scans):
+        return worst_first(findings)
+
+    from unpaired.checks.grid import default_plan, lost_classes
+
+    if settings is None:
+        plan = default_plan(done.datasets, done.scans)
+    else:
+        plan, needs = _training(done, settings)
+        findings += needs
+    if plan is not None:
+        findings += lost_classes(done.datasets, done.scans, plan, workers)
     return worst_first(findings)
 
 
@@ -145,8 +156,9 @@ def _fix(done: "Examined", out: Path, quiet: bool) -> None:
     say(f"Mended copies: {copies}, in {out}; the list is {out / LIST}.")
 
 
-def _training(done: "Examined", settings: "Config") -> list["Finding"]:
-    """What a training with these settings takes; nothing where the data do not allow one."""
+def _training(done: "Examined", settings: "Config") -> tuple["Plan | None", list["Finding"]]:
+    """The grid of a training with these settings, and what it takes; nothing where the data do not
+    allow one."""
     from unpaired.checks.resources import patch_findings, training_finding
     from unpaired.datasets.planes import orient
     from unpaired.training.forecast import training_needs
@@ -158,13 +170,14 @@ def _training(done: "Examined", settings: "Config") -> list["Finding"]:
         plan, ahead = training_needs(settings, done.datasets, bad)
     except DataError as error:
         note(f"what a training needs cannot be said: {error}")
-        return []
+        return None, []
     needed = training_finding(
         ahead.memory_bytes, ahead.memory_available_bytes, ahead.seconds_per_step,
         settings.train.steps, ahead.device,
     )  # fmt: skip
     turn = partial(orient, slice_axis=plan.slice_axis, planes=plan.planes)
-    return [needed, *patch_findings(done.scans, plan.spacing_mm, turn, plan.patch)]
+    small = patch_findings(done.scans, plan.spacing_mm, turn, plan.patch)
+    return plan, [needed, *small]
 
 
 def _there(*paths: Path | None) -> None:

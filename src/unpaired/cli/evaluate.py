@@ -8,7 +8,7 @@ import typer
 from unpaired.cli.options import Json
 from unpaired.cli.output import note, say, say_json, say_lines
 from unpaired.errors import DataError, UsageError
-from unpaired.files import printable
+from unpaired.files import printable, some
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -87,12 +87,15 @@ def _say(evaluation: "Evaluation", folder: Path, as_json: bool) -> None:
             "failures": evaluation.failures,
             "missing": evaluation.missing,
             "notes": evaluation.notes,
+            "passed_over": evaluation.passed_over,
             "folder": folder,
         }
         say_json({"summary": summarise(evaluation.scores), **parts})
     else:
         say_lines(markdown(evaluation))
         say(f"Tables per case: {folder}")
+    if evaluation.passed_over:
+        note(f"passed over, no label by the ending of the name: {some(evaluation.passed_over)}")
     if left := len(evaluation.failures) + len(evaluation.missing):
         reasons = [
             f"{len(found)} {why}: {', '.join(map(printable, found))}"

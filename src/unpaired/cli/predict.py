@@ -16,6 +16,7 @@ from unpaired.cli.options import (
 )
 from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError
+from unpaired.files import some
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -120,4 +121,7 @@ def _tell(outcome: "Outcome", out: Path) -> None:
     for case, texts in outcome.notes.items():
         for text in texts:
             note(f"{case}: {text}")
+    if outcome.passed_over:
+        names = some([path.name for path in outcome.passed_over])
+        note(f"passed over, no image by the ending of its name: {names}")
     say(f"{len(outcome.written)} predicted, {len(outcome.kept)} kept from before, in {out}.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, parse_data
-from unpaired.cli.output import say, say_json, say_plan
+from unpaired.cli.output import note, say, say_json, say_plan
 from unpaired.progress import ProgressBar
 
 NAME = "prepare"
@@ -36,12 +36,15 @@ def command(
 
     folder = RunFolder(out)
     with folder.lock(), ProgressBar("prepare") as progress:
-        prepare_run(settings, roots, folder, Preparing(out), progress)
+        notes = prepare_run(settings, roots, folder, Preparing(out), progress)
+    for text in notes:
+        note(f"warning: {text}")
     plan = folder.plan
     parts = [folder.prepared_cases(name) for name in PARTS]
     cases = {m: sum(len(part[m]) for part in parts) for m in plan.modalities}
     if as_json:
-        say_json({"folder": out, "cases": cases, "plan": plan.model_dump(mode="json")})
+        parts_of_it = {"folder": out, "cases": cases, "warnings": notes}
+        say_json({**parts_of_it, "plan": plan.model_dump(mode="json")})
         return
     say_plan(plan)
     counts = ", ".join(f"{count} of {m}" for m, count in cases.items())

@@ -116,7 +116,9 @@ def one_run(
                 write_json(run.files.choices, dict(choices))
             with ProgressBar("prepare") as bar:
                 options = Preparing(prepared, accept_changes=accept_changes)
-                prepare_run(config, data, run, options, bar)
+                notes = prepare_run(config, data, run, options, bar)
+            for text in notes:
+                note(f"warning: {text}")
             for line in _known(config, run, weights):
                 say(line)
             ahead = None if run.begun else forecast(config, run.plan, threads=True)

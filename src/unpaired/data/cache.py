@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from unpaired import files
+from unpaired.data.content import Box, annotated_slices, class_slices
 from unpaired.data.plan import Plan
-from unpaired.data.preprocess import Box, PreparedImage
+from unpaired.data.preprocess import PreparedImage
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
 from unpaired.names import file_name
@@ -32,6 +33,8 @@ class PreparedCase:
         grid: its shape on the plan's grid; `shape` where no frame was cut.
         frame: what was cut out of the grid; None where nothing was.
         slices: class -> sorted indices of the slices that hold it (empty without a label).
+        annotated: sorted indices of the slices that hold an annotated voxel, where some hold
+            ignored ones; None where every voxel is annotated.
         record: the whole sidecar, with the provenance.
     """
 
@@ -49,13 +52,14 @@ class PreparedCase:
     record: dict[str, Any] = field(repr=False)
     grid: tuple[int, int, int] | None = None
     frame: Box | None = None
+    annotated: np.ndarray | None = None
 
     def image(self) -> np.ndarray:
         """Memory map, int16 [K d h w]."""
         return _open(image_path(self.folder, self.id), (len(self.scale), *self.shape), np.int16)
 
     def label(self) -> np.ndarray | None:
-        """Memory map, uint8 [d h w]; None for a case without a label."""
+        """Memory map, uint8 [d h w], `IGNORED` where nobody annotated; None without a label."""
         if not self.labelled:
             return None
         return _open(label_path(self.folder, self.id), self.shape, np.uint8)
@@ -179,20 +183,11 @@ def write_case(
         "shift": shift,
         "labelled": label is not None,
         "slices": {} if label is None else class_slices(label),
+        "annotated": None if label is None else annotated_slices(label),
         "bytes": _sizes(folder, case, label is not None),
         "sha256": digests,
     }
     files.write_json(record_path(folder, case), {**record, **geometry}, seal=True)
-
-
-def class_slices(label: np.ndarray) -> dict[int, list[int]]:
-    """Foreground class -> the slices of `label` [d h w] that hold it."""
-    slices_of: dict[int, list[int]] = {}
-    for z, plane in enumerate(label):
-        for value in np.flatnonzero(np.bincount(plane.reshape(-1))):
-            if value:
-                slices_of.setdefault(int(value), []).append(z)
-    return dict(sorted(slices_of.items()))
 
 
 def read_case(folder: Path, case: str) -> PreparedCase:
@@ -223,11 +218,16 @@ def read_case(folder: Path, case: str) -> PreparedCase:
             record=record,
             grid=tuple(record.get("grid", record["shape"])),
             frame=None if record.get("frame") is None else _box(record["frame"]),
+            annotated=_numbers(record.get("annotated")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{record_path(folder, case)} is not a record of a prepared case; prepare again."
         ) from error
+
+
+def _numbers(values: Sequence[int] | None) -> np.ndarray | None:
+    return None if values is None else np.array(values, np.int64)
 
 
 def _box(spans: Sequence[Sequence[int]]) -> Box:

@@ -10,6 +10,7 @@ from math import floor
 import numpy as np
 
 from unpaired.data.plan import Frame, ModalityPlan, Plan
+from unpaired.datasets.dataset import IGNORED
 from unpaired.errors import DataError
 
 Shape = Sequence[int]
@@ -21,7 +22,8 @@ def labelled_frame(
     """The frame of a training image.
 
     Args:
-        label: class indices [d h w] on the target grid, of the whole image.
+        label: class indices [d h w] on the target grid, of the whole image; where nobody annotated
+            there is no class.
         middle: the image's middle in voxels of that grid (the first voxel's centre is 0.5).
 
     Raises:
@@ -29,7 +31,8 @@ def labelled_frame(
     """
     if not needs_label(plan, recipe):
         return frame_without_label(label.shape, middle, plan, recipe)
-    held = [np.flatnonzero(label.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    marked = of_a_class(label)
+    held = [np.flatnonzero(marked.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not len(held[0]):
         raise DataError(
             f"the label holds none of the classes {', '.join(plan.classes[1:])}, from which the "
@@ -37,11 +40,16 @@ def labelled_frame(
             "modality."
         )
     if recipe.plane_centre == "labels":
-        middle = [coordinate.mean() + 0.5 for coordinate in np.nonzero(label)]
+        middle = [coordinate.mean() + 0.5 for coordinate in np.nonzero(marked)]
     rows, columns = _plane(label.shape, middle, plan)
     if recipe.slices == "labelled":
         return (int(held[0][0]), int(held[0][-1]) + 1), rows, columns
     return (0, label.shape[0]), rows, columns
+
+
+def of_a_class(label: np.ndarray) -> np.ndarray:
+    """Where class indices name a foreground class: neither background nor ignored."""
+    return (label != 0) & (label != IGNORED)
 
 
 def frame_without_label(

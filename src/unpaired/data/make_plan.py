@@ -10,7 +10,8 @@ from unpaired.config import DataConfig, ModalityConfig
 from unpaired.data import measure, plan_rules
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.data.plan_rules import with_frames
-from unpaired.datasets.dataset import Case, Dataset, class_names, value_table
+from unpaired.data.units import is_quantitative
+from unpaired.datasets.dataset import IGNORED, Case, Dataset, class_names, foreground_values
 from unpaired.datasets.planes import Lattice, Planes, common_planes, orient
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import SliceAxis
@@ -71,8 +72,8 @@ def make_plan(
         UsageError: a configured value is illegal.
     """
     classes = class_names(datasets, data.classes)
-    if len(classes) > 256:
-        raise DataError(f"{len(classes)} classes are too many: at most 256 with the background.")
+    if len(classes) > IGNORED:
+        raise DataError(f"{len(classes)} classes, but at most {IGNORED} with the background.")
     if data.context < 1 or data.context % 2 == 0:
         raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
     scans = measure.lattices(datasets)
@@ -94,8 +95,7 @@ def make_plan(
     plans = {}
     for name, dataset in datasets.items():
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(name, ()))]
-        values = [value for value, index in value_table(dataset, classes).items() if index]
-        sample = _Sample(dataset, values, cases)
+        sample = _Sample(dataset, foreground_values(dataset, classes), cases)
         plans[name], reasons[f"modalities.{name}"] = _modality(sample, modalities.get(name))
     plan = Plan(
         classes=classes,
@@ -199,7 +199,7 @@ def _clip(sample: _Sample, k: int, name: str, options: ModalityConfig | None) ->
     if low is not None and high is not None and low >= high:
         raise UsageError(f"the clip of channel {name} runs from {low:g} to {high:g}; swap them.")
     # The name of the channel decides, never the key under which the user filed the modality.
-    quantitative = name.strip().casefold() == "ct"
+    quantitative = is_quantitative(name)
     if kind == "none":
         return Clip(kind="percentile", low=0, high=100), f"{name} is not clipped, as configured."
     if kind == "percentile" or (kind == "auto" and not quantitative):

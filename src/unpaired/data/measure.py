@@ -10,7 +10,7 @@ import numpy as np
 from unpaired import inflate
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.planes import Lattice, lattice_of
-from unpaired.errors import DataError
+from unpaired.errors import CasesError, DataError
 from unpaired.io import nifti_header
 from unpaired.io.read import format_of, read_image, read_label_image
 from unpaired.io.volume import Orientation
@@ -126,13 +126,14 @@ def _case_foreground(
 
 
 def collect(cases: Sequence[Case], work: Callable[[Case], Result]) -> list[Result]:
-    """`work` on every case; one `DataError` at the end that lists every failure."""
-    results, failures = [], []
+    """`work` on every case; one `CasesError` at the end that lists every failure."""
+    results, failures = [], dict[str, str]()
     for case in cases:
         try:
             results.append(work(case))
         except DataError as error:
-            failures.append(f"  {case.modality}/{case.id}: {error}")
+            failures[f"{case.modality}/{case.id}"] = str(error)
     if failures:
-        raise DataError(f"{len(failures)} of {len(cases)} cases failed:\n" + "\n".join(failures))
+        lines = "\n".join(f"{case}: {why}" for case, why in failures.items())
+        raise CasesError(f"{len(failures)} of {len(cases)} cases failed:\n{lines}", failures)
     return results

@@ -39,12 +39,26 @@ class Clip(_Strict):
     high: float
 
 
+class Levels(_Strict):
+    """What one channel of the training images reached: the least and the most of all cases.
+
+    Attributes:
+        low, high: where the darkest and the brightest voxels lay.
+        zero: where zero lay between these two, from 0 (at the darkest) to 1.
+    """
+
+    low: tuple[float, float]
+    high: tuple[float, float]
+    zero: tuple[float, float]
+
+
 class ModalityPlan(_Strict):
     """How one modality's channels are normalised; `mean` and `std` only for z-score "dataset".
 
     Attributes:
         plane_centre: where training images have the middle of the plan's plane.
         slices: which slices training images keep.
+        levels: per channel, what training images reached; a trained model has it.
     """
 
     channel_names: tuple[str, ...] = Field(min_length=1)
@@ -54,6 +68,15 @@ class ModalityPlan(_Strict):
     std: tuple[float, ...] = ()
     plane_centre: Literal["image", "labels"] = "image"
     slices: Literal["all", "labelled"] = "all"
+    levels: tuple[Levels, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_known(self, write: Callable[[Any], Any]) -> dict[str, Any]:
+        """As before levels were known, so that older plans and checkpoints stay equal."""
+        content: dict[str, Any] = write(self)
+        if not self.levels:
+            content.pop("levels", None)
+        return content
 
     @model_validator(mode="after")
     def _one_clip_a_channel(self) -> "ModalityPlan":
@@ -175,7 +198,7 @@ class Plan(_Strict):
         # Absent where slices lie along the patient's axes: such older caches are right.
         if self.oblique is not None:
             relevant["planes"] = self.oblique.model_dump()
-        relevant["modality"] = self.modalities[modality].model_dump(exclude=set(_FRAMING))
+        relevant["modality"] = self.modalities[modality].model_dump(exclude={*_FRAMING, "levels"})
         # Absent where nothing is cut, so that caches from before frames were known stay valid.
         framing = {name: getattr(self.modalities[modality], name) for name in _FRAMING}
         if self.plane is not None or framing != _FRAMING:

@@ -4,11 +4,12 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from unpaired.data.cache import (
@@ -20,17 +21,29 @@ from unpaired.data.cache import (
     write_case,
     write_index,
 )
+from unpaired.data.content import Box
 from unpaired.data.frame import cut, labelled_frame, needs_label
-from unpaired.data.plan import Plan
+from unpaired.data.lost import (
+    MAX_LABELS,
+    Loss,
+    Volumes,
+    class_volumes,
+    losses,
+    placement_of,
+    spacing_that_keeps,
+)
+from unpaired.data.plan import ModalityPlan, Plan
 from unpaired.data.preprocess import (
+    Placement,
     PreparedImage,
     check_label_grid,
     place,
     preprocess,
     preprocess_label,
 )
+from unpaired.data.units import value_range
 from unpaired.datasets.dataset import Case, Dataset, source_files, value_table
-from unpaired.errors import DataError, ResourceError, UnpairedError
+from unpaired.errors import CasesError, DataError, ResourceError, UnpairedError
 from unpaired.files import cannot_write, make_folder, printable, sha256_of
 from unpaired.io.read import read_image, read_label_image
 from unpaired.leftovers import sweep
@@ -120,6 +133,31 @@ def _paths(case: Case) -> set[str]:
     return {str(path) for path in (*case.images, case.label)}
 
 
+def lost_classes(prepared: PreparedSet, datasets: Mapping[str, Dataset]) -> list[Loss]:
+    """Classes that cases have lost, each with the spacing that would keep it."""
+    plan, found = prepared.plan, []
+    for m, dataset in datasets.items():
+        known = {case.id: case for case in dataset.cases if case.label is not None}
+        cases = {case.id: case for case in prepared.cases[m] if case.id in known}
+        volumes = {i: _volumes(case.record.get("class_mm3", {})) for i, case in cases.items()}
+        table = value_table(dataset, plan.classes)
+        for loss in losses(m, volumes, plan.classes):
+            labels = [
+                (read_label_image(known[i].label or Path()), placement_of(cases[i]), table)
+                for i in loss.cases[:MAX_LABELS]
+            ]
+            keeps = None
+            if loss.by == "grid":
+                index = plan.classes.index(loss.cls)
+                keeps = spacing_that_keeps(index, labels, plan.spacing_mm)
+            found.append(replace(loss, spacing_mm=keeps))
+    return found
+
+
+def _volumes(stored: Mapping[str, Sequence[float]]) -> dict[int, Volumes]:
+    return {int(index): Volumes(*values) for index, values in stored.items()}
+
+
 def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
     """Make the folders, and sweep out what a process that was killed while writing has left."""
     try:
@@ -148,7 +186,7 @@ def _raise(failures: Sequence[_Outcome], total: int) -> None:
     text = f"{len(failures)} of {total} cases could not be prepared:\n" + "\n".join(lines)
     if any(failure.fault == "resource" for failure in failures):
         raise ResourceError(text)
-    raise DataError(text)
+    raise CasesError(text, {failure.job.name: failure.message for failure in failures})
 
 
 def _attempt(job: _Job) -> _Outcome:
@@ -186,8 +224,8 @@ def _prepare_case(job: _Job) -> str:
     if again is None:
         return ""
     try:
-        image, label = _arrays(job)
-        record |= {"sources": sources, "versions": _versions()}
+        image, label, facts = _arrays(job)
+        record |= {**facts, "sources": sources, "versions": _versions()}
         if job.in_this_process or os.getppid() == job.caller or os.name == "nt":
             write_case(job.folder, image, label, record)  # else the caller was killed meanwhile
     except OSError as error:
@@ -195,21 +233,36 @@ def _prepare_case(job: _Job) -> str:
     return again
 
 
-def _arrays(job: _Job) -> tuple[PreparedImage, Any]:
+def _arrays(job: _Job) -> tuple[PreparedImage, Any, dict[str, Any]]:
+    """Image, label, and for the record what intensities it reaches and what became of classes."""
     case = job.case
     volumes = [read_image(path) for path in case.images]
+    facts: dict[str, Any] = {"range": [value_range(volume.measured) for volume in volumes]}
     label = None if case.label is None else read_label_image(case.label)
     if label is not None:
         check_label_grid(volumes[0], label)
     if label is None:  # as in prediction: the whole scan
-        return preprocess(volumes, case.modality, job.plan), None
+        return preprocess(volumes, case.modality, job.plan), None, facts
     where = place(volumes, case.modality, job.plan)
     classes = preprocess_label(label, where, job.table, len(job.plan.classes))
-    recipe = job.plan.modalities[case.modality]
-    if job.plan.plane is None and not needs_label(job.plan, recipe):
-        return preprocess(volumes, case.modality, job.plan, None, where), classes
-    frame = labelled_frame(classes, where.middle, job.plan, recipe)
-    return preprocess(volumes, case.modality, job.plan, frame, where), cut(classes, frame)
+    crop, frame = cropped(classes, where, job.plan, job.plan.modalities[case.modality])
+    voxel_mm3 = float(np.prod(where.spacing_mm))
+    facts["class_mm3"] = class_volumes(label, job.table, classes, crop, voxel_mm3)
+    return preprocess(volumes, case.modality, job.plan, frame, where), crop, facts
+
+
+def cropped(
+    classes: np.ndarray, where: Placement, plan: Plan, recipe: ModalityPlan
+) -> tuple[np.ndarray, Box | None]:
+    """What training keeps of a label on the grid, and the frame that was cut; None: all of it.
+
+    Raises:
+        DataError: the frame comes from the label, and the label holds no class.
+    """
+    if plan.plane is None and not needs_label(plan, recipe):
+        return classes, None
+    frame = labelled_frame(classes, where.middle, plan, recipe)
+    return cut(classes, frame), frame
 
 
 def _why_not_done(

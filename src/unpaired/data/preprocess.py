@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import floor
 
 import numpy as np
 import torch
 
+from unpaired.data.content import Box, content_box
 from unpaired.data.frame import cut, frame_without_label, inside, put_back
 from unpaired.data.plan import Clip, ModalityPlan, Plan
+from unpaired.datasets.dataset import IGNORED
 from unpaired.errors import DataError
 from unpaired.io.resample import resample_image, resample_label
 from unpaired.io.volume import SAME_GRID_MM, Orientation, Volume, same_grid
 
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 # Percentiles of larger volumes are taken from evenly spaced voxels.
 _PERCENTILE_VOXELS = 1 << 22
 # Of a size in voxels: the last digits of 32-bit numbers and of decimal texts.
@@ -172,7 +172,8 @@ def _shifted(frame: Box, span: tuple[slice, slice, slice]) -> Box:
 def preprocess_label(
     label: Volume, image: Placement, table: Mapping[int, int], classes: int
 ) -> np.ndarray:
-    """The label on the grid of `image`: uint8 [d h w] of class indices.
+    """The label on the grid of `image`: uint8 [d h w] of class indices, `IGNORED` where nobody
+    annotated.
 
     Args:
         image: where the image lies; its frame, if it has one, is not cut.
@@ -183,7 +184,8 @@ def preprocess_label(
     """
     cropped = image.orientation.apply(label.array)[slices(image.box)]
     indices = to_classes(np.ascontiguousarray(cropped), table, str(label.path))
-    return resample_label(indices, image.grid, classes).astype(np.uint8, copy=False)
+    known = IGNORED + 1 if IGNORED in table.values() else classes
+    return resample_label(indices, image.grid, known).astype(np.uint8, copy=False)
 
 
 def restore_prepared(label: np.ndarray, image: PreparedImage, classes: int) -> np.ndarray:
@@ -211,38 +213,6 @@ def slices(box: Box) -> tuple[slice, slice, slice]:
     """The box as an index."""
     a, b, c = (slice(start, stop) for start, stop in box)
     return a, b, c
-
-
-def content_box(channels: Sequence[np.ndarray]) -> Box:
-    """The smallest box that holds every voxel other than the border's constant value.
-
-    Each channel's border value is the one most of its eight corners hold; a channel that is
-    constant altogether does not count. With no constant border the box is the whole array.
-    """
-    spans = [_content_span(channel) for channel in channels]
-    known = [span for span in spans if span is not None]
-    if not known:
-        a, b, c = channels[0].shape
-        return (0, a), (0, b), (0, c)
-    a, b, c = (
-        (min(span[axis][0] for span in known), max(span[axis][1] for span in known))
-        for axis in range(3)
-    )
-    return a, b, c
-
-
-def _content_span(array: np.ndarray) -> Box | None:
-    corners = [array[corner] for corner in product((0, -1), repeat=3)]
-    values, counts = np.unique(corners, return_counts=True)
-    content = array != values[counts.argmax()]
-    spans = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(content.any(axis=others))
-        if not len(inside):
-            return None
-        spans.append((int(inside[0]), int(inside[-1]) + 1))
-    return spans[0], spans[1], spans[2]
 
 
 def clip_(array: np.ndarray, clip: Clip) -> None:

@@ -16,8 +16,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unpaired.data.cache import PreparedCase
+from unpaired.datasets.dataset import IGNORED
 from unpaired.errors import DataError, UsageError
 
+IGNORE_INDEX = -100
+"""In a batch: the label of a voxel that nobody annotated. It is what torch's losses leave out."""
 # Random streams of one (seed, modality): the order of a pass, a sample's draws.
 _PASS, _SAMPLE = 0, 1
 Sample = tuple[np.ndarray, np.ndarray, str]
@@ -30,7 +33,7 @@ class Batch:
 
     Attributes:
         image: K = channels * context, channel-major: [channel 0 slice -1, slice 0, slice +1, ...].
-        label: class indices of the middle slice.
+        label: class indices of the middle slice; `IGNORE_INDEX` where nobody annotated.
         case: where each sample is from.
         position: number of the sample in the whole training; seeds its augmentation.
     """
@@ -87,6 +90,13 @@ def check_cases(cases: Sequence[PreparedCase], name: str) -> None:
         raise DataError(f"{name}/{bare[0]} has no label; training needs one a case.")
 
 
+def as_target(label: np.ndarray) -> np.ndarray:
+    """Prepared class indices as a network's target: int64, `IGNORE_INDEX` where ignored."""
+    target = label.astype(np.int64)
+    target[label == IGNORED] = IGNORE_INDEX
+    return target
+
+
 def batch_of(samples: Sequence[Sample], positions: range) -> Batch:
     """Samples as one batch."""
     return Batch(
@@ -104,6 +114,7 @@ class PatchSampler:
     redrawn from the slices that hold a class, the class drawn uniformly among those present.
     A place is a slice where the patch is (rows, columns); where it is (slices, rows, columns),
     a case has as many places as patches that cover it, and the patch lies anywhere in it.
+    Of a case of which only a part is annotated, every patch holds some of that part.
     """
 
     def __init__(
@@ -118,7 +129,7 @@ class PatchSampler:
         """Read nothing yet.
 
         Raises:
-            DataError: there is no case, or one has no label.
+            DataError: there is no case, one has no label, or no voxel is annotated.
             UsageError: a number is out of range.
         """
         check_cases(cases, modality)
@@ -139,11 +150,17 @@ class PatchSampler:
         self._first = np.cumsum([0, *(case.shape[0] for case in cases)])
         self._places = np.cumsum([0, *(self._count(case) for case in cases)])
         self._of_class = _slices_of_class(cases, self._first)
+        if not self.places:
+            raise DataError(
+                f"{modality} has no annotated voxel in its training cases: all are marked "
+                "`ignore`; annotate some, or mend the labels."
+            )
 
     def _count(self, case: PreparedCase) -> int:
         """Places of a case in a pass."""
-        if len(self.patch) == 2:
-            return case.shape[0]
+        slices = case.shape[0] if case.annotated is None else len(case.annotated)
+        if len(self.patch) == 2 or not slices:
+            return slices
         return prod(-(-n // size) for n, size in zip(case.shape, self.patch, strict=True))
 
     @property
@@ -168,8 +185,10 @@ class PatchSampler:
             wanted = int(rng.choice(list(self._of_class)))
             where, first = int(rng.choice(self._of_class[wanted])), self._first
         number = int(np.searchsorted(first, where, side="right")) - 1
-        case = self.cases[number]
-        image, label = self._cut(case, where - int(first[number]), wanted, rng)
+        case, z = self.cases[number], where - int(first[number])
+        if case.annotated is not None and not wanted:
+            z = int(case.annotated[z] if len(self.patch) == 2 else rng.choice(case.annotated))
+        image, label = self._cut(case, z, wanted, rng)
         return image, label, case.id
 
     def _cut(
@@ -177,7 +196,7 @@ class PatchSampler:
     ) -> tuple[np.ndarray, np.ndarray]:
         stored, labels = case.image(), case.label()
         assert labels is not None
-        start = self._corner(labels, z, wanted, rng)
+        start = self._corner(labels, z, wanted, rng, whole=case.annotated is None)
         parts = [
             _pad(case.intensities(_window(stored[k], near, self._window), k), self._window, margin)
             for k, margin in enumerate(case.minimum)
@@ -185,22 +204,27 @@ class PatchSampler:
         ]
         cut = _pad(_window(labels, start, self._window), self._window, 0.0)
         image = np.stack(parts).reshape(-1, *self.patch)
-        return image.astype(np.float32, copy=False), cut.astype(np.int64).reshape(self.patch)
+        return image.astype(np.float32, copy=False), as_target(cut).reshape(self.patch)
 
     def _corner(
-        self, labels: np.ndarray, z: int, wanted: int, rng: np.random.Generator
+        self, labels: np.ndarray, z: int, wanted: int, rng: np.random.Generator, whole: bool
     ) -> tuple[int, ...]:
-        """Where the patch starts: anywhere, or near a voxel of the wanted class in slice z."""
+        """Where the patch starts: near a voxel of the wanted class in slice z, else anywhere.
+
+        Args:
+            whole: every voxel is annotated; else "anywhere" is near one that is, in slice z.
+        """
         fixed = 3 - len(self.patch)  # a slice stays where it is
         sizes = zip(labels.shape, self._window, strict=True)
         free = [max(0, n - size) for n, size in sizes][fixed:]
         given = (z,) * fixed
         if not any(free):
             return given + (0,) * len(free)
-        if not wanted:
+        if whole and not wanted:
             return given + tuple(int(rng.integers(0, n + 1)) for n in free)
         plane = labels[z]
-        voxel = np.unravel_index(rng.choice(np.flatnonzero(plane == wanted)), plane.shape)
+        there = plane == wanted if wanted else plane != IGNORED
+        voxel = np.unravel_index(rng.choice(np.flatnonzero(there)), plane.shape)
         starts = []
         for at, size, most in zip((z, *voxel)[fixed:], self.patch, free, strict=True):
             jitter = int(rng.integers(-(size // 4), size // 4 + 1))

@@ -18,7 +18,7 @@ from unpaired.datasets.archive import (
     Part,
     Source,
 )
-from unpaired.datasets.dataset_json import labels_of, read_about
+from unpaired.datasets.dataset_json import label_names, read_about
 from unpaired.datasets.locate import (
     first,
     folders,
@@ -58,7 +58,7 @@ def _find(root: Path, options: Options) -> list[ArchiveSet]:
     base = need(root, is_amos, _WANTED)
     labels, file = dict(zip(NAMES, range(len(NAMES)), strict=True)), base / "dataset.json"
     if file.is_file():
-        named = labels_of(read_about(file), file)
+        named = label_names(read_about(file), file).as_written
         labels = {plain_name(name): value for name, value in named.items()}
     cases: dict[str, list[ArchiveCase]] = {"ct": [], "mr": []}
     dropped = []

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unpaired.datasets.archive import ArchiveSet, Options, Source
-from unpaired.datasets.dataset import Case, Dataset
+from unpaired.datasets.dataset import IGNORE, Case, Dataset
 from unpaired.datasets.decathlon import set_key
 from unpaired.datasets.locate import first, listed, need, without_ending
 from unpaired.datasets.manifest import to_archive_set
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError, UsageError
 from unpaired.files import printable
+from unpaired.names import canonical_name
 
 COMMON = {
     "background": 0, "gray matter": 1, "white matter": 2, "cerebrospinal fluid": 3, "bone": 4,
@@ -96,7 +97,9 @@ def _dataset(modality: str, root: Path, suffix: str, pairs: list[tuple[_File, _F
     channel = "CT" if suffix.casefold() == "ct" else suffix
     (table,) = tables
     cases.sort(key=lambda case: case.id)
-    return Dataset(modality, root, (channel,), dict(table), tuple(cases))
+    ignore = next((value for name, value in table if canonical_name(name) == IGNORE), None)
+    labels = {name: value for name, value in table if canonical_name(name) != IGNORE}
+    return Dataset(modality, root, (channel,), labels, tuple(cases), ignore=ignore)
 
 
 def _pairs(root: Path) -> dict[str, list[tuple[_File, _File]]]:
@@ -144,7 +147,7 @@ def _files(root: Path) -> list[_File]:
     """The NIfTI files named as BIDS names them, of all subjects below `root`."""
     files = []
     try:
-        paths = sorted(root.rglob("sub-*.nii*"))
+        paths = sorted(root.rglob("sub-*"))
     except OSError as error:
         raise DataError(f"cannot list {printable(root)}: {error.strerror or error}.") from error
     for path in paths:

@@ -10,6 +10,10 @@ from unpaired.io.read import files_of
 from unpaired.names import canonical_name, closest, did_you_mean
 
 BACKGROUND = "background"
+IGNORE = "ignore"
+"""The name, in dataset.json, of the value that marks voxels nobody annotated (nnU-Net)."""
+IGNORED = 255
+"""Their index in arrays of class indices: no class has it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Dataset:
         labels: class name -> integer in the label files, background included.
         cases: sorted by id.
         files: those that say what the data set holds, such as dataset.json.
+        ignore: the integer of voxels that nobody annotated; None: there is none.
     """
 
     modality: str
@@ -50,6 +55,7 @@ class Dataset:
     labels: dict[str, int]
     cases: tuple[Case, ...]
     files: tuple[Path, ...] = ()
+    ignore: int | None = None
 
 
 def class_names(
@@ -78,10 +84,18 @@ def class_names(
 
 
 def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
-    """Integer in this data set's label files -> index in `classes`; names not in it become 0."""
+    """Integer in this data set's label files -> index in `classes`; names not in it become 0, the
+    ignore label `IGNORED`."""
     index = {canonical_name(name): i for i, name in enumerate(classes)}
     table = {value: index.get(canonical_name(name), 0) for name, value in dataset.labels.items()}
-    return {0: 0, **table}
+    ignored = {} if dataset.ignore is None else {dataset.ignore: IGNORED}
+    return {0: 0, **table, **ignored}
+
+
+def foreground_values(dataset: Dataset, classes: Sequence[str]) -> list[int]:
+    """The integers in this data set's label files that stand for one of `classes`."""
+    table = value_table(dataset, classes)
+    return [value for value, index in table.items() if index not in (0, IGNORED)]
 
 
 def source_files(case: Case) -> list[dict[str, Any]]:

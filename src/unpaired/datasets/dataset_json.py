@@ -2,16 +2,34 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unpaired.datasets.dataset import BACKGROUND
+from unpaired.datasets.dataset import BACKGROUND, IGNORE
 from unpaired.errors import DataError
 from unpaired.files import printable, read_json
 from unpaired.names import canonical_name
 
 LABEL_LIMIT = 65535
-IGNORE = "ignore"
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What the values of label files mean.
+
+    Attributes:
+        classes: class name -> value, background included.
+        ignore: the value of voxels that nobody annotated (nnU-Net's `ignore`); None: there is none.
+    """
+
+    classes: dict[str, int]
+    ignore: int | None = None
+
+    @property
+    def as_written(self) -> dict[str, int]:
+        """The entry `labels` of a dataset.json."""
+        return self.classes if self.ignore is None else {**self.classes, IGNORE: self.ignore}
 
 
 def read_about(file: Path) -> dict[str, Any]:
@@ -43,8 +61,12 @@ def channels_of(about: dict[str, Any], file: Path) -> tuple[str, ...]:
     return names
 
 
-def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
-    """Name -> value; the older value -> name is turned round."""
+def label_names(about: dict[str, Any], file: Path) -> LabelNames:
+    """What `labels` says: name -> value, or value -> name as older files have it.
+
+    Raises:
+        DataError: there is no such entry, or names and values do not fit each other.
+    """
     entries = about.get("labels")
     if not isinstance(entries, dict) or not entries:
         raise DataError(f'{printable(file)}: add "labels": {{"background": 0, "liver": 1, ...}}.')
@@ -63,38 +85,34 @@ def labels_of(about: dict[str, Any], file: Path) -> dict[str, int]:
     return _with_background(labels, file)
 
 
-def without_regions(
-    about: dict[str, Any], file: Path
-) -> tuple[dict[str, Any], dict[int, int], int | None]:
-    """The object with one value a class, the values to merge (old -> new), the value of 'ignore'.
+def without_regions(about: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[int, int]]:
+    """The object with one value a class, and the values to merge (old -> new).
 
     Regions as nnU-Net's region_based_training.md describes them, if no two share a value.
 
     Raises:
         DataError: two regions share a value.
     """
-    labels, merge, ignore = about.get("labels"), dict[int, int](), None
+    labels, merge = about.get("labels"), dict[int, int]()
     if not isinstance(labels, dict):
-        return about, merge, ignore
+        return about, merge
     plain: dict[str, Any] = {}
     owner: dict[Any, str] = {}
     for name, value in labels.items():
-        if name.casefold() == IGNORE and isinstance(value, int):
-            ignore = value
-            continue
         plain[name] = value
-        if not isinstance(value, list) or not all(isinstance(v, int) for v in value) or not value:
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, int) for one in parts) or not parts:
             continue
-        for one in value:
+        for one in parts:
             if one in owner:
                 raise DataError(
                     f"{printable(file)}: the regions {owner[one]!r} and {name!r} share the value "
                     f"{one}, but classes exclude one another here. Name the parts instead."
                 )
             owner[one] = name
-        plain[name] = min(value)
-        merge |= {one: min(value) for one in value if one != min(value)}
-    return {**about, "labels": plain}, merge, ignore
+        plain[name] = min(parts)
+        merge |= {one: min(parts) for one in parts if one != min(parts)}
+    return {**about, "labels": plain}, merge
 
 
 def check_ending(about: dict[str, Any], known: Sequence[str], file: Path) -> None:
@@ -104,7 +122,7 @@ def check_ending(about: dict[str, Any], known: Sequence[str], file: Path) -> Non
         DataError: such as ".png"; without the key, or with a known one, nothing.
     """
     ending = about.get("file_ending", known[0])
-    if ending not in known:
+    if not isinstance(ending, str) or ending.lower() not in known:
         raise DataError(
             f"{printable(file)}: files that end in {ending!r} are not read; save the images as one "
             f"of {', '.join(known)} and say so in file_ending."
@@ -136,11 +154,6 @@ def _refuse_label(name: str, value: Any, file: Path) -> None:
             "not supported, since classes exclude one another here. Regions that share no value "
             "are merged by `unpaired import nnunet FOLDER OUT`; of others, name the parts."
         )
-    if name.casefold() == IGNORE:
-        raise DataError(
-            f"{printable(file)}: the 'ignore' label is not supported: unmarked voxels would count "
-            "as background. `unpaired import nnunet FOLDER OUT` leaves out the cases that hold it."
-        )
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not (is_integer or (isinstance(value, str) and value.isdecimal() and len(value) < 20)):
         raise DataError(
@@ -150,6 +163,8 @@ def _refuse_label(name: str, value: Any, file: Path) -> None:
         raise DataError(f"{printable(file)}: the value {value} of {name!r} is not in 0 to 65535.")
     if canonical_name(name) == BACKGROUND and int(value) != 0:
         raise DataError(f"{printable(file)}: {name!r} must have the value 0, not {value}.")
+    if canonical_name(name) == IGNORE and int(value) == 0:
+        raise DataError(f"{printable(file)}: {name!r} cannot have the value 0, the background's.")
 
 
 def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
@@ -164,7 +179,7 @@ def _refuse_same(name: str, labels: dict[str, int], file: Path) -> None:
         )
 
 
-def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
+def _with_background(labels: dict[str, int], file: Path) -> LabelNames:
     by_value = defaultdict(list)
     for name, value in labels.items():
         by_value[value].append(name)
@@ -173,6 +188,8 @@ def _with_background(labels: dict[str, int], file: Path) -> dict[str, int]:
         raise DataError(f"{printable(file)}: {' and '.join(map(repr, twice))} share one value.")
     if 0 not in by_value:
         labels = {"background": 0, **labels}
-    if len(labels) < 2:
+    ignore = {name: value for name, value in labels.items() if canonical_name(name) == IGNORE}
+    classes = {name: value for name, value in labels.items() if name not in ignore}
+    if len(classes) < 2:
         raise DataError(f"{printable(file)}: there is no class beside the background; add one.")
-    return labels
+    return LabelNames(classes, next(iter(ignore.values()), None))

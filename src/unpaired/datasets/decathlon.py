@@ -18,11 +18,12 @@ from unpaired.datasets.archive import (
     Source,
 )
 from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, patients_of, read_about
+from unpaired.datasets.dataset_json import channels_of, label_names, patients_of, read_about
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
-from unpaired.files import is_file, printable
+from unpaired.files import is_file, printable, some
+from unpaired.names import ending_of
 
 _ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'
@@ -40,21 +41,27 @@ def looks_like(root: Path) -> bool:
     except DataError:
         return False
     listed = about.get("training")
-    if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
-        return False
-    image = listed[0].get("image")
-    return isinstance(image, str) and is_file(root / image)
+    entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
+    images = (entry.get("image") for entry in entries)
+    return any(isinstance(image, str) and is_file(root / image) for image in images)
 
 
 def open_decathlon(modality: str, root: Path) -> Dataset:
     """The cases of dataset.json as they lie there; one channel only.
 
     Raises:
-        DataError: dataset.json is at fault, names files that are missing, or several channels,
-            which lie in one file and must be parted by `unpaired import decathlon`.
+        DataError: dataset.json is at fault, names files that are missing (all are said), or several
+            channels, which lie in one file and must be parted by `unpaired import decathlon`.
     """
+    dataset, missing = open_present(modality, root)
+    _refuse_missing(missing, root)
+    return dataset
+
+
+def open_present(modality: str, root: Path) -> tuple[Dataset, dict[str, str]]:
+    """As `open_decathlon`, of the cases whose files are there; case -> the file that is not."""
     about, file = read_about(root / "dataset.json"), root / "dataset.json"
-    channels, labels = channels_of(about, file), labels_of(about, file)
+    channels, names = channels_of(about, file), label_names(about, file)
     if len(channels) > 1:
         raise DataError(
             f"{printable(file)} names {len(channels)} channels ({', '.join(channels)}), which the "
@@ -62,35 +69,45 @@ def open_decathlon(modality: str, root: Path) -> Dataset:
             f"{printable(root)} OUT."
         )
     patients = patients_of(about, file)
+    rows, missing = _listed(about, root)
     cases = tuple(
         Case(name, modality, (image,), label, patients.get(name, name), held_out=label is None)
-        for name, image, label in _listed(about, root)
+        for name, image, label in rows
     )
-    return Dataset(modality, root, channels, labels, cases, (file,))
+    found = Dataset(modality, root, channels, names.classes, cases, (file,), names.ignore)
+    return found, missing
 
 
-def _listed(about: dict[str, Any], root: Path) -> list[tuple[str, Path, Path | None]]:
-    """(case, image, label) of the training scans, then (case, image, None) of the test scans."""
+def _listed(
+    about: dict[str, Any], root: Path
+) -> tuple[list[tuple[str, Path, Path | None]], dict[str, str]]:
+    """(case, image, label) of the training scans, then (case, image, None) of the test scans; of
+    training scans that are not whole the case and the file that is not there."""
     file = printable(root / "dataset.json")
     rows: list[tuple[str, Path, Path | None]] = []
+    missing: dict[str, str] = {}
     for entry in _entries(about, "training", file):
         pair = entry if isinstance(entry, dict) else {}
         image, label = pair.get("image"), pair.get("label")
         if not isinstance(image, str) or not isinstance(label, str):
             raise DataError(f'{file}: each entry of "training" needs an image and a label.')
-        rows.append((_name(image, file), _there(root, image), _there(root, label)))
+        name, absent = _name(image, file), [f for f in (image, label) if not _is_there(root, f)]
+        if absent:
+            missing[name] = absent[0]
+        else:
+            rows.append((name, root / image, root / label))
     for entry in _entries(about, "test", file):
         image = entry.get("image") if isinstance(entry, dict) else entry
         if not isinstance(image, str):
             raise DataError(f'{file}: "test" must list images.')
-        if is_file(root / image):  # the Decathlon keeps some test scans to itself
-            rows.append((_name(image, file), _there(root, image), None))
-    check_ids([name for name, _, _ in rows], root)
-    names = [name for name, _, _ in rows]
+        if _is_there(root, image):  # the Decathlon keeps some test scans to itself
+            rows.append((_name(image, file), root / image, None))
+    names = [*missing, *(name for name, _, _ in rows)]
+    check_ids(names, root)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{file} lists the case {twice[0]!r} twice; remove one entry.")
-    return sorted(rows, key=lambda one: (one[2] is None, one[0]))
+    return sorted(rows, key=lambda one: (one[2] is None, one[0])), missing
 
 
 def _entries(about: dict[str, Any], key: str, file: str) -> list[Any]:
@@ -102,20 +119,25 @@ def _entries(about: dict[str, Any], key: str, file: str) -> list[Any]:
 
 def _name(image: str, file: str) -> str:
     last = image.replace("\\", "/").rpartition("/")[2]
-    ending = next((e for e in _ENDINGS if last.endswith(e)), None)
-    if ending is None:
+    ending = ending_of(last, _ENDINGS)
+    if not ending:
         raise DataError(f"{file}: {printable(image)} is no .nii or .nii.gz file.")
     return last.removesuffix(ending)
 
 
-def _there(root: Path, name: str) -> Path:
-    path = root / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not is_file(path):
-        raise DataError(
-            f"{printable(root / 'dataset.json')} names {printable(name)}, which is not in that "
-            "folder; correct the entry or add the file."
-        )
-    return path
+def _is_there(root: Path, name: str) -> bool:
+    """Whether the file lies in the folder; a path that leads out of it never does."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and is_file(root / name)
+
+
+def _refuse_missing(missing: dict[str, str], root: Path) -> None:
+    if not missing:
+        return
+    are, entry = ("is", "entry") if len(missing) == 1 else ("are", "entries")
+    raise DataError(
+        f"{printable(root / 'dataset.json')} names {some(list(missing.values()), 20)}, which {are} "
+        f"not in that folder; correct the {entry} or add what is missing."
+    )
 
 
 def _looks_like(root: Path) -> bool:
@@ -126,9 +148,11 @@ def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set; the channels of 4D images become one file each."""
     base = need(root, looks_like, _WANTED)
     about, file = read_about(base / "dataset.json"), base / "dataset.json"
-    channels, labels = channels_of(about, file), labels_of(about, file)
+    channels, labels = channels_of(about, file), label_names(about, file).as_written
     cases = []
-    for name, image, label in _listed(about, base):
+    rows, missing = _listed(about, base)
+    _refuse_missing(missing, base)
+    for name, image, label in rows:
         images: tuple[ImageFile | NiftiChannel, ...] = (ImageFile(image),)
         if len(channels) > 1:
             images = tuple(NiftiChannel(image, number) for number in range(len(channels)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unpaired.errors import DataError
 from unpaired.files import printable
-from unpaired.names import canonical_name
+from unpaired.names import canonical_name, ending_of
 
 DEPTH = 4
 LIMIT = 20_000  # folders looked into; official archives have far fewer above the layout's root
@@ -98,9 +98,9 @@ def matching(folder: Path, pattern: str) -> dict[str, Path]:
 
 
 def without_ending(path: Path) -> str | None:
-    """The name without .nii or .nii.gz; None for other files."""
-    ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
-    return None if ending is None or path.is_dir() else path.name.removesuffix(ending)
+    """The name without .nii or .nii.gz (in any case); None for other files."""
+    ending = ending_of(path.name, _ENDINGS)
+    return path.name.removesuffix(ending) if ending and not path.is_dir() else None
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

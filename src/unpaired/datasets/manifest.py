@@ -19,7 +19,7 @@ from unpaired.datasets.archive import (
     Source,
 )
 from unpaired.datasets.dataset import Case, Dataset
-from unpaired.datasets.dataset_json import channels_of, labels_of, read_about
+from unpaired.datasets.dataset_json import LabelNames, channels_of, label_names, read_about
 from unpaired.datasets.locate import listed
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
@@ -119,7 +119,7 @@ def _row(name: str, number: int, columns: list[str], cells: list[str]) -> Row:
 def _dataset(modality: str, path: Path, rows: list[Row]) -> Dataset:
     about = _about(path, modality)
     file = path.with_suffix(".json")
-    channels, labels = channels_of(about, file), labels_of(about, file)
+    channels, names = channels_of(about, file), label_names(about, file)
     check_ids([row["case"] for row in rows], path)
     cases, seen = [], set()
     for row in rows:
@@ -142,8 +142,8 @@ def _dataset(modality: str, path: Path, rows: list[Row]) -> Dataset:
             )
         cases.append(Case(row["case"], modality, images, label, patient, held_out))
     cases.sort(key=lambda case: (case.held_out, case.id))
-    files = (path, path.with_suffix(".json"))
-    return Dataset(modality, path.parent, channels, labels, tuple(cases), files)
+    files, labels = (path, path.with_suffix(".json")), names.classes
+    return Dataset(modality, path.parent, channels, labels, tuple(cases), files, names.ignore)
 
 
 def _about(path: Path, modality: str) -> dict[str, Any]:
@@ -223,7 +223,8 @@ def to_archive_set(opened: Dataset, parts: dict[str, Part | None]) -> ArchiveSet
         )
         for case in opened.cases
     )
-    return ArchiveSet(opened.modality, opened.channel_names, opened.labels, cases)
+    labels = LabelNames(opened.labels, opened.ignore).as_written
+    return ArchiveSet(opened.modality, opened.channel_names, labels, cases)
 
 
 SOURCE = Source(

@@ -14,14 +14,14 @@ from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.dataset_json import (
     channels_of,
     check_ending,
-    labels_of,
+    label_names,
     patients_of,
     read_about,
 )
 from unpaired.errors import DataError
-from unpaired.files import printable
+from unpaired.files import printable, some
 from unpaired.io.read import ENDINGS, is_series_folder
-from unpaired.names import did_you_mean, file_name
+from unpaired.names import did_you_mean, ending_of, file_name
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
@@ -51,7 +51,7 @@ def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
     """
     file = root / "dataset.json"
     check_ending(about, ENDINGS, file)
-    channels, labels = channels_of(about, file), labels_of(about, file)
+    channels, names = channels_of(about, file), label_names(about, file)
     images = _images(root / "imagesTr", len(channels))
     if not images:
         raise DataError(f"{printable(root / 'imagesTr')} holds no <case>_0000.nii.gz; add images.")
@@ -62,7 +62,7 @@ def read_cases(modality: str, root: Path, about: dict[str, Any]) -> Dataset:
     cases += [Case(i, modality, extra[i], truth.get(i), i, held_out=True) for i in sorted(extra)]
     patients = patients_of(about, file)
     known = tuple(replace(case, patient=patients.get(case.id, case.patient)) for case in cases)
-    return Dataset(modality, root, channels, labels, known, (file,))
+    return Dataset(modality, root, channels, names.classes, known, (file,), names.ignore)
 
 
 def need_folder(root: Path) -> None:
@@ -109,8 +109,8 @@ def stem_of(child: Path) -> str | None:
     """The name without its ending, of a folder with a DICOM series as it is; None: no image."""
     if child.name.startswith("."):
         return None
-    ending = next((e for e in ENDINGS if child.name.endswith(e)), None)
-    if ending is None:
+    ending = ending_of(child.name, ENDINGS)
+    if not ending:
         return child.name if is_series_folder(child) else None
     return child.name.removesuffix(ending)
 
@@ -132,7 +132,7 @@ def _images(folder: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     if wrong:
         have = ", ".join(f"{n:04d}" for n in sorted(parts[wrong[0]]))
         raise DataError(
-            f"{printable(folder)}: {_some(wrong)} must have the channels 0000 to "
+            f"{printable(folder)}: {some(wrong)} must have the channels 0000 to "
             f"{channels - 1:04d} that dataset.json names, {printable(wrong[0])} has {have}."
         )
     return {i: tuple(parts[i][n] for n in wanted) for i in sorted(parts)}
@@ -164,13 +164,13 @@ def _with_labels(
     bare = [case for case in images if case not in labels]
     if bare:
         raise DataError(
-            f"{printable(root)}: no label in labelsTr for {_some(bare)}; add <case>.nii.gz, or "
+            f"{printable(root)}: no label in labelsTr for {some(bare)}; add <case>.nii.gz, or "
             "move the images to imagesTs."
         )
     orphans = [case for case in sorted(labels) if case not in images]
     if orphans:
         raise DataError(
-            f"{printable(root)}: labelsTr has {_some(orphans)} without an image in imagesTr."
+            f"{printable(root)}: labelsTr has {some(orphans)} without an image in imagesTr."
         )
     return [Case(case, modality, images[case], labels[case], case) for case in sorted(images)]
 
@@ -178,11 +178,4 @@ def _with_labels(
 def _refuse_twice(train: dict[str, Any], test: dict[str, Any], root: Path) -> None:
     both = sorted({case.casefold() for case in train} & {case.casefold() for case in test})
     if both:
-        raise DataError(
-            f"{printable(root)}: {_some(both)} in imagesTr and in imagesTs; remove one."
-        )
-
-
-def _some(cases: list[str]) -> str:
-    more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
-    return ", ".join(map(printable, cases[:5])) + more
+        raise DataError(f"{printable(root)}: {some(both)} in imagesTr and in imagesTs; remove one.")

@@ -1,48 +1,20 @@
-"""Importing the nnU-Net raw layout: regions without overlap are merged, `ignore` is left out.
+"""Importing the nnU-Net raw layout: regions without overlap are merged.
 
-Read from nnU-Net's region_based_training.md and ignore_label.md.
+Read from nnU-Net's region_based_training.md.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from unpaired.datasets import decathlon, nnunet
-from unpaired.datasets.archive import ArchiveSet, Label, LabelFile, Options, ReadLabel, Source
+from unpaired.datasets.archive import ArchiveSet, Label, LabelFile, Options, Source
 from unpaired.datasets.dataset_json import read_about, without_regions
 from unpaired.datasets.decathlon import set_key
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.manifest import to_archive_set
-from unpaired.errors import DataError
-from unpaired.files import printable
-from unpaired.io.volume import Volume
+from unpaired.datasets.passed_over import passed_over, passed_over_sentence
 
 _WANTED = "imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz and dataset.json"
-
-
-@dataclass(frozen=True)
-class DenseLabel:
-    """A label that must not hold nnU-Net's `ignore`: a voxel nobody looked at is no background."""
-
-    inner: LabelFile
-    ignore: int
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return self.inner.files
-
-    @property
-    def verbatim(self) -> Path | None:
-        return self.inner.verbatim
-
-    def read(self, image: Volume) -> ReadLabel:
-        label = self.inner.read(image)
-        count = int((label.volume.array == self.ignore).sum())
-        if count:
-            raise DataError(
-                f"{printable(self.inner.path)}: {count} voxels hold 'ignore' ({self.ignore}), "
-                "which would count as background; annotate them or leave the case out."
-            )
-        return label
 
 
 def _is_raw(folder: Path) -> bool:
@@ -58,19 +30,20 @@ def _find(root: Path, options: Options) -> list[ArchiveSet]:
     """One set, with one value a class."""
     base = need(root, _is_raw, _WANTED)
     file = base / "dataset.json"
-    about, merge, ignore = without_regions(read_about(file), file)
+    about, merge = without_regions(read_about(file), file)
     opened = nnunet.read_cases("scan", base, about)
     opened_set = to_archive_set(opened, {})
     cases = []
     for case in opened_set.cases:
         label: Label | None = None
         if isinstance(case.label, LabelFile):
-            plain = LabelFile(case.label.path, merge)
-            label = plain if ignore is None else DenseLabel(plain, ignore)
+            label = LabelFile(case.label.path, merge)
         cases.append(replace(case, label=label))
     merged = tuple(f"{old} became {new}" for old, new in sorted(merge.items()))
     key = options.modality or set_key(opened.channel_names[0])
-    return [replace(opened_set, key=key, cases=tuple(cases), merged=merged)]
+    left = passed_over(opened)
+    dropped = (passed_over_sentence(left),) if left else ()
+    return [replace(opened_set, key=key, cases=tuple(cases), merged=merged, dropped=dropped)]
 
 
 SOURCE = Source(

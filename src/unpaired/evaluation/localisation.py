@@ -6,6 +6,7 @@ import numpy as np
 
 from unpaired.artifact.model import Model, model_folders
 from unpaired.data.cache import Intensities
+from unpaired.data.frame import of_a_class
 from unpaired.device import find_device
 from unpaired.errors import UsageError
 from unpaired.methods.payer.crops import structures_centre
@@ -38,7 +39,7 @@ def localisation_errors_mm(
         errors[m] = {}
         for case in folder.prepared[m].values():
             label = case.label()
-            if case.id not in wanted or label is None or not label.any():
+            if case.id not in wanted or label is None or not of_a_class(label).any():
                 continue
             off = network.centre(Intensities(case), where) - structures_centre(label)
             errors[m][case.id] = float(np.linalg.norm(off * case.spacing_mm))

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
 from unpaired.data.cache import PreparedCase
+from unpaired.datasets.dataset import IGNORED
 from unpaired.errors import DataError
 from unpaired.metrics import dice
 from unpaired.run import RunFolder
@@ -36,7 +37,8 @@ def location_prior(
     """The most frequent foreground class of each voxel over the training labels, centres aligned.
 
     Args:
-        train_labels: class indices, one array a case, in the prepared space (one spacing).
+        train_labels: class indices, one array a case, in the prepared space (one spacing). A case
+            does not count where nobody annotated it.
         classes: number of classes, background (0) included.
         shape: size of the answer.
 
@@ -50,12 +52,14 @@ def location_prior(
     if not train_labels:
         raise DataError("the location prior needs at least one labelled training case.")
     counts = np.zeros((classes, *shape), np.uint16)
+    ignored = np.zeros(shape, np.uint16)
     for label in train_labels:
         placed = centred(label, shape)
+        ignored += placed == IGNORED
         for cls in range(1, classes):
             counts[cls] += placed == cls
     best = counts[1:].argmax(0) + 1
-    often = counts[1:].max(0) > THRESHOLD * len(train_labels)
+    often = counts[1:].max(0) > THRESHOLD * (len(train_labels) - ignored)
     return np.where(often, best, 0).astype(np.uint8)
 
 
@@ -65,7 +69,7 @@ def prior_dice(
     """Dice of the prior laid centre on centre over each test label; nan where a class is absent."""
     scores = np.empty((len(test_labels), classes - 1))
     for row, truth in zip(scores, test_labels, strict=True):
-        guess = centred(prior, truth.shape)
+        guess = np.where(truth == IGNORED, 0, centred(prior, truth.shape))
         row[:] = [dice(guess == cls, truth == cls) for cls in range(1, classes)]
     return scores
 

@@ -1,23 +1,27 @@
 """Scores of predictions against the truth, on the native grid."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from unpaired.data.preprocess import to_classes
-from unpaired.datasets.dataset import BACKGROUND, Dataset, value_table
+from unpaired.datasets.dataset import BACKGROUND, IGNORED, Dataset, value_table
+from unpaired.datasets.dataset_json import LabelNames, label_names, read_about
 from unpaired.errors import DataError
-from unpaired.files import printable, read_json
-from unpaired.io.read import ENDINGS, read_label_image
+from unpaired.files import printable
+from unpaired.io.read import ENDINGS, others_in, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, Volume, same_grid
 from unpaired.metrics import score
-from unpaired.names import canonical_name, did_you_mean, file_name
+from unpaired.names import canonical_name, did_you_mean, ending_of, file_name
 from unpaired.progress import Progress
 from unpaired.run.scores import Evaluation, Score, Tolerance
 from unpaired.workers import Work, share_out
+
+# What predicting and scoring write beside label files.
+_BESIDE = {".json", ".txt", ".ctbl", ".csv", ".tsv", ".md", ".html", ".pkl", ".npz"}
 
 
 class Pair(NamedTuple):
@@ -165,13 +169,14 @@ def evaluate_folder(
     """Score a folder of label files against a folder of files of the same names.
 
     Class names are read from `labels.json` or `dataset.json` in the folder, or from `dataset.json`
-    beside it (the nnU-Net layout). Where one folder has no names, the other's hold for both; where
-    none has, classes are named after their values ("label 1").
+    beside it (the nnU-Net layout, the Decathlon's). Where one folder has no names, the other's hold
+    for both; where none has, classes are named after their values ("label 1"). Voxels whose truth
+    is `ignore` count in no metric.
 
     Raises:
         DataError: a folder is missing, no file name occurs in both, or the class names differ.
     """
-    truths, found = _label_files(labels), _label_files(predictions)
+    (truths, beside), (found, more) = _label_files(labels), _label_files(predictions)
     shared = sorted(truths.keys() & found.keys())
     if not shared:
         raise DataError(
@@ -181,33 +186,33 @@ def evaluate_folder(
         )
     own, known = read_label_names(predictions), read_label_names(labels)
     if own is not None and known is not None:
-        _check_same_names((predictions, own), (labels, known))
-    names = known if known is not None else own
-    if names is None:
-        names = _names_of_values(truths[case] for case in shared)
-    ordered = sorted((v, canonical_name(name)) for name, v in names.items() if v != 0)
+        _check_same_names((predictions, own.classes), (labels, known.classes))
+    names = known or own or _names_of_values(truths[case] for case in shared)
+    ordered = sorted((v, canonical_name(name)) for name, v in names.classes.items() if v != 0)
     classes = (BACKGROUND, *(name for _, name in ordered))
+    if len(classes) > IGNORED:
+        raise DataError(f"{printable(labels)} has {len(classes)} classes, more than {IGNORED}.")
     failures: dict[str, str] = {}
-    meant = Labels(
-        classes,
-        {modality: _table(names, classes)},
-        {modality: _table(own if own is not None else names, classes)},
-    )
+    # A prediction that says `ignore` names no class there.
+    table = _table(own or names, classes)
+    predicted = {value: 0 if index == IGNORED else index for value, index in table.items()}
+    meant = Labels(classes, {modality: _table(names, classes)}, {modality: predicted})
     pairs = [(modality, case, found[case], truths[case]) for case in shared]
     scores = evaluate_pairs(pairs, meant, tolerance_mm, progress, workers, failures)
     missing = tuple(sorted(truths.keys() - found.keys()))
     alone = sorted(found.keys() - truths.keys())
     notes = (f"Not scored, since there is no truth of the name: {', '.join(alone)}.",)
-    return Evaluation(tuple(scores), failures, missing, tolerance_mm, notes if alone else ())
+    done = Evaluation(tuple(scores), failures, missing, tolerance_mm, notes if alone else ())
+    return replace(done, passed_over=tuple(map(str, (*beside, *more))))
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
-    """Case name -> file."""
+def _label_files(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Case name -> file, and the files that are no label by the ending of their names."""
     if not folder.is_dir():
         raise DataError(f"{printable(folder)} is not a folder; give the folder of the label files.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
+        ending = ending_of(path.name, ENDINGS)
         if ending and not path.name.startswith("."):
             case = file_name(path.name.removesuffix(ending))
             if case in found:
@@ -216,23 +221,22 @@ def _label_files(folder: Path) -> dict[str, Path]:
                     f"{printable(path.name)}; remove the one that does not count."
                 )
             found[case] = path
-    return found
+    others = [path for path in others_in(folder, set(found.values())) if path.is_file()]
+    return found, [path for path in others if path.suffix.lower() not in _BESIDE]
 
 
-def read_label_names(folder: Path) -> dict[str, int] | None:
-    """Class name -> value from the nearest labels.json or dataset.json; None without one.
+def read_label_names(folder: Path) -> LabelNames | None:
+    """What the nearest labels.json or dataset.json says; None without one.
 
     Raises:
-        DataError: the file is not names with whole numbers.
+        DataError: the file is no table of names and whole numbers.
     """
     files = (folder / "labels.json", folder / "dataset.json", folder.parent / "dataset.json")
     for path in files:
         if path.is_file():
-            content = read_json(path)
-            labels = content.get("labels", content) if isinstance(content, dict) else None
-            if not isinstance(labels, dict) or not all(_whole(v) for v in labels.values()):
-                raise DataError(f'{printable(path)}: expected "labels": {{"liver": 1, ...}}.')
-            return {name: int(value) for name, value in labels.items()}
+            about = read_about(path)
+            plain = path.name == "labels.json" and "labels" not in about
+            return label_names({"labels": about} if plain else about, path)
     return None
 
 
@@ -253,15 +257,11 @@ def _check_same_names(*named: tuple[Path, Mapping[str, int]]) -> None:
             )
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _table(names: LabelNames, classes: Sequence[str]) -> dict[int, int]:
+    return value_table(Dataset("", Path(), (), names.classes, (), ignore=names.ignore), classes)
 
 
-def _table(names: Mapping[str, int], classes: Sequence[str]) -> dict[int, int]:
-    return value_table(Dataset("", Path(), (), dict(names), ()), classes)
-
-
-def _names_of_values(paths: Iterable[Path]) -> dict[str, int]:
+def _names_of_values(paths: Iterable[Path]) -> LabelNames:
     """Names such as "label 3" for the values in the files; unreadable files are left for later."""
     values: set[int] = set()
     for path in paths:
@@ -269,4 +269,4 @@ def _names_of_values(paths: Iterable[Path]) -> dict[str, int]:
             values.update(np.unique(read_label_image(path).array).tolist())
         except DataError:
             continue
-    return {f"label {value}": value for value in sorted(values - {0})}
+    return LabelNames({f"label {value}": value for value in sorted(values - {0})})

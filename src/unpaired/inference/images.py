@@ -23,6 +23,7 @@ from unpaired.io.read import (
 )
 from unpaired.io.volume import Number, Volume, volume_of_array
 from unpaired.io.write import marked
+from unpaired.names import ending_of
 
 Image = Path | str | Volume | np.ndarray | Tensor
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -100,7 +101,7 @@ def files_in(folder: Path) -> list[Path]:
             )
         return [folder]
     if not found:
-        inside = sorted(p.parent.name for e in ENDINGS for p in folder.glob(f"*/*{e}"))
+        inside = sorted(p.parent.name for p in folder.glob("*/*") if ending_of(p.name, ENDINGS))
         hint = f" Did you mean {printable(folder / inside[0])}?" if inside else ""
         raise DataError(
             f"{printable(folder)} holds no image (.nii.gz, .nrrd, .mha, .mgz, or a folder of "
@@ -111,8 +112,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def case_of(path: Path) -> str:
     """The file's name without its ending; a folder's name."""
-    endings = (*ENDINGS, ".dcm")
-    return next((path.name.removesuffix(e) for e in endings if path.name.endswith(e)), path.name)
+    return path.name.removesuffix(ending_of(path.name, (*ENDINGS, ".dcm")))
 
 
 def content_mark(paths: Sequence[Path]) -> str:

@@ -65,7 +65,8 @@ class Prediction:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.labels.shape))
         names = [name for i, name in enumerate(self.classes) if i and (self.labels == i).any()]
-        return f"Prediction({self.modality}, {shape} voxels: {', '.join(names) or 'nothing'})"
+        found = f"Prediction({self.modality}, {shape} voxels: {', '.join(names) or 'nothing'})"
+        return "\n  ".join([found, *self.notes])
 
     def save(self, path: str | Path) -> None:
         """Write the labels on the image's grid, in the format of the path's ending.
@@ -100,12 +101,14 @@ class Outcome:
         written, kept: case -> label file; kept were whole and of the same model already.
         failures: case -> what was wrong and how to mend it.
         notes: case -> what was odd, yet accepted.
+        passed_over: what lay in the folder and is no image by its name's ending.
     """
 
     written: dict[str, Path] = field(default_factory=dict)
     kept: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    passed_over: list[Path] = field(default_factory=list)
 
     @contextmanager
     def attempt(self, case: str) -> Iterator[None]:

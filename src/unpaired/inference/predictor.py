@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unpaired.artifact.model import Model, load_models
+from unpaired.data.units import doubt
 from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
 from unpaired.files import printable
@@ -40,7 +41,7 @@ from unpaired.inference.targets import (
     targets_of,
 )
 from unpaired.io.raw import Names
-from unpaired.io.read import Reading
+from unpaired.io.read import Reading, others_in
 from unpaired.io.volume import Number, Volume
 from unpaired.io.write import Writing, write_labels
 from unpaired.leftovers import sweep
@@ -208,6 +209,8 @@ class Predictor:
         cases, broken = group_channels(paths, len(self.plan.modalities[name].channel_names))
         outcome = self.predict_cases(cases, out, name, **options)
         outcome.failures.update(broken)
+        if isinstance(images, Path) and images not in paths:  # itself where it is a series
+            outcome.passed_over.extend(others_in(images, paths))
         if strict:
             outcome.raise_failures()
         return outcome
@@ -314,7 +317,8 @@ class Predictor:
     ) -> Prediction:
         grid, already = grid_of(volumes[0]), len(self.notes)
         notes = [note for volume in volumes for note in volume.notes]
-        notes += told_otherwise(volumes[0], modality, self.modalities)
+        told = told_otherwise(volumes[0], modality, self.modalities)
+        notes += told or filter(None, [doubt(volumes, modality, self.plan)])
         labels = self._ensemble.segment(volumes, modality, largest, *into)
         notes += self.notes[already:]
         return Prediction(labels, grid, self.classes, modality, notes=tuple(notes))

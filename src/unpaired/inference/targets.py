@@ -11,7 +11,7 @@ from unpaired.io.dicom.library import library
 from unpaired.io.read import format_of
 from unpaired.io.volume import Volume
 from unpaired.io.write import FORMATS, LABEL_ENDINGS, Writing, read_mark
-from unpaired.names import file_name
+from unpaired.names import ending_of, file_name
 
 
 def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Path, ...]:
@@ -21,7 +21,7 @@ def targets_of(out: Path, images: Sequence[Path], writing: Writing) -> tuple[Pat
     Raises:
         UsageError: an unknown ending, a label file that is the image or lies among its slices.
     """
-    file = out.name.endswith(LABEL_ENDINGS) and not out.is_dir()
+    file = bool(ending_of(out.name, LABEL_ENDINGS)) and not out.is_dir()
     if file and writing.formats:
         raise UsageError(
             f"{printable(out)} names a file, and so its format; with --format give a folder."
@@ -54,7 +54,7 @@ def case_targets(out: Path, case: str, image: Path, writing: Writing) -> tuple[P
 def case_of_target(target: Path) -> str:
     """The case that a label file is named after."""
     case = case_of(target)
-    return case.removesuffix("_seg") if target.name.endswith(FORMATS["dicom-seg"]) else case
+    return case.removesuffix("_seg") if target.name.lower().endswith(FORMATS["dicom-seg"]) else case
 
 
 def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
@@ -64,7 +64,7 @@ def refuse_unwritable(targets: Sequence[Path], image: Volume) -> None:
         UsageError: one of them is missing.
     """
     for target in targets:
-        if target.name.endswith(".dcm"):
+        if target.suffix.lower() == ".dcm":
             if not isinstance(image.source, DicomSource):
                 raise UsageError(
                     f"{printable(target)}: a DICOM segmentation points at the slices it was made "

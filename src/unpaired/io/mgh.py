@@ -89,7 +89,7 @@ def write_mgh(path: Path, labels: np.ndarray, like: Volume, mark: str = "") -> N
         text = mark.encode() + b"\0"
         content += struct.pack(">iq", _COMMAND_TAG, len(text)) + text
     with atomic(path) as temporary:
-        packed = path.name.endswith(".mgz")
+        packed = path.suffix.lower() == ".mgz"
         temporary.write_bytes(gzip.compress(content, 4, mtime=0) if packed else content)
 
 

@@ -13,6 +13,7 @@ from unpaired.files import printable, read_bytes
 from unpaired.io import nifti_header
 from unpaired.io.nifti_header import Layout, affine_of
 from unpaired.io.volume import SAME_GRID_MM, Volume, corner_offset
+from unpaired.names import ending_of
 
 MAX_VOXELS = 2**31
 LABEL_TOLERANCE = 1e-3
@@ -87,14 +88,18 @@ def write_volume(path: Path, array: np.ndarray, like: Volume) -> None:
         raise UsageError(
             f"cannot write an array of shape {array.shape} on a grid of {like.array.shape}."
         )
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not ending_of(path.name, (".nii", ".nii.gz")):
         raise UsageError(f"{printable(path)}: the name must end in .nii or .nii.gz.")
     array = _narrow(array)
     payload = _header_for(array, like) + array.astype(
         array.dtype.newbyteorder("<"), copy=False
     ).tobytes("F")
     with files.atomic(path) as temporary:
-        temporary.write_bytes(_deflate(payload) if path.name.endswith(".gz") else payload)
+        temporary.write_bytes(_deflate(payload) if _named_packed(path) else payload)
+
+
+def _named_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def refuse_not_finite(array: np.ndarray, name: str) -> None:
@@ -152,7 +157,7 @@ def _load(
         layout = nifti_header.parse(head[: nifti_header.HEAD_BYTES], name)
         _refuse_impossible(layout, len(data), packed, name, max_voxels)
         if not packed:
-            note = [] if path.suffix != ".gz" else ["plain NIfTI, though the name ends in .gz"]
+            note = [] if not _named_packed(path) else ["plain NIfTI, though the name ends in .gz"]
             # A copy, since bytes cannot be written to and callers may work in place.
             buffer = np.frombuffer(bytearray(data), np.uint8)
             return _trim(buffer, layout, name, note), layout, note
@@ -160,7 +165,7 @@ def _load(
     except inflate.InflateError as error:
         raise DataError(f"{name}: {error}; copy or download it again.") from error
     note = ["foreign bytes follow the end of the compressed data"] if foreign else []
-    if path.suffix != ".gz":
+    if not _named_packed(path):
         note.append("compressed, though the name does not end in .gz")
     return _trim(buffer, layout, name, note), layout, note
 

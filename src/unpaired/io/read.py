@@ -1,5 +1,6 @@
 """The one place where an image is read: whatever the format, by its content."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +14,10 @@ from unpaired.io.mgh import looks_like_mgh, read_mgh
 from unpaired.io.nifti import MAX_VOXELS, as_label, read_volume
 from unpaired.io.nrrd import read_nrrd
 from unpaired.io.volume import Volume
+from unpaired.names import ending_of
 
 ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
-"""How images are named in a folder of cases; what they are, their content says."""
+"""How images are named in a folder of cases, in any case; what they are, their content says."""
 Format = Literal["nifti", "nrrd", "mha", "mgh", "dicom"]
 
 
@@ -91,7 +93,19 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 def images_in(folder: Path) -> list[Path]:
     """The files of a folder whose names end as an image's does, sorted; hidden ones left out."""
-    return sorted(p for p in folder.iterdir() if p.name.endswith(ENDINGS) and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if ending_of(p.name, ENDINGS) and p.name[0] != ".")
+
+
+def others_in(folder: Path, images: Collection[Path]) -> list[Path]:
+    """What lies in a folder beside these images, sorted. Hidden files are left out, and files that
+    are named as an image but for the ending: they describe it (JSON) or hold its voxels (RAW)."""
+    stems = {path.name.split(".")[0] for path in images}
+    children = sorted(folder.iterdir())
+    return [
+        p
+        for p in children
+        if p not in images and p.name[0] != "." and p.name.split(".")[0] not in stems
+    ]
 
 
 def series_folders_in(folder: Path) -> list[Path]:

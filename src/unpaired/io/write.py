@@ -17,6 +17,7 @@ from unpaired.io.nrrd import write_nrrd
 from unpaired.io.raw import FileSource, Names
 from unpaired.io.read import Format, read_label_image
 from unpaired.io.volume import Volume
+from unpaired.names import ending_of
 
 FORMATS: Mapping[str, str] = {
     "nifti": ".nii.gz",
@@ -78,15 +79,16 @@ def write_labels(
             f"cannot write labels of shape {labels.shape} on a grid of {like.array.shape}."
         )
     asked = writing or Writing()
-    if path.name.endswith((".nii", ".nii.gz")):
+    form = ending_of(path.name, LABEL_ENDINGS).lower()
+    if form in (".nii", ".nii.gz"):
         write_volume(path, labels, marked(like, names.mark))
-    elif path.name.endswith(".nrrd"):
+    elif form == ".nrrd":
         write_nrrd(path, labels, like, names)
-    elif path.name.endswith(".mha"):
+    elif form == ".mha":
         write_meta_image(path, labels, like, names.mark)
-    elif path.name.endswith((".mgz", ".mgh")):
+    elif form in (".mgz", ".mgh"):
         write_mgh(path, labels, like, names.mark)
-    elif path.name.endswith(".dcm"):
+    elif form == ".dcm":
         return segmentation.write_segmentation(
             path, labels, like, names, codes=asked.codes, empty_segments=asked.empty_segments
         )
@@ -109,7 +111,7 @@ def read_mark(path: Path) -> tuple[str, int]:
     Raises:
         DataError: the file is missing, damaged or no label.
     """
-    if path.name.endswith(".dcm"):
+    if path.suffix.lower() == ".dcm":
         return segmentation.read_mark(path), 0
     label = read_label_image(path)
     mark = ""

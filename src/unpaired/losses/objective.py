@@ -55,7 +55,7 @@ class Terms(NamedTuple):
 Outputs = Mapping[str, Prediction]
 """What the network gives, by modality."""
 Labels = Mapping[str, Int64[Tensor, "B *space"]]
-"""Class indices, by modality."""
+"""Class indices, by modality; -100 where nobody annotated."""
 Value = Callable[[Outputs, Labels], Tensor | Mapping[str, Tensor]]
 """One number of a step; or one per modality (key), of which a step may have none."""
 

@@ -13,11 +13,24 @@ Sync = Callable[[Tensor], Tensor]
 """Differentiable sum over the processes of a distributed run; the identity in one process."""
 
 EPSILON = 1e-5
+IGNORE_INDEX = -100
+"""The label of positions that nobody annotated (torch's own default); they count nowhere."""
 
 
 def identity(x: Tensor) -> Tensor:
     """The sum over one process."""
     return x
+
+
+def annotated(
+    logits: Float[Tensor, "B Z *space"], label: Int64[Tensor, "B *space"]
+) -> tuple[Float[Tensor, "b Z ..."], Int64[Tensor, "b ..."]]:
+    """Both without the positions that nobody annotated: [1 Z n] and [1 n]; as they are, where every
+    position is annotated."""
+    known = label != IGNORE_INDEX
+    if bool(known.all()):
+        return logits, label
+    return logits.movedim(1, -1)[known].T[None], label[known][None]
 
 
 def cross_entropy(
@@ -26,12 +39,13 @@ def cross_entropy(
     class_weights: Float[Tensor, " Z"] | None = None,
     sync: Sync = identity,
 ) -> Float[Tensor, ""]:
-    """(Weighted) mean of -log p over all positions of all processes."""
+    """(Weighted) mean of -log p over all annotated positions of all processes; 0 without any."""
+    logits, label = annotated(logits, label)
     total = functional.cross_entropy(logits, label, class_weights, reduction="sum")
     weight = logits.new_tensor(float(label.numel()))
     if class_weights is not None:
         weight = class_weights[label].sum()
-    return sync(total) / sync(weight)
+    return sync(total) / sync(weight).clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 def dice_loss(
@@ -49,7 +63,9 @@ def dice_loss(
 def dice_sums(
     logits: Float[Tensor, "B Z *space"], label: Int64[Tensor, "B *space"], sync: Sync = identity
 ) -> Float[Tensor, "3 Z"]:
-    """Per class sum p y, sum p^2 and sum y (= sum y^2), over the batch of all processes."""
+    """Per class sum p y, sum p^2 and sum y (= sum y^2), over the annotated positions of the batch
+    of all processes."""
+    logits, label = annotated(logits, label)
     classes = logits.shape[1]
     p = logits.softmax(1)
     flat = label.flatten()

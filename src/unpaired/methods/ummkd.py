@@ -22,7 +22,7 @@ from unpaired.config.schema import ModelConfig
 from unpaired.data.plan import Plan
 from unpaired.losses import Term
 from unpaired.losses.objective import Labels, Outputs
-from unpaired.losses.segmentation import Sync, dice_sums, identity
+from unpaired.losses.segmentation import Sync, annotated, dice_sums, identity
 from unpaired.methods.base import Method, input_channels
 from unpaired.models import Segmenter
 from unpaired.nn.block import Gains
@@ -82,14 +82,15 @@ def frequency_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Mean over all positions of -w log p, with w = 1 - the share of the position's class.
 
-    Shares are those of the batch of all processes. Probabilities below 0.005 count as 0.005, and
-    have no gradient.
+    Positions that nobody annotated are left out. Shares are those of the batch of all processes.
+    Probabilities below 0.005 count as 0.005, and have no gradient.
     """
+    logits, label = annotated(logits, label)
     counts = sync(torch.bincount(label.flatten(), minlength=logits.shape[1]).to(logits.dtype))
-    weight = 1 - counts / counts.sum()
+    weight = 1 - counts / counts.sum().clamp(min=1)
     log_p = logits.log_softmax(1).clamp(min=log(LEAST_PROBABILITY))
     own = log_p.gather(1, label[:, None])[:, 0]
-    return sync(-(weight[label] * own).sum()) / counts.sum()
+    return sync(-(weight[label] * own).sum()) / counts.sum().clamp(min=1)
 
 
 def plain_dice_loss(
@@ -108,6 +109,7 @@ def class_sums(
     logits: Float[Tensor, "B Z *space"], label: Int64[Tensor, "B *space"]
 ) -> Float[Tensor, "Z F"]:
     """Per class: the sum of the logits over its positions in the whole batch (Z), their number."""
+    logits, label = annotated(logits, label)
     truth = functional.one_hot(label.flatten(1), logits.shape[1]).to(logits.dtype)
     sums = torch.einsum("bzp,bpc->cz", logits.flatten(2), truth)
     return torch.cat([sums, truth.sum((0, 1))[:, None]], 1)

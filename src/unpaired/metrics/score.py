@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer
 from scipy.ndimage import find_objects
 
-from unpaired.metrics.surface import checked_spacing, surface_distances, union_box
+from unpaired.metrics.surface import checked_spacing, grown, surface_distances, union_box
+
+IGNORED = 255
+"""In a truth: a voxel that nobody annotated. It counts in no metric."""
 
 # A metric of your own: name -> f(prediction, truth, spacing_mm) -> float on boolean masks cropped
-# to the box that holds both (outside it both are empty). It is called where the truth is not
-# empty, and appears in every table under its name.
+# to the box that holds both (outside it both are empty), without voxels that nobody annotated. It
+# is called where the truth is not empty, and appears in every table under its name.
 EXTRA: dict[str, Callable[..., float]] = {}
 
 
@@ -64,8 +68,8 @@ def score(
 
     Args:
         prediction: class indices, 0 is background; any number of axes.
-        truth: class indices on the same grid.
-        classes: names by index, background first.
+        truth: class indices on the same grid; `IGNORED` where nobody annotated.
+        classes: names by index, background first; at most 255.
         spacing_mm: spacing of each array axis.
         tolerance_mm: of the NSD, one number or one per class name (2 mm for names left out).
         extra: further metrics by name.
@@ -77,10 +81,17 @@ def score(
         ValueError: shapes or spacing do not fit.
     """
     checked_spacing(prediction, truth, spacing_mm)
-    count = len(classes) - 1
+    count, ignored = len(classes) - 1, truth == IGNORED
+    unknown = bool(ignored.any())
+    if unknown:
+        prediction, truth = (np.where(ignored, 0, labels) for labels in (prediction, truth))
     # Cheap sums over whole axes first: what looks for the boxes of all classes is slow.
-    foreground = union_box(prediction, truth) or (slice(0),) * truth.ndim
-    prediction, truth = prediction[foreground], truth[foreground]
+    foreground = union_box(prediction, truth)
+    if foreground is None:
+        return [_absent(cls, 0) for cls in classes[1:]]
+    if unknown:  # what lies next to a mask decides where its surface is known
+        foreground = grown(foreground, truth.shape)
+    prediction, truth, ignored = prediction[foreground], truth[foreground], ignored[foreground]
     boxes = [find_objects(labels, max_label=count) for labels in (prediction, truth)]
     scores = []
     for index, cls in enumerate(classes[1:], start=1):
@@ -91,24 +102,35 @@ def score(
         if box is None:
             scores.append(_absent(cls, 0))
             continue
-        masks = prediction[box] == index, truth[box] == index
-        scores.append(_one(cls, *masks, spacing_mm, tolerance, extra))
+        if unknown:
+            box = grown(box, truth.shape)
+        found, true = prediction[box] == index, truth[box] == index
+        masks = _Masks(found, true, ignored[box] if unknown else None)
+        scores.append(_one(cls, masks, spacing_mm, tolerance, extra))
     return scores
+
+
+class _Masks(NamedTuple):
+    """Of one class, cropped."""
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    ignored: np.ndarray | None
 
 
 def _one(
     cls: str,
-    prediction: np.ndarray,
-    truth: np.ndarray,
+    masks: _Masks,
     spacing_mm: Sequence[float | int],
     tolerance_mm: float | int,
     extra: Mapping[str, Callable[..., float]],
 ) -> ClassScore:
-    """Score one class from masks that are cropped already."""
+    """Score one class."""
+    prediction, truth, ignored = masks
     n_prediction, n_truth = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
     if not n_truth:
         return _absent(cls, n_prediction)
-    distances = surface_distances(prediction, truth, spacing_mm)
+    distances = surface_distances(prediction, truth, spacing_mm, ignored)
     return ClassScore(
         cls=cls,
         dice=_dice_from_counts(int(np.count_nonzero(prediction & truth)), n_prediction, n_truth),

@@ -4,6 +4,9 @@ The surface of a mask is its border voxels: the mask without its erosion by the 
 (4 in a picture, 2N with N axes), outside the image counted as background, so that a mask cut by
 the edge of the image has a surface there. Distances run between voxel centres and are exact.
 
+Where nobody annotated (`ignored`) no surface is known: a voxel of the mask is on it only for a
+neighbour that is known to lie outside, so that the limit of what was annotated counts as none.
+
 This is what MedPy >= 0.5.2 `assd` and MONAI `symmetric=True` compute. DeepMind's
 `surface-distance` weighs by surface area and gives other values (3 to 51 % lower as a rule).
 """
@@ -31,7 +34,8 @@ class SurfaceDistances:
     Attributes:
         to_truth: one value per border voxel of the prediction.
         to_prediction: one value per border voxel of the truth.
-        absent: the truth is empty. Both arrays are empty when either mask is.
+        absent: the truth is empty, or has no known surface. Both arrays are empty when either mask
+            is.
     """
 
     to_truth: Float[np.ndarray, " p"]
@@ -83,10 +87,17 @@ def border(mask: Bool[np.ndarray, "*space"]) -> Bool[np.ndarray, "*space"]:
     return mask & ~inner
 
 
+def _known_border(
+    mask: Bool[np.ndarray, "*space"], ignored: Bool[np.ndarray, "*space"] | None
+) -> Bool[np.ndarray, "*space"]:
+    return border(mask) if ignored is None else border(mask | ignored) & mask
+
+
 def surface_distances(
     prediction: Bool[np.ndarray, "*space"],
     truth: Bool[np.ndarray, "*space"],
     spacing_mm: Sequence[float | int],
+    ignored: Bool[np.ndarray, "*space"] | None = None,
 ) -> SurfaceDistances:
     """All the distances that ASD, HD95 and NSD need, computed once.
 
@@ -94,6 +105,7 @@ def surface_distances(
         prediction: boolean mask, any number of axes.
         truth: boolean mask of the same shape.
         spacing_mm: spacing of each array axis.
+        ignored: where nobody annotated; neither mask may hold such a voxel.
 
     Raises:
         ValueError: shapes differ, or the spacing has the wrong length or is not positive.
@@ -103,10 +115,13 @@ def surface_distances(
     if box is None:
         return SurfaceDistances(np.empty(0), np.empty(0), absent=True)
     # Outside of the box both masks are empty, so the crop changes no border and no distance.
+    if ignored is not None:  # its voxels next to the box decide what is surface
+        box = grown(box, truth.shape)
+        ignored = ignored[box]
     prediction, truth = prediction[box], truth[box]
-    if not prediction.any() or not truth.any():
-        return SurfaceDistances(np.empty(0), np.empty(0), absent=not truth.any())
-    a, b = border(prediction), border(truth)
+    a, b = (_known_border(mask, ignored) for mask in (prediction, truth))
+    if not a.any() or not b.any():
+        return SurfaceDistances(np.empty(0), np.empty(0), absent=not b.any())
     count = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     between = _by_transform if count > DENSE * a.size else _by_tree
     return SurfaceDistances(between(a, b, spacing), between(b, a, spacing))
@@ -156,6 +171,14 @@ def union_box(
         keep = (slice(None),) * axis + (box[-1],)
         prediction, truth = prediction[keep], truth[keep]
     return tuple(box)
+
+
+def grown(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
+    """The box with one voxel more on every side, inside an array of this shape."""
+    return tuple(
+        slice(max(part.start - 1, 0), min(part.stop + 1, n))
+        for part, n in zip(box, shape, strict=True)
+    )
 
 
 def checked_spacing(

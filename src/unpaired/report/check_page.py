@@ -189,6 +189,8 @@ def open_scan(case: Case, dataset: Dataset, file: str, classes: Sequence[str]) -
     image = _readable(read_image, images[0])
     label = None if case.label is None else _readable(read_label_image, case.label)
     values = {v: classes.index(canonical_name(n)) for n, v in dataset.labels.items() if v}
+    if dataset.ignore is not None:
+        values[dataset.ignore] = 0
     if image is not None:
         return Scan(image, label, values, classes)
     if label is None:

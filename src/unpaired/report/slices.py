@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from unpaired.data.preprocess import to_classes
+from unpaired.datasets.dataset import IGNORED
 from unpaired.datasets.planes import Planes, lattice_of, orient
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
@@ -79,7 +80,8 @@ def load_slice(run: RunContents, modality: str, case: str, by_truth: bool = Fals
     for label in (truth, prediction):
         if same_grid(image, label) > SAME_GRID_MM:
             raise DataError(f"{label.path} does not lie on the grid of {image.path}")
-    table = {int(value): index for value, index in known.get("values", {}).items()}
+    values = known.get("values", {}).items()
+    table = {int(value): 0 if index == IGNORED else index for value, index in values}
     indices = to_classes(truth.array, table, str(truth.path))
     axis, planes = run.plan.get("slice_axis", "S"), run.plan.get("planes")
     rows_of = next(letter for letter in "SPL" if letter != axis)

@@ -44,6 +44,7 @@ class Evaluation:
         failures: "modality/case" -> what was wrong with its files.
         missing: cases with a truth and no prediction.
         notes: what a reader of the scores should know, such as scans changed since training.
+        passed_over: files in the folders that are no label by the ending of their names.
     """
 
     scores: tuple[Score, ...]
@@ -51,6 +52,7 @@ class Evaluation:
     missing: tuple[str, ...] = ()
     tolerance_mm: Tolerance = 2.0
     notes: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def summarise(scores: Iterable[Score]) -> Summary:

@@ -1,5 +1,6 @@
 """Training: from folders of scans to a run folder with a model."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from unpaired.training.prepare import Preparing, prepare_run
 from unpaired.training.threads import free_to_choose, with_threads
 from unpaired.training.trainer import OnStep, Trainer
 from unpaired.training.write_model import save_semantics, write_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def train(
         run.lock() if leads() else nullcontext(),
     ):
         if leads():
-            prepare_run(config, data, run, Preparing(prepared, method, accept_changes), progress)
+            how = Preparing(prepared, method, accept_changes)
+            for text in prepare_run(config, data, run, how, progress):
+                log.warning("%s", text)
             config = _settled(config, run)
         return fit(config, run, stop, progress, on_step, method)
 

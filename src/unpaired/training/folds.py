@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from unpaired.checks.survey import all_at_once
 from unpaired.config import Config
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.make_split import check_names, free_cases, shares
@@ -56,7 +57,8 @@ def _check_number(path: Path, folds: int) -> None:
 
 def _draw(config: Config, data: Mapping[str, Path | str | Dataset], path: Path, folds: int) -> None:
     """Write the splits; drawn again from the same data they must be the same."""
-    datasets = opened(data)
+    with all_at_once(data, config.data.workers):
+        datasets = opened(data)
     cases = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     free, fixed = free_cases(config.data, cases)
     test = dict(fixed.test)

@@ -9,19 +9,21 @@ from typing import Any
 
 from filelock import FileLock
 
+from unpaired.checks.survey import all_at_once
 from unpaired.config import Config, to_toml
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
-from unpaired.data.prepare import prepare
+from unpaired.data.prepare import lost_classes, prepare
 from unpaired.datasets.dataset import Case, Dataset, class_names
 from unpaired.datasets.make_split import (
     check_modalities,
     check_names,
     make_split,
 )
+from unpaired.datasets.passed_over import remarks
 from unpaired.datasets.sources import open_dataset
 from unpaired.datasets.split_file import PARTS, Split, read_splits, write_splits
-from unpaired.errors import DataError, UsageError
+from unpaired.errors import CasesError, DataError, UsageError
 from unpaired.files import cannot_write, make_folder, read_json, write_json, write_text
 from unpaired.methods import Method, method_of
 from unpaired.progress import Progress
@@ -67,16 +69,30 @@ def prepare_run(
     folder: RunFolder,
     how: Preparing = Preparing(),
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Decide and prepare everything, writing it into the run folder. Repeatable.
 
     Args:
         data: modality -> its data set, or the folder of it.
 
+    Returns:
+        What deserves a look, a sentence each: files that are passed over, classes that are lost.
+
     Raises:
-        DataError: the data are at fault, or the run's checkpoints.
+        DataError: the data are at fault (every case that is, is said), or the run's checkpoints.
         UsageError: the folder belongs to another run, or its inputs changed.
     """
+    with all_at_once(data, config.data.workers, progress):
+        return _prepare_run(config, data, folder, how, progress)
+
+
+def _prepare_run(
+    config: Config,
+    data: Mapping[str, Path | str | Dataset],
+    folder: RunFolder,
+    how: Preparing,
+    progress: Progress | None,
+) -> list[str]:
     method, source = method_of(config, how.method), source_plan(config)
     if not data:
         raise UsageError("there is no data: give --data NAME=FOLDER, once per modality.")
@@ -87,6 +103,7 @@ def prepare_run(
         check_same_config(folder.config, config, folder)
         check_same_terms(method, folder)
     datasets = opened(data)
+    notes = [line for dataset in datasets.values() for line in remarks(dataset)]
     labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
     for m, cases in labelled.items():
         if not cases:
@@ -117,14 +134,22 @@ def prepare_run(
     record_inputs(all_inputs(datasets, config, folder, cases_of(used)), folder, found)
     write_json(folder.files.data, record)
     folder.write_environment()
+    return [*notes, *(f"{loss.what(plan)}; {loss.mend()}." for loss in lost_classes(found, used))]
 
 
 def opened(data: Mapping[str, Path | str | Dataset]) -> dict[str, Dataset]:
-    """The data sets, those of folders read."""
-    return {
-        m: one if isinstance(one, Dataset) else open_dataset(m, Path(one))
-        for m, one in data.items()
-    }
+    """The data sets, those of folders read.
+
+    Raises:
+        CasesError: one cannot be opened.
+    """
+    try:
+        return {
+            m: one if isinstance(one, Dataset) else open_dataset(m, Path(one))
+            for m, one in data.items()
+        }
+    except DataError as error:
+        raise CasesError(str(error)) from error
 
 
 def source_plan(config: Config) -> Plan | None:

@@ -13,6 +13,7 @@ from unpaired.config import Config
 from unpaired.config.schema import PredictConfig
 from unpaired.data.cache import Intensities, PreparedCase
 from unpaired.data.plan import Plan
+from unpaired.datasets.dataset import IGNORED
 from unpaired.device import autocast_dtype
 from unpaired.inference.inferer import Inferer
 from unpaired.methods import Method, method_of
@@ -93,6 +94,8 @@ def _network(joint: Joint, modality: str, plan: Plan, method: Method) -> Network
 def _dice_of(labels: np.ndarray, case: PreparedCase, classes: int) -> list[float]:
     truth = case.label()
     assert truth is not None
+    if case.annotated is not None:
+        labels = np.where(truth == IGNORED, 0, labels)
     return [dice(labels == z, truth == z) for z in range(1, classes)]
 
 

@@ -7,8 +7,12 @@ import torch
 
 from unpaired.artifact.model import Model
 from unpaired.config import Config
+from unpaired.data.cache import PreparedCase
+from unpaired.data.plan import Plan
 from unpaired.data.sampling import Draws, PatchSampler
+from unpaired.data.units import levels
 from unpaired.device import find_device
+from unpaired.errors import DataError
 from unpaired.files import atomic
 from unpaired.methods import Method
 from unpaired.models import Joint, gains_form
@@ -38,8 +42,24 @@ def write_model(
     if step is not None:
         extra["unfinished"] = {"step": step, "steps": config.train.steps}
     exported = gains_form(joint, config.model.scaling_at_test)
-    Model(exported, plan, config).save(folder.files.model, extra)
+    Model(exported, with_levels(plan, folder), config).save(folder.files.model, extra)
     return joint
+
+
+def with_levels(plan: Plan, folder: RunFolder) -> Plan:
+    """The plan with what the intensities of the training images reached, for prediction to compare.
+
+    A run whose prepared cases are gone yields the plan as it is.
+    """
+    try:
+        train = folder.prepared_cases("train")
+    except DataError:
+        return plan
+    parts = {
+        m: part.model_copy(update={"levels": levels([c.record.get("range") for c in train[m]])})
+        for m, part in plan.modalities.items()
+    }
+    return plan.model_copy(update={"modalities": parts})
 
 
 @torch.no_grad()
@@ -53,7 +73,7 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     for m, module in joint.semantics.items():
         arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
     plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
-    cases = {m: val.get(m) or train[m] for m in joint.semantics}
+    cases = {m: _to_look_at(val.get(m, [])) or train[m] for m in joint.semantics}
     for m, members in cases.items():
         draws = Draws(config.train.batch_size, seed=0)
         sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
@@ -67,3 +87,8 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with atomic(folder.files.semantics) as temporary:
         temporary.write_bytes(buffer.getvalue())
+
+
+def _to_look_at(cases: list[PreparedCase]) -> list[PreparedCase]:
+    """Those with an annotated voxel."""
+    return [case for case in cases if case.annotated is None or len(case.annotated)]

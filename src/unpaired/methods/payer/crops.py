@@ -14,8 +14,17 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from unpaired.data.cache import PreparedCase
+from unpaired.data.frame import of_a_class
 from unpaired.data.plan import CoarseView
-from unpaired.data.sampling import Batch, Draws, Sample, batch_of, check_cases, modality_key
+from unpaired.data.sampling import (
+    Batch,
+    Draws,
+    Sample,
+    as_target,
+    batch_of,
+    check_cases,
+    modality_key,
+)
 
 Spans = tuple[tuple[slice, ...], tuple[slice, ...]]
 Three = tuple[int, int, int]
@@ -50,8 +59,8 @@ def coarse_image(image: Indexed, view: CoarseView) -> Float32[np.ndarray, "K D H
 
 
 def coarse_marks(label: np.ndarray, view: CoarseView) -> Int64[np.ndarray, "D H W"]:
-    """1 in every cell that holds a labelled voxel, else 0."""
-    marks = _reduce((label > 0)[None], view, np.maximum).astype(np.int64)
+    """1 in every cell that holds a voxel of a class, else 0."""
+    marks = _reduce(of_a_class(label)[None], view, np.maximum).astype(np.int64)
     return _padded(marks, view, np.zeros(1, np.int64))[0]
 
 
@@ -68,10 +77,10 @@ def cell_position(cell: Sequence[int], shape: Sequence[int], view: CoarseView) -
 
 def structures_centre(label: np.ndarray) -> np.ndarray:
     """The centre of the box around all labelled voxels; the image's own where there is none."""
-    middle = []
+    middle, inside = [], of_a_class(label)
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        marked = np.flatnonzero((label > 0).any(axis=others))
+        marked = np.flatnonzero(inside.any(axis=others))
         low, high = (marked[0], marked[-1]) if len(marked) else (0, label.shape[axis] - 1)
         middle.append((low + high) / 2)
     return np.array(middle, float)
@@ -246,4 +255,4 @@ class CentredCrop:
             for k, margin in enumerate(case.minimum)
         ]  # fmt: skip
         marks = cut(lambda where: label[where], case.shape, corner, self.patch, 0.0)
-        return np.stack(parts).astype(np.float32, copy=False), marks.astype(np.int64)
+        return np.stack(parts).astype(np.float32, copy=False), as_target(marks)

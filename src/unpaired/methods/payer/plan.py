@@ -11,7 +11,7 @@ from unpaired.data.make_plan import Grid
 from unpaired.data.measure import collect
 from unpaired.data.plan import CoarseView
 from unpaired.data.plan_rules import Patch
-from unpaired.datasets.dataset import Case, value_table
+from unpaired.datasets.dataset import Case, foreground_values
 from unpaired.datasets.planes import lattice_of, orient
 from unpaired.errors import DataError
 from unpaired.io.read import read_label_image
@@ -49,7 +49,7 @@ def boxes_mm(grid: Grid) -> np.ndarray:
     """
     boxes, train = [], grid.train
     for m, dataset in grid.datasets.items():
-        values = [value for value, index in value_table(dataset, grid.classes).items() if index]
+        values = foreground_values(dataset, grid.classes)
         cases = [c for c in dataset.cases if train is None or c.id in set(train.get(m, ()))]
         labelled = [case for case in cases if case.label is not None]
         extents = collect(labelled, partial(_extent_mm, values=values, grid=grid))
