@@ -134,6 +134,6 @@ def collect(cases: Sequence[Case], work: Callable[[Case], Result]) -> list[Resul
         except DataError as error:
             failures[f"{case.modality}/{case.id}"] = str(error)
     if failures:
-        lines = "\n".join(f"{case}: {why}" for case, why in failures.items())
+        lines = "\n".join(f"  {case}: {why}" for case, why in failures.items())
         raise CasesError(f"{len(failures)} of {len(cases)} cases failed:\n{lines}", failures)
     return results
