@@ -83,7 +83,7 @@ def main(out: str, bits: str, roots: str, *settings: str) -> None:
     torch.set_num_threads(1)
     if bits == "64":
         in_float64()
-        fit.export = lambda *_: None  # type: ignore[assignment]
+        fit.write_model = fit.save_semantics = lambda *_: None  # type: ignore[assignment]
         training.Trainer._validate = lambda self: None  # type: ignore[method-assign]
     data = dict(one.split("=", 1) for one in roots.split(","))
     try:

@@ -50,11 +50,12 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process what `ranks.py` does in others; undone at the end."""
     for where, name in (
         (Method, "joint"), (Consistency, "joint"), (training, "augment"),
-        (fit, "export"), (training.Trainer, "_validate"),
+        (fit, "write_model"), (fit, "save_semantics"), (training.Trainer, "_validate"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, getattr(where, name))
     in_float64()
-    monkeypatch.setattr(fit, "export", lambda *_: None)
+    for name in ("write_model", "save_semantics"):
+        monkeypatch.setattr(fit, name, lambda *_: None)
     monkeypatch.setattr(training.Trainer, "_validate", lambda self: None)
 
 

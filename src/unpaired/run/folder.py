@@ -294,16 +294,11 @@ class RunFolder:
             yield
 
     def check_there(self) -> None:
-        """Before something is written into a run that is under way: it must not begin a new one.
-
-        Raises:
-            ResourceError: the folder was removed or moved.
-        """
+        """Raise ResourceError where the folder was removed or moved: nothing begins a new one."""
         if not self.files.config.is_file():
             raise ResourceError(
-                f"the run folder {self.root} was removed or moved while it was in use; nothing "
-                "more is written. Put it back, and the same command goes on from its last "
-                "checkpoint; without it the same command begins anew."
+                f"the run folder {self.root} was removed or moved while it was in use. Put it "
+                "back, and the same command goes on from its last checkpoint."
             )
 
     def write_environment(self) -> None:

@@ -60,7 +60,7 @@ def check_inputs(
         raise UsageError(
             f"{run.root} was trained on other data; changed since it began:\n"
             + "\n".join(f"  {name}" for name in changed)
-            + f"\nRestore {'it' if len(changed) == 1 else 'them'}, or choose another --out. "
+            + f"\n  Restore {'it' if len(changed) == 1 else 'them'}, or choose another --out. "
             "--accept-changes goes on all the same and records it in the run."
         )
     if changed:
