@@ -23,8 +23,6 @@ _NAME = re.compile(
     r"(?P<end>\..*)?",
     re.DOTALL,
 )
-_EARLIER = re.compile(r"\..*\.[0-9a-f]{8}(\..*)?", re.DOTALL)
-"""As versions before named them: they do not say who writes."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -78,7 +76,7 @@ def _children(folder: Path) -> Iterator[Path]:
 def _is_left_over(path: Path) -> bool:
     name = _NAME.fullmatch(path.name)
     if name is None:
-        return bool(_EARLIER.fullmatch(path.name)) and _is_old(path)
+        return False
     if name["machine"] != _machine():
         return _is_old(path)
     return not is_running(int(name["pid"], 16), int(name["start"], 16))

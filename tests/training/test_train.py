@@ -103,10 +103,11 @@ def test_killed_mid_write_goes_on_from_the_last_whole_state(
     config = toy_config()
     train(config, data, tmp_path / "run")
     expected = weights(tmp_path / "run/checkpoints/last.pt")
-    stray = tmp_path / "run/checkpoints/.last.abcd.pt"
+    stray = tmp_path / "run/checkpoints/.last.0123abcd.pt"
     stray.write_bytes(b"half a checkpoint")
     train(config, data, tmp_path / "run")
     assert same(weights(tmp_path / "run/checkpoints/last.pt"), expected)
+    assert not stray.exists()
 
 
 def test_prefetching_changes_nothing(data: dict[str, Path], tmp_path: Path) -> None:

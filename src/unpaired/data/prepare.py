@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -53,6 +54,8 @@ from unpaired.workers import Work, Workers, share_out
 log = logging.getLogger(__name__)
 # Raise when the same plan leads to other prepared arrays than before.
 _FORMAT = 2
+# Markers of cases in work, and temporaries as earlier versions named them.
+_LEFT_OVER = re.compile(r"\..*\.(working|[0-9a-f]{8}\..*(npy|json))", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,9 @@ def _make_ready(folder: Path, jobs: Sequence[_Job]) -> None:
         for place in {job.folder for job in jobs}:
             make_folder(place)
             sweep(place)
-            for marker in place.glob(".*.working"):
-                marker.unlink(missing_ok=True)
+            for left in place.glob(".*"):  # nobody else prepares here
+                if _LEFT_OVER.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
 

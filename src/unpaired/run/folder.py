@@ -1,5 +1,6 @@
 """The run folder: its files, its lock, and its parts, each read when it is asked for."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from unpaired.run.log import SCHEDULE, read_log
 from unpaired.run.scores import Evaluation, read_evaluation
 
 T = TypeVar("T")
+_EARLIER = re.compile(r"\.(last|kept)\.[0-9a-f]{8}\.pt")
+"""Temporaries of checkpoints as earlier versions named them."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,9 @@ class RunFolder:
             ) from error
         with held:
             sweep(self.root, deep=True)
+            for left in self.files.last.parent.glob(".*.pt"):
+                if _EARLIER.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
             yield
 
     def check_there(self) -> None:
