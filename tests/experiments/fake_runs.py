@@ -32,6 +32,7 @@ class FakeJob:
     folder: Path
     seed: int
     config: Settings = field(default_factory=lambda: settings(None))
+    data: dict[str, Path] = field(default_factory=dict)
 
     @property
     def missing(self) -> bool:

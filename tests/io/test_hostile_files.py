@@ -188,7 +188,8 @@ def test_what_a_file_says_cannot_steer_the_terminal(tmp_path):
     with pytest.raises(DataError) as caught:
         read_rows(path)
     assert "\\x1b[2jmodality" in str(caught.value) and str(caught.value).isprintable()
-    assert str(UnpairedError("a\tb\nc")) == "a\\tb\nc"
+    # A line ends only where a list of the message goes on.
+    assert str(UnpairedError("a\tb\n  c\nd")) == "a\\tb\n  c\\nd"
     long = str(UnpairedError(f"{'/folder' * 500}/name.nii is bad"))
     assert len(long) < 700 and long.endswith("/name.nii is bad")
 

@@ -37,6 +37,8 @@ _PREPARING = 3.0
 # A forward pass beside one with gradients.
 _FORWARD = 0.35
 _START_SECONDS = 10.0
+# Of the coarsest map.
+_SMALLEST_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,12 @@ def _candidates(
     quick = {m: ModalityConfig(clip="percentile") for m in datasets}
     scans = measure.lattices(datasets)
     for size in reversed(SIZES[device]):
+        few = _with_size(base, replace(size, blocks=size.blocks[:2]), given)
+        native = method_of(few).plan(few.model_copy(update={"modalities": quick}), datasets)
+        size = _with_levels(size, native, turned_of(scans, native))
         config = _with_size(base, size, given).model_copy(update={"modalities": quick})
-        native = method_of(config).plan(config, datasets)
         if "data.spacing_mm" not in given:
-            turned = [measure.turned(s, orient(s, native.slice_axis, native.planes)) for s in scans]
-            spacing = coarser(native.spacing_mm, turned, size.side)
+            spacing = coarser(native.spacing_mm, turned_of(scans, native), size.side)
             if spacing != native.spacing_mm:
                 config = config.replace(data={"spacing_mm": spacing})
         plan = method_of(config).plan(config, datasets)
@@ -211,6 +214,15 @@ def _with_size(base: Config, size: Size, given: set[str]) -> Config:
         # Narrow networks bear larger steps: 2e-3 is the demo's, of width 16.
         tables["train"]["learning_rate"] = 2e-3 if size.width <= 16 else 1e-3
     return base.replace(**tables)
+
+
+def _with_levels(size: Size, plan: Plan, scans: Sequence[measure.Geometry]) -> Size:
+    """Without the levels at which a typical image would have fewer than four voxels on a side."""
+    extent_mm = np.median([np.multiply(g.spacing_mm, g.shape) for g in scans], axis=0)
+    voxels = extent_mm[1:] / coarser(plan.spacing_mm, scans, size.side)[1:]
+    smallest = min(*voxels, *plan.patch[-2:])
+    levels = int(np.log2(max(smallest, 8) / _SMALLEST_SIDE)) + 1
+    return replace(size, blocks=size.blocks[: max(2, levels)])
 
 
 def turned_of(scans: Sequence[measure.Lattice], plan: Plan) -> list[measure.Geometry]:
