@@ -24,8 +24,24 @@ import torch
 
 _CALL = "how a run's process was called; since, through a pipe"
 HARMLESS_FILES = {"*.lock": "empty", "*/environment.json": "machine, versions and command line"}
-SCRATCH_FILES = {"*/job.json": _CALL, "*/job.toml": _CALL}
+SCRATCH_FILES = {
+    "*/job.json": _CALL,
+    "*/job.toml": _CALL,
+    "*/inputs.json": "the sha256 of what a run is trained on; later than a154ab3, as are the next",
+    "*/checkpoints/previous.pt": "the state before the last",
+    "*/threads.json": "the number of threads that was measured",
+    "*/choices.json": "why a planned run is as it is",
+}
 """What may be there on one side only, and what it is."""
+NEW_KEYS = {
+    "checksum": "of a stored file",
+    "range": "of a prepared image's intensities",
+    "levels": "what the intensities of the training images reach",
+    "heartbeat_seconds": "a setting",
+    "images": "of a step, in the state of a training",
+    "kept_step": "in the state of a training",
+}
+"""What the tree alone may hold: later than a154ab3."""
 HARMLESS_KEYS = {
     "seconds": "wall clock",
     "versions": "of libraries",
@@ -72,8 +88,12 @@ def difference(a: Any, b: Any, at: str = "") -> str | None:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return _arrays(a, b, at)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        if a.keys() != b.keys():
-            only = sorted(map(str, a.keys() - b.keys())), sorted(map(str, b.keys() - a.keys()))
+        new = {k for k in b.keys() - a.keys() if k in NEW_KEYS}
+        if a.keys() != b.keys() - new:
+            only = (
+                sorted(map(str, a.keys() - b.keys())),
+                sorted(map(str, b.keys() - a.keys() - new)),
+            )
             return f"{at}: only in base {only[0][:3]}, only in the tree {only[1][:3]}"
         return _first(difference(a[k], b[k], f"{at}.{k}") for k in a if k not in HARMLESS_KEYS)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
