@@ -125,7 +125,8 @@ def test_a_lost_terminal_leaves_a_whole_run(data: dict[str, Path], tmp_path: Pat
     settings.write_text(to_toml(toy_config("train.steps=100000", "train.steps_per_epoch=50000")))
     call = f"train --data a={data['a']} --config {settings} --out {out}".split()
     program = (
-        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "import fcntl, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
         "from unpaired.cli import main; main(sys.argv[1:])"
     )
     process = subprocess.Popen(
