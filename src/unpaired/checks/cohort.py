@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from unpaired.checks.finding import Finding, Index, Remark, from_error
+from unpaired.data import measure
 from unpaired.data.content import Box
 from unpaired.datasets.dataset import Dataset, class_names
-from unpaired.datasets.planes import Lattice, common_planes
+from unpaired.datasets.planes import Lattice, common_planes, orient
 from unpaired.errors import DataError
 from unpaired.files import printable, some
-from unpaired.io.volume import canonical_orientation
 from unpaired.names import canonical_name, plural
 
 # A median of fewer scans says nothing about a third.
@@ -115,9 +115,8 @@ def turn_alike(scans: Sequence[ScanSummary]) -> tuple[str, Turned]:
     planes, _, agree = common_planes([lattice for _, lattice in known], "S")
     turned = []
     for scan, lattice in known:
-        turn = canonical_orientation(lattice.axes) if agree else planes.orientation(lattice)
-        a, b, c = (lattice.shape[axis] for axis in turn.axes)
-        turned.append((scan, turn.spacing(lattice.spacing_mm), (a, b, c)))
+        grid = measure.turned(lattice, orient(lattice, "S", None if agree else planes))
+        turned.append((scan, grid.spacing_mm, grid.shape))
     return "S, P, L" if agree else "slices, rows, columns", turned
 
 

@@ -184,13 +184,15 @@ def _candidates(
     # The windows of intensities cost nothing later and reading of all labels now.
     quick = {m: ModalityConfig(clip="percentile") for m in datasets}
     scans = measure.lattices(datasets)
+    smallest = SIZES[device][-1]
+    few = _with_size(base, replace(smallest, blocks=smallest.blocks[:2]), given)
+    native = method_of(few).plan(few.model_copy(update={"modalities": quick}), datasets)
+    turned = turned_of(scans, native)
     for size in reversed(SIZES[device]):
-        few = _with_size(base, replace(size, blocks=size.blocks[:2]), given)
-        native = method_of(few).plan(few.model_copy(update={"modalities": quick}), datasets)
-        size = _with_levels(size, native, turned_of(scans, native))
+        size = _with_levels(size, native, turned)
         config = _with_size(base, size, given).model_copy(update={"modalities": quick})
         if "data.spacing_mm" not in given:
-            spacing = coarser(native.spacing_mm, turned_of(scans, native), size.side)
+            spacing = coarser(native.spacing_mm, turned, size.side)
             if spacing != native.spacing_mm:
                 config = config.replace(data={"spacing_mm": spacing})
         plan = method_of(config).plan(config, datasets)
@@ -200,7 +202,7 @@ def _candidates(
         ):
             config = config.replace(train={"batch_size": config.train.batch_size // 2})
             ahead = forecast(config, plan)
-        validation = _validation_seconds(config, plan, ahead, turned_of(scans, plan), datasets)
+        validation = _validation_seconds(config, plan, ahead, turned, datasets)
         cost = Cost(before, ahead.seconds_per_step, validation)
         yield _Candidate(size, config.model_copy(update={"modalities": base.modalities}), plan,
                          ahead, cost)  # fmt: skip
