@@ -4,14 +4,13 @@ Tolerances are in millimetres. Float64 all the way is exact to 1e-9; a prepared 
 with values of up to 300 mm, so 1e-3; a cubic spline bends within six voxels of a repeated edge.
 """
 
-from itertools import permutations, product
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from orientations import SIGNED, rotation, stored
 from small_sets import plan
 from unpaired.data.plan import Clip
 from unpaired.data.preprocess import preprocess, restore_labels
@@ -19,7 +18,6 @@ from unpaired.io.resample import resample_argmax, resample_image, resample_label
 from unpaired.io.volume import Volume, canonical_orientation
 
 EXACT_MM, PREPARED_MM, CUBIC_MM = 1e-9, 1e-3, 0.02
-SIGNED = [(o, f) for o in permutations(range(3)) for f in product((1, -1), repeat=3)]
 angles = st.one_of(st.floats(-180, 180), st.sampled_from([0.0, 45.0, -45.0, 90.0, 54.7356, 135.0]))
 turns = st.tuples(angles, angles, angles)
 sizes = st.tuples(*[st.integers(1, 9)] * 3)
@@ -29,25 +27,9 @@ slice_axes = st.sampled_from("SPL")
 
 def oblique(degrees, spacing=(0.9, 1.1, 3.0), origin=(-80.0, 33.0, 12.5)):
     """Turns about x, y and z; an affine [4 4]."""
-    out = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        one, two = (other for other in range(3) if other != axis)
-        turn = np.eye(3)
-        turn[one, one] = turn[two, two] = np.cos(angle)
-        turn[one, two], turn[two, one] = -np.sin(angle), np.sin(angle)
-        out = turn @ out
-    return np.block([[out * spacing, np.array(origin)[:, None]], [np.zeros(3), np.ones(1)]])
-
-
-def stored(array, affine, order, flips):
-    """The same image with its axes permuted and flipped: (array, affine)."""
-    change = np.zeros((4, 4))
-    change[3, 3] = 1
-    for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
-        change[old, new] = flip
-        change[old, 3] = array.shape[old] - 1 if flip < 0 else 0
-    turned = array.transpose(order)[tuple(slice(None, None, flip) for flip in flips)]
-    return turned, affine @ change
+    return np.block(
+        [[rotation(degrees) * spacing, np.array(origin)[:, None]], [np.zeros(3), np.ones(1)]]
+    )
 
 
 def places(affine, shape):

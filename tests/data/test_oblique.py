@@ -4,7 +4,6 @@ The control is always the same scans with the rotation taken out of their affine
 axes are the patient's, and nothing has to be decided.
 """
 
-from itertools import permutations, product
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +12,7 @@ import pytest
 from nibabel.affines import from_matvec
 
 from nifti_files import dataset
+from orientations import SIGNED, rotation, stored, turned
 from small_sets import LABELS, body, straight
 from unpaired.checks.check import examine_roots
 from unpaired.config import DataConfig
@@ -27,20 +27,8 @@ from unpaired.io.read import read_image
 from unpaired.io.volume import Volume
 
 SHAPE = (20, 18, 7)
-SIGNED = [(o, f) for o in permutations(range(3)) for f in product((1, -1), repeat=3)]
 # Turns about the patient's axes in degrees, drawn about the short axis of a heart.
 HEART = [(38, -12, 41), (42, 8, 55), (30, 0, 33), (55, -5, 47), (47, 10, 60), (33, -15, 38)]
-
-
-def rotation(degrees):
-    out = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        one, two = (other for other in range(3) if other != axis)
-        turn = np.eye(3)
-        turn[one, one] = turn[two, two] = np.cos(angle)
-        turn[one, two], turn[two, one] = -np.sin(angle), np.sin(angle)
-        out = turn @ out
-    return out
 
 
 def affine(degrees, spacing=(1.0, 1.0, 6.0), axes="LPS"):
@@ -50,20 +38,6 @@ def affine(degrees, spacing=(1.0, 1.0, 6.0), axes="LPS"):
 
 def lattice(degrees, spacing=(1.0, 1.0, 6.0), axes="LPS", shape=SHAPE):
     return Lattice(affine(degrees, spacing, axes)[:3, :3], shape)
-
-
-def stored(array, place, order, flips):
-    """The same image with its axes in another order and direction."""
-    change = np.zeros((4, 4))
-    change[3, 3] = 1
-    for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
-        change[old, new] = flip
-        change[old, 3] = array.shape[old] - 1 if flip < 0 else 0
-    return turned(array, order, flips), place @ change
-
-
-def turned(array, order, flips):
-    return array.transpose(order)[tuple(slice(None, None, flip) for flip in flips)]
 
 
 def write(root: Path, places) -> Path:

@@ -24,6 +24,7 @@ from unpaired.methods import method_of
 from unpaired.progress import duration
 from unpaired.training.budget import Cost, Schedule, needed, schedule
 from unpaired.training.forecast import Forecast, forecast
+from unpaired.training.prepare import labelled_only
 
 PRESET = "default"
 FEWEST_STEPS = 300
@@ -133,7 +134,7 @@ def plan_training(
     """
     base = load_config(PRESET, None, overrides)
     given = _keys(overrides)
-    labelled = _labelled(datasets)
+    labelled = labelled_only(datasets)
     device = find_device(base.train.device).type
     before = _START_SECONDS + _preparing_seconds(labelled, base.data.workers)
     asked = base.train.steps if "train.steps" in given else None
@@ -164,17 +165,6 @@ def _keys(overrides: Sequence[str]) -> set[str]:
         if isinstance(table, dict)
         for name in table
     }
-
-
-def _labelled(datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    kept = {
-        m: replace(d, cases=tuple(c for c in d.cases if c.label is not None))
-        for m, d in datasets.items()
-    }
-    for m, dataset in kept.items():
-        if not dataset.cases:
-            raise DataError(f"{dataset.root}: no case of {m} has a label to learn from.")
-    return kept
 
 
 def _candidates(

@@ -104,16 +104,13 @@ def _prepare_run(
         check_same_terms(method, folder)
     datasets = opened(data)
     notes = [line for dataset in datasets.values() for line in remarks(dataset)]
-    labelled = {m: [c for c in d.cases if c.label is not None] for m, d in datasets.items()}
-    for m, cases in labelled.items():
-        if not cases:
-            raise DataError(f"{datasets[m].root}: no case of {m} has a label to learn from.")
+    kept = labelled_only(datasets)
+    labelled = {m: list(dataset.cases) for m, dataset in kept.items()}
     if step is None:
         _begin(config, method, folder)
     split = _split(config, labelled, folder)
     plan = _plan(config, method, datasets, split, folder, source)
     cache = (how.cache or folder.files.prepared) / cache_key(plan)
-    kept = {m: replace(d, cases=tuple(labelled[m])) for m, d in datasets.items()}
     record = data_record(kept, plan, cache)
     used, digests = _used(kept, split), dict[str, str]()
     if step is not None:
@@ -135,6 +132,22 @@ def _prepare_run(
     write_json(folder.files.data, record)
     folder.write_environment()
     return [*notes, *(f"{loss.what(plan)}; {loss.mend()}." for loss in lost_classes(found, used))]
+
+
+def labelled_only(datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The data sets without the cases that have no label.
+
+    Raises:
+        DataError: a modality has none with one.
+    """
+    kept = {
+        m: replace(d, cases=tuple(c for c in d.cases if c.label is not None))
+        for m, d in datasets.items()
+    }
+    for m, dataset in kept.items():
+        if not dataset.cases:
+            raise DataError(f"{dataset.root}: no case of {m} has a label to learn from.")
+    return kept
 
 
 def opened(data: Mapping[str, Path | str | Dataset]) -> dict[str, Dataset]:
