@@ -16,52 +16,22 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from html.parser import HTMLParser
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-_CALL = "how a run's process was called; since, through a pipe"
-HARMLESS_FILES = {"*.lock": "empty", "*/environment.json": "machine, versions and command line"}
-SCRATCH_FILES = {
-    "*/job.json": _CALL,
-    "*/job.toml": _CALL,
-    "*/inputs.json": "the sha256 of what a run is trained on; later than a154ab3, as are the next",
-    "*/checkpoints/previous.pt": "the state before the last",
-    "*/threads.json": "the number of threads that was measured",
-    "*/choices.json": "why a planned run is as it is",
-}
-"""What may be there on one side only, and what it is."""
-NEW_KEYS = {
-    "checksum": "of a stored file",
-    "range": "of a prepared image's intensities",
-    "levels": "what the intensities of the training images reach",
-    "heartbeat_seconds": "a setting",
-    "images": "of a step, in the state of a training",
-    "kept_step": "in the state of a training",
-}
-"""What the tree alone may hold: later than a154ab3."""
-HARMLESS_KEYS = {
-    "seconds": "wall clock",
-    "versions": "of libraries",
-    "forecast": "free memory and measured speed",
-    "mtime_ns": "time of a scan's file",
-    "sha256": "of a graph's file, which holds lines of source and their paths",
-    "descrip": "of a NIfTI header, derived from that",
-    "_target_": "name of a bundle's loader, the package's own since; a test opens both",
-}
-HARMLESS_TEXT = {
-    r"About .* of memory on .*": "memory that is free and measured speed",
-    r"\d+ h \d+ min\b|\b[\d.]+ (s|min|h|minutes|seconds)\b": "wall clock",
-    r"[\d.]+ [KMG]iB\b": "memory measured",
-    r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
-    r"^\w+ \d+/\d+( .*)?$": "progress, which speaks every ten seconds",
-    r"^.*(resource_tracker|warnings\.warn).*$": "of joblib, depends on what else runs",
-}
-"""What may differ between two runs of one program on one machine, and what it is."""
-
+from _same_allowed import (
+    HARMLESS_FILES,
+    HARMLESS_KEYS,
+    HARMLESS_TEXT,
+    NEW_KEYS,
+    NEW_LINES,
+    NEW_VALUES,
+    SCRATCH_FILES,
+)
 
 TEXTS = ("*.txt", "*.csv", "*.md", "*.toml", "*.json", "*.jsonl", "*.html")
 
@@ -87,15 +57,19 @@ def difference(a: Any, b: Any, at: str = "") -> str | None:
         a, b = a.detach().numpy(), b.detach().numpy()
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return _arrays(a, b, at)
+    if isinstance(a, Lines) and isinstance(b, Lines):
+        return _texts(a, b, at)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        new = {k for k in b.keys() - a.keys() if k in NEW_KEYS}
-        if a.keys() != b.keys() - new:
-            only = (
-                sorted(map(str, a.keys() - b.keys())),
-                sorted(map(str, b.keys() - a.keys() - new)),
-            )
+        only = (
+            sorted(str(k) for k in a.keys() - b.keys() if k not in HARMLESS_KEYS),
+            sorted(str(k) for k in b.keys() - a.keys() if k not in NEW_KEYS),
+        )
+        if any(only):
             return f"{at}: only in base {only[0][:3]}, only in the tree {only[1][:3]}"
-        return _first(difference(a[k], b[k], f"{at}.{k}") for k in a if k not in HARMLESS_KEYS)
+        both = a.keys() & b.keys()
+        same = {*HARMLESS_KEYS, *(k for k in both if NEW_VALUES.get(k) == (a[k], b[k]))}
+        pairs = ((k, a[k], b[k]) for k in a if k in both and k not in same)
+        return _first(difference(x, y, f"{at}.{k}") for k, x, y in pairs)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if len(a) != len(b):
             return f"{at}: {len(a)} and {len(b)} entries"
@@ -105,6 +79,18 @@ def difference(a: Any, b: Any, at: str = "") -> str | None:
         return None
     number = isinstance(a, int | float) and isinstance(b, int | float)
     return f"{at}: {_short(a)} and {_short(b)}" + (f" (by {abs(a - b):.3g})" if number else "")
+
+
+class Lines(list[str]):
+    """Of a text, without what may differ."""
+
+
+def _texts(a: Lines, b: Lines, at: str) -> str | None:
+    """Where two texts differ first; lines that are known to be later may be in `b` alone."""
+    known = set(a)
+    kept = [line for line in b if line in known or not re.fullmatch(NEW_LINES, line)]
+    pairs = enumerate(zip_longest(a, kept, fillvalue="nothing more"), 1)
+    return next((f"{at}.{n}: {_short(x)} and {_short(y)}" for n, (x, y) in pairs if x != y), None)
 
 
 def _first(found: Iterator[str | None]) -> str | None:
@@ -136,13 +122,13 @@ def _jsonl(data: bytes) -> list[Any]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def _lines(data: bytes) -> dict[str, str]:
-    """Line number -> line, without what may differ; what vanishes altogether has no number."""
+def _lines(data: bytes) -> Lines:
+    """Lines, without what may differ; what vanishes altogether is no line."""
     text = data.decode()
     for pattern in HARMLESS_TEXT:
         text = re.sub(pattern, "*", text, flags=re.MULTILINE)
     kept = (line.rstrip() for line in text.splitlines())
-    return {str(n): line for n, line in enumerate((x for x in kept if x.strip("* ")), 1)}
+    return Lines(line for line in kept if line.strip("* "))
 
 
 class _Page(HTMLParser):
@@ -151,10 +137,11 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
-        self.hidden = False
+        self.hidden = self.value = False
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.hidden = tag in ("style", "script")
+        self.value = tag == "dd"
         if source := dict(attrs).get("src"):
             kind, _, code = source.partition("base64,")
             digest = hashlib.sha256(base64.b64decode(code)).hexdigest() if code else source
@@ -164,11 +151,15 @@ class _Page(HTMLParser):
         self.hidden = False
 
     def handle_data(self, data: str) -> None:
-        if data.split() and not self.hidden:
-            self.seen.append(" ".join(data.split()))
+        words = " ".join(data.split())
+        if words and self.value:  # on the line of its name
+            self.seen[-1] += f" = {words}"
+            self.value = False
+        elif words and not self.hidden:
+            self.seen.append(words)
 
 
-def _html(data: bytes) -> dict[str, str]:
+def _html(data: bytes) -> Lines:
     page = _Page()
     page.feed(data.decode())
     return _lines("\n".join(page.seen).encode())
@@ -183,7 +174,8 @@ def _safetensors(data: bytes) -> dict[str, Any]:
 
     size = int.from_bytes(data[:8], "little")
     about = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return {"tensors": load(data), "metadata": about}
+    described = {k: json.loads(v) if v.startswith("{") else v for k, v in about.items()}
+    return {"tensors": load(data), "metadata": described}
 
 
 def _npz(data: bytes) -> dict[str, np.ndarray]:
@@ -202,6 +194,11 @@ def _nifti(data: bytes) -> dict[str, Any]:
     image = nibabel.Nifti1Image.from_bytes(plain)
     header = dict(image.header.items())
     return {"header": header, "values": np.asanyarray(image.dataobj)}
+
+
+def _nrrd(data: bytes) -> dict[str, Any]:
+    header, _, values = data.partition(b"\n\n")
+    return {"header": _lines(header), "values": gzip.decompress(values)}
 
 
 def _png(data: bytes) -> np.ndarray:
@@ -263,6 +260,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "*.npy": _npy,
     "*.nii": _nifti,
     "*.nii.gz": _nifti,
+    "*.nrrd": _nrrd,
     "*.png": _png,
     "*.zip": _zip,
     "*.onnx": _onnx,

@@ -1,0 +1,64 @@
+"""What two runs of one program, or of a later one, may differ in; each with its reason."""
+
+_CALL = "how a run's process was called; since, through a pipe"
+HARMLESS_FILES = {"*.lock": "empty", "*/environment.json": "machine, versions and command line"}
+SCRATCH_FILES = {
+    "*/job.json": _CALL,
+    "*/job.toml": _CALL,
+    "*/inputs.json": "the sha256 of what a run is trained on; later than a154ab3, as are the next",
+    "*/checkpoints/previous.pt": "the state before the last",
+    "*/threads.json": "the number of threads that was measured",
+    "*/choices.json": "why a planned run is as it is",
+}
+"""What may be there on one side only, and what it is."""
+NEW_KEYS = {
+    "checksum": "of a stored file",
+    "range": "of a prepared image's intensities",
+    "levels": "what the intensities of the training images reach",
+    "heartbeat_seconds": "a setting",
+    "images": "of a step, in the state of a training",
+    "kept_step": "in the state of a training",
+    "sha256": "of a scan or a prepared array, which is compared itself",
+    "annotated": "of a prepared case: whether its whole label is known",
+    "class_mm3": "of a prepared case: how much of each class its label holds",
+    "meaning": "what the labels of a data set mean",
+    "notes": "of an evaluation: what was left out of it",
+    "passed_over": "of an evaluation: files that are no scans",
+}
+"""What the tree alone may hold: later than a154ab3."""
+NEW_VALUES = {"format": (1, 2)}
+"""Values of base and tree that may differ so: the format of a prepared case."""
+NEW_LINES = "|".join(
+    (
+        r" *\"(notes|passed_over)\": .*",  # as above, in what `--json` prints
+        r" *\"checksum\": .*",
+        r"heartbeat_seconds = .*",
+        r"- Not scored, since there is no truth of the name.*",
+    )
+)
+"""Lines of texts that the tree alone may hold: later than a154ab3."""
+HARMLESS_KEYS = {
+    "seconds": "wall clock",
+    "versions": "of libraries",
+    "forecast": "free memory and measured speed",
+    "mtime_ns": "time of a scan's file",
+    "sha256": "of a graph's file, which holds lines of source and their paths",
+    "description_sha256": "of a description, which is compared itself",
+    "config_sha256": "of all settings, of which there are more",
+    "digest": "of model and settings, of which there are more",
+    "descrip": "of a NIfTI header, derived from that",
+    "_target_": "name of a bundle's loader, the package's own since; a test opens both",
+}
+HARMLESS_TEXT = {
+    r"\bunpaired [0-9a-f]{16}( [0-9a-f]{16})?$": "digest of model and settings; later, of both",
+    r"^\| configuration \| sha256 .*$": "of all settings, of which there are more",
+    r",$": "of a line of JSON, which depends on the next",
+    r"About .* of memory on .*": "memory that is free and measured speed",
+    r"\d+ h \d+ min\b|\b[\d.]+ (s|min|h|minutes|seconds)\b": "wall clock",
+    r"[\d.]+ [KMG]iB\b": "memory measured",
+    r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
+    r"^\w+ \d+/\d+( .*)?$": "progress, which speaks every ten seconds",
+    r"^.*(resource_tracker|warnings\.warn).*$": "of joblib, depends on what else runs",
+}
+"""What may differ between two runs of one program on one machine, and what it is."""
