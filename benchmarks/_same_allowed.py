@@ -16,6 +16,7 @@ NEW_KEYS = {
     "range": "of a prepared image's intensities",
     "levels": "what the intensities of the training images reach",
     "heartbeat_seconds": "a setting",
+    "norms": "a setting",
     "images": "of a step, in the state of a training",
     "kept_step": "in the state of a training",
     "sha256": "of a scan or a prepared array, which is compared itself",
@@ -32,11 +33,25 @@ NEW_LINES = "|".join(
     (
         r" *\"(notes|passed_over)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
-        r"heartbeat_seconds = .*",
+        r"(heartbeat_seconds|norms) = .*",
         r"- Not scored, since there is no truth of the name.*",
     )
 )
 """Lines of texts that the tree alone may hold: later than a154ab3."""
+NEW_HELP = (
+    "; `unpaired settings` lists all",
+    "; `unpaired presets` lists them",
+    " Without a preset, a file or a network of your own the program plans the training for this "
+    "machine and the time, and says why. `unpaired presets` and `unpaired settings` list the rest.",
+    " --budget TIME Plan a training of this time: 30m, 8h, 2d. Default: 1 h, on a GPU 12 h.",
+    " --quick A first model in ten minutes: --budget 10m.",
+    " --accept-changes Go on with changed images, labels or splits.",
+    "[:IMAGE]",
+    "; 4:2 is the second image in series 4",
+    " settings List the settings of a run, for KEY=VALUE and --config.",
+    " presets List the presets for --preset, or what one of them sets.",
+)
+"""What pages of help have come to say besides, since a154ab3."""
 HARMLESS_KEYS = {
     "seconds": "wall clock",
     "versions": "of libraries",
@@ -47,6 +62,7 @@ HARMLESS_KEYS = {
     "config_sha256": "of all settings, of which there are more",
     "digest": "of model and settings, of which there are more",
     "descrip": "of a NIfTI header, derived from that",
+    "scans": "digests of scans, since of more of each; an unchanged scan is known by them",
     "_target_": "name of a bundle's loader, the package's own since; a test opens both",
 }
 HARMLESS_TEXT = {

@@ -27,6 +27,7 @@ from _same_allowed import (
     HARMLESS_FILES,
     HARMLESS_KEYS,
     HARMLESS_TEXT,
+    NEW_HELP,
     NEW_KEYS,
     NEW_LINES,
     NEW_VALUES,
@@ -125,10 +126,21 @@ def _jsonl(data: bytes) -> list[Any]:
 def _lines(data: bytes) -> Lines:
     """Lines, without what may differ; what vanishes altogether is no line."""
     text = data.decode()
+    if text.lstrip().startswith("Usage:"):  # help, broken into lines by its length
+        return _help(text)
     for pattern in HARMLESS_TEXT:
         text = re.sub(pattern, "*", text, flags=re.MULTILINE)
-    kept = (line.rstrip() for line in text.splitlines())
+    # What stands beside a number that varies is padded by its length.
+    padded = (re.sub(" +", " ", line) if "*" in line else line for line in text.splitlines())
+    kept = (line.rstrip() for line in padded)
     return Lines(line for line in kept if line.strip("* "))
+
+
+def _help(text: str) -> Lines:
+    words = " ".join(text.replace("...", ".").split())
+    for phrase in NEW_HELP:
+        words = words.replace(phrase, "")
+    return Lines([words])
 
 
 class _Page(HTMLParser):

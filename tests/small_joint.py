@@ -32,12 +32,13 @@ def small_joint(
     gamma: float = 0.1,
     channels: dict[str, int] | None = None,
     seed: int = 0,
+    private_norms: bool = False,
 ) -> Joint:
     """Everything that the variant and the weights use, and nothing else."""
     chosen = VARIANTS[variant]
     channels = channels or dict.fromkeys(modalities, 3)
     backbone = small_backbone(seed, max(channels.values()))
-    segmenter = Segmenter(backbone, channels, chosen.private_encoders)
+    segmenter = Segmenter(backbone, channels, chosen.private_encoders, private_norms)
     scaling = Scaling(CLASSES, 4 * WIDTH, segmenter.branches) if chosen.scaling else None
     semantics = {}
     if alpha or beta or gamma or scaling is not None:

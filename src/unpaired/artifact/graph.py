@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.func import functional_call
 
 from unpaired.artifact.model import Model
 from unpaired.artifact.onnx import need
@@ -73,6 +74,10 @@ class GainsGraph(nn.Module):
         ]
         self.scaled = any(t is not None for t in tables)
         self.register_buffer("phi", torch.stack(rows))
+        norms = [n.values_by_name() for n in segmenter.norms.values()]  # type: ignore[operator]
+        self.norms = {name: f"norm_{i}" for i, name in enumerate(norms[0] if norms else ())}
+        for name, buffer in self.norms.items():
+            self.register_buffer(buffer, torch.stack([own[name].detach() for own in norms]))
 
     def forward(
         self, image: Float[Tensor, "B K *space"], modality: Int[Tensor, " 1"]
@@ -87,7 +92,13 @@ class GainsGraph(nn.Module):
         if self.scaled:
             parts = phi.split(list(self.branches.values()))
             gains = dict(zip(self.branches, parts, strict=True))
-        return self.backbone(mixed, gains).logits
+        if not self.norms:
+            return self.backbone(mixed, gains).logits
+        norms = {
+            name: getattr(self, buffer).index_select(0, modality)[0]
+            for name, buffer in self.norms.items()
+        }
+        return functional_call(self.backbone, norms, (mixed, gains)).logits
 
 
 def _affine(stem: nn.Module) -> tuple[Float[Tensor, "K Km"], Float[Tensor, " K"]]:

@@ -129,6 +129,8 @@ class ModelConfig(Section):
     """Name of the backbone; a comparator has its own network."""
     variant: Literal["V1", "V2", "V3"] = "V3"
     """V1: an encoder per modality; V2: all shared; V3: all shared, channels scaled per modality."""
+    norms: Literal["shared", "private"] = "shared"
+    """private: scale, shift and statistics of every norm are a modality's own."""
     scaling_at_test: bool = True
     """Keep the modality's channel scaling in the exported model (V3 only)."""
     heads: Size = 8

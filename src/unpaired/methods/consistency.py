@@ -25,7 +25,8 @@ class Consistency(Method):
 
     def segmenter(self, config: Config, plan: Plan) -> Segmenter:
         private = VARIANTS[config.model.variant].private_encoders
-        return Segmenter(self.backbone(config, plan), input_channels(plan), private)
+        norms = config.model.norms == "private"
+        return Segmenter(self.backbone(config, plan), input_channels(plan), private, norms)
 
     def joint(self, config: Config, plan: Plan) -> Joint:
         segmenter, model = self.segmenter(config, plan), config.model

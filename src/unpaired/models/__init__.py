@@ -3,6 +3,7 @@
 from unpaired.models.attach import attach, detach
 from unpaired.models.fold import fold, gains_form
 from unpaired.models.joint import VARIANTS, Joint, Output, Variant
+from unpaired.models.norms import PrivateNorms
 from unpaired.models.segmenter import Segmenter
 from unpaired.models.semantics import Scaling, Semantics, share_embeddings
 
@@ -10,6 +11,7 @@ __all__ = [
     "VARIANTS",
     "Joint",
     "Output",
+    "PrivateNorms",
     "Scaling",
     "Segmenter",
     "Semantics",

@@ -26,6 +26,7 @@ def attach(
     branches: Sequence[str] = (),
     logits: int | str = 0,
     variant: str = "V2",
+    private_norms: bool = False,
     heads: int = 8,
     predict: bool = True,
     correlate: bool = True,
@@ -43,6 +44,7 @@ def attach(
         modalities: name -> its number of input channels K_m.
         input_layers, pads_input, multiple, encoder, branches, logits: as of `Foreign`.
         variant: "V2" shares everything but the stems; "V1" needs `encoder`, "V3" `branches`.
+        private_norms: every norm's scale, shift and statistics are a modality's own.
         heads: heads N of each module; divides the width of every scale.
         predict: build what the auxiliary loss needs (alpha > 0).
         correlate: build what the consistency of correlations needs (gamma > 0).
@@ -63,7 +65,8 @@ def attach(
         branches=branches,
         logits=logits,
     )
-    segmenter = Segmenter(backbone, modalities, VARIANTS[variant].private_encoders)
+    private = VARIANTS[variant].private_encoders
+    segmenter = Segmenter(backbone, modalities, private, private_norms)
     widths = [level.channels for level in scales.values()]
     semantics = {m: Semantics(classes, widths, heads, predict, correlate, maps) for m in modalities}
     scaling = None
@@ -88,7 +91,7 @@ def _check(variant: str, scales: Mapping[str, Level], heads: int, branches: Sequ
 
 def _placed(joint: Joint, like: Tensor) -> Joint:
     """What is ours on the network's device and in its type; the network itself stays as it is."""
-    for part in (joint.segmenter.stems, joint.semantics, joint.scaling):
+    for part in (joint.segmenter.stems, joint.segmenter.norms, joint.semantics, joint.scaling):
         if part is not None:
             part.to(device=like.device, dtype=like.dtype)
     return joint
@@ -114,9 +117,9 @@ def detach(joint: Joint, modality: str | None = None) -> nn.Module:
             f"{type(segmenter.backbone).__name__}: use unpaired.models.fold"
         )
     if modality is None:
-        if segmenter.encoders:
+        if segmenter.encoders or segmenter.norms:
             raise UsageError(
-                "with private encoders (V1) there is a network per modality: "
+                "with private encoders (V1) or norms there is a network per modality: "
                 f"name one of {segmenter.modalities}"
             )
         return segmenter.backbone.network
@@ -126,7 +129,10 @@ def detach(joint: Joint, modality: str | None = None) -> nn.Module:
         )
     folded = fold(gains_form(joint), modality)
     assert isinstance(folded, Foreign)
-    frozen = {n for n, p in segmenter.backbone.network.named_parameters() if not p.requires_grad}
+    named = dict(segmenter.backbone.named_parameters())
+    if modality in segmenter.norms:
+        named |= segmenter.norms[modality].values_by_name()  # type: ignore[operator]
+    frozen = {name for name, p in named.items() if not p.requires_grad}
     for name, parameter in folded.network.named_parameters():
-        parameter.requires_grad_(name not in frozen)  # it is a plain network again
+        parameter.requires_grad_(f"network.{name}" not in frozen)  # it is a plain network again
     return folded.network

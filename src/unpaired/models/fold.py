@@ -62,8 +62,8 @@ def gains_form(joint: Joint, scaling_at_test: bool = True) -> Segmenter:
 def fold(segmenter: Segmenter | Folded, modality: str) -> Backbone:
     """A plain backbone for one modality: stem and gains multiplied into its weights.
 
-    Exact: Phi scales the rows and bias of each branch's last layer; the stem's two 1x1
-    convolutions go into every layer that reads the input.
+    Exact: private norms take the place of the shared ones; Phi scales the rows and bias of each
+    branch's last layer; the stem's two 1x1 convolutions go into every layer that reads the input.
 
     Args:
         segmenter: as `gains_form` returns it; gains that are not stored cannot be folded. What
@@ -81,6 +81,8 @@ def fold(segmenter: Segmenter | Folded, modality: str) -> Backbone:
     backbone = deepcopy(segmenter.backbone)
     if modality in segmenter.encoders:
         backbone.put_private(deepcopy(segmenter.encoders[modality]))
+    if modality in segmenter.norms:
+        segmenter.norms[modality].copy_to(backbone)  # type: ignore[operator]
     gains = segmenter.stored_gains(modality)
     if gains is not None:
         _fold_gains(backbone, gains)

@@ -6,8 +6,10 @@ from copy import deepcopy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from unpaired.backbones.base import Backbone, Decoded
+from unpaired.models.norms import PrivateNorms
 from unpaired.nn.block import Gains
 from unpaired.nn.dims import CONV
 
@@ -41,6 +43,7 @@ class Segmenter(nn.Module):
         channels: modality -> its number of input channels K_m.
         private_encoders: one encoder per modality, alike at the start (variant V1); or whatever
             else the backbone's `take_private` gives.
+        private_norms: scale, shift and statistics of every shared norm are a modality's own.
         fixed_stems: the stems stay the identity (channels that a modality lacks are 0).
     """
 
@@ -49,6 +52,7 @@ class Segmenter(nn.Module):
         backbone: Backbone,
         channels: Mapping[str, int],
         private_encoders: bool = False,
+        private_norms: bool = False,
         fixed_stems: bool = False,
     ) -> None:
         super().__init__()
@@ -60,6 +64,11 @@ class Segmenter(nn.Module):
         if private_encoders:
             taken = backbone.take_private()
             self.encoders.update({m: deepcopy(taken) for m in channels})
+        self.norms = nn.ModuleDict()
+        if private_norms:
+            self.norms.update({m: PrivateNorms(backbone) for m in channels})
+            for name in PrivateNorms(backbone).values_by_name():
+                backbone.state_dict(keep_vars=True)[name].requires_grad_(False)  # nothing reads it
         self.backbone = backbone
         self.branches = backbone.branches if not private_encoders else {}
         self.gains = nn.ModuleDict()
@@ -93,7 +102,12 @@ class Segmenter(nn.Module):
         private = dict(self.encoders.items()).get(modality)
         if gains is None:
             gains = self.stored_gains(modality)
-        return self.backbone(self.stems[modality](image), gains, private)
+        given = self.stems[modality](image), gains, private
+        if modality not in self.norms:
+            decoded: Decoded = self.backbone(*given)
+            return decoded
+        norms = self.norms[modality].values_by_name()  # type: ignore[operator]
+        return functional_call(self.backbone, norms, given)
 
 
 class GainTable(nn.Module):

@@ -178,6 +178,8 @@ def fill(segmenter: Segmenter, state: dict[str, Tensor], file: str) -> Filling:
         for target, plan in found:
             for name, value in plan.values.items():
                 target[name].copy_(value)
+    for norms in segmenter.norms.values():
+        norms.start_from(segmenter.backbone)  # type: ignore[operator]
     return Filling(
         printable(file), KNOWN[layout], tuple(e for _, plan in found for e in plan.entries)
     )
@@ -242,7 +244,7 @@ def _row(part: str, entries: list[Entry], note: bool = True) -> list[str]:
 # Weights from another run of ours.
 
 
-PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "semantics.")
+PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "segmenter.norms.", "semantics.")
 """Where a modality's own parameters lie; a modality that is added starts with fresh ones."""
 
 
