@@ -17,6 +17,7 @@ NEW_KEYS = {
     "levels": "what the intensities of the training images reach",
     "heartbeat_seconds": "a setting",
     "norms": "a setting",
+    "model.norms": "the same in a record",
     "images": "of a step, in the state of a training",
     "kept_step": "in the state of a training",
     "sha256": "of a scan or a prepared array, which is compared itself",

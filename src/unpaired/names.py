@@ -3,7 +3,7 @@ and with a hint when mistyped."""
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Beside these, a terminal or a viewer may obey: marks that turn the direction of what follows.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
@@ -22,6 +22,12 @@ def printable(text: object, lists: bool = False) -> str:
     if lists:
         return _LIST.join(printable(line) for line in str(text).split(_LIST))
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(printable, names[:limit])) + more
 
 
 def file_name(name: str) -> str:

@@ -15,7 +15,7 @@ from toy_data import write_settings
 
 from tiny_model import smooth_image, tiny_plan, write_model, write_nifti
 from unpaired.cli.app import code_of, run
-from unpaired.cli.output import guard_terminal, say, say_table
+from unpaired.cli.output import guard_logs, guard_warnings, say, say_table
 from unpaired.errors import DataError, UnpairedError
 from unpaired.files import read_json
 from unpaired.names import file_name, printable
@@ -104,7 +104,8 @@ def rename(folder: Path, case: str, name: str) -> None:
 def test_what_libraries_warn_of_and_log(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     monkeypatch.setattr(logging.lastResort, "formatter", None)
-    guard_terminal()
+    guard_logs()
+    guard_warnings()
     text = warnings.formatwarning(UserWarning(EVIL), UserWarning, "a.py", 1, "x = 1")
     assert "owned" in text and safe(text.rstrip("\n"))
     record = logging.LogRecord("nibabel", logging.WARNING, "", 1, "%s", (EVIL,), None)

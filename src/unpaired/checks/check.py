@@ -15,10 +15,9 @@ from unpaired.checks.layout import open_leniently
 from unpaired.datasets import nnunet
 from unpaired.datasets.dataset import Case, Dataset
 from unpaired.errors import DataError
-from unpaired.files import printable, some
 from unpaired.io.dicom.scan import holds_dicom
 from unpaired.io.read import ENDINGS, is_series_folder, others_in
-from unpaired.names import ending_of, plural
+from unpaired.names import ending_of, plural, printable, some
 from unpaired.progress import Progress
 from unpaired.workers import Work, share_out
 

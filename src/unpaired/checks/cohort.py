@@ -13,8 +13,7 @@ from unpaired.data.content import Box
 from unpaired.datasets.dataset import Dataset, class_names
 from unpaired.datasets.planes import Lattice, common_planes, orient
 from unpaired.errors import DataError
-from unpaired.files import printable, some
-from unpaired.names import canonical_name, plural
+from unpaired.names import canonical_name, plural, printable, some
 
 # A median of fewer scans says nothing about a third.
 FEW = 3

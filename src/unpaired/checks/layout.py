@@ -28,8 +28,7 @@ from unpaired.datasets.passed_over import (
 )
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import DataError, UnpairedError
-from unpaired.files import printable, some
-from unpaired.names import plural
+from unpaired.names import plural, printable, some
 
 _TRAIN, _TEST = "Tr", "Ts"
 Parts = dict[str, dict[int, Path]]

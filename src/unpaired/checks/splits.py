@@ -11,7 +11,8 @@ from unpaired.datasets.dataset import Case, Dataset
 from unpaired.datasets.split import k_folds
 from unpaired.datasets.split_file import PARTS, read_splits
 from unpaired.errors import UnpairedError
-from unpaired.files import printable, read_json, some
+from unpaired.files import read_json
+from unpaired.names import printable, some
 
 Key = tuple[str, str]
 _WORST: Mapping[str, Severity] = {"train": "error", "val": "warning", "test": "warning"}

@@ -29,7 +29,7 @@ from unpaired.cli import (
     settings,
     train,
 )
-from unpaired.cli.output import guard_terminal, note
+from unpaired.cli.output import guard_logs, guard_warnings, note
 from unpaired.errors import UnpairedError
 from unpaired.signals import caught
 
@@ -80,13 +80,14 @@ def unpaired(
     Exit codes: 0 done; 2 wrong usage; 3 the data are at fault; 4 memory, disk or device is
     missing; 5 interrupted, the same command goes on.
     """
+    guard_logs()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code."""
     if isinstance(sys.stdout, TextIOWrapper):  # a Windows pipe knows few letters; stderr escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    guard_terminal()
+    guard_warnings()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

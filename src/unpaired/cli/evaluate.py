@@ -8,7 +8,7 @@ import typer
 from unpaired.cli.options import Json
 from unpaired.cli.output import note, say, say_json, say_lines
 from unpaired.errors import DataError, UsageError
-from unpaired.files import printable, some
+from unpaired.names import printable, some
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:

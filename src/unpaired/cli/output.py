@@ -1,7 +1,6 @@
 """What the program prints: tables as plain text, and JSON."""
 
 import json
-import logging
 import math
 import sys
 import warnings
@@ -20,17 +19,20 @@ def say(text: str = "") -> None:
     write_line(sys.stdout, printable(text))
 
 
-class _Escaped(logging.Formatter):
-    """Messages of any library, which may quote what a file says."""
+def guard_logs() -> None:
+    """What libraries log, which may quote what a file says, passes the same way as what we say."""
+    import logging  # help has no use for it
 
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), lists=True)
+    class Escaped(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lists=True)
 
-
-def guard_terminal() -> None:
-    """What libraries log and warn of passes the same way as what we say."""
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_Escaped())
+        logging.lastResort.setFormatter(Escaped())
+
+
+def guard_warnings() -> None:
+    """The same for what they warn of."""
     plain = warnings.formatwarning
 
     def escaped(message: Warning | str, *given: Any, **named: Any) -> str:

@@ -16,7 +16,7 @@ from unpaired.cli.options import (
 )
 from unpaired.cli.output import note, say, say_json
 from unpaired.errors import DataError
-from unpaired.files import some
+from unpaired.names import some
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from unpaired.data.content import count_values
 from unpaired.data.plan import Plan
 from unpaired.data.preprocess import Placement, preprocess_label
 from unpaired.datasets.dataset import IGNORED
-from unpaired.files import some
 from unpaired.io.volume import Orientation, Volume
+from unpaired.names import some
 
 LOST = 0.1
 """A class is lost in a case that keeps less than this share of its volume."""

@@ -22,8 +22,8 @@ from unpaired.datasets.dataset_json import channels_of, label_names, patients_of
 from unpaired.datasets.locate import first, need
 from unpaired.datasets.nnunet import check_ids
 from unpaired.errors import DataError
-from unpaired.files import is_file, printable, some
-from unpaired.names import ending_of
+from unpaired.files import is_file
+from unpaired.names import ending_of, printable, some
 
 _ENDINGS = (".nii.gz", ".nii")
 _WANTED = 'dataset.json with "training": [{"image": "./imagesTr/a.nii.gz", "label": ...}]'

@@ -19,9 +19,8 @@ from unpaired.datasets.dataset_json import (
     read_about,
 )
 from unpaired.errors import DataError
-from unpaired.files import printable, some
 from unpaired.io.read import ENDINGS, is_series_folder
-from unpaired.names import did_you_mean, ending_of, file_name
+from unpaired.names import did_you_mean, ending_of, file_name, printable, some
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)

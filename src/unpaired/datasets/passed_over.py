@@ -6,9 +6,8 @@ from pathlib import Path
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.dataset_json import read_about
 from unpaired.errors import DataError
-from unpaired.files import printable, some
 from unpaired.io.read import others_in
-from unpaired.names import plural
+from unpaired.names import plural, printable, some
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
