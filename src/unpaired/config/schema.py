@@ -219,6 +219,10 @@ class TrainConfig(Section):
     """How the learning rate falls to zero: half a cosine, or (1 - t)^0.9."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Steps of linear warm-up."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving mean of the weights that is validated and kept, such as 0.99; 0: none."""
+    fused: bool = False
+    """AdamW in one kernel: faster, and other in the last digits."""
     gradient_clip: Positive | None = 1.0
     """Largest norm of the gradient; none: not clipped."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

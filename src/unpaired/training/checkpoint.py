@@ -22,6 +22,7 @@ from unpaired.files import atomic, put
 from unpaired.leftovers import temporary_beside
 from unpaired.models import Joint
 from unpaired.run import RunFolder
+from unpaired.training.optim import MovingMean
 
 SCHEMA = 1
 log = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ class TrainingState:
 
     joint: Joint
     optimizer: torch.optim.Optimizer
+    mean: MovingMean
     scaler: torch.amp.GradScaler
     choice: "Choice"
     plan: Plan
@@ -176,9 +178,11 @@ class TrainingState:
     def save(self, run: RunFolder) -> None:
         """Write last.pt; what it was becomes previous.pt."""
         _keep_previous(run)
+        mean = {"mean": self.mean.values} if self.mean.values else {}
         save_checkpoint(
             run.files.last,
             {
+                **mean,
                 "model": self.joint.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -193,7 +197,7 @@ class TrainingState:
     def keep(self, run: RunFolder) -> None:
         """Write kept.pt: the weights alone."""
         state = {"step": self.step, "score": self.choice.score}
-        save_checkpoint(run.files.kept, {"model": self.joint.state_dict(), **state})
+        save_checkpoint(run.files.kept, {"model": self.mean.weights(), **state})
 
     def mend_kept(self, run: RunFolder) -> None:
         """Write kept.pt where this state is newer: a kill came between the two.
@@ -234,6 +238,11 @@ class TrainingState:
                 "another --out."
             )
         load_matching(self.joint, state["model"], path)
+        if self.mean.values:
+            check_weights(self.mean.values, state.get("mean", {}), path, DataError)
+            self.mean.values = {
+                n: state["mean"][n].to(v.device) for n, v in self.mean.values.items()
+            }
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])

@@ -1,9 +1,14 @@
-"""Optimiser and learning-rate schedule; the rate is a pure function of the step."""
+"""Optimiser, learning-rate schedule and moving mean of the weights.
 
+The rate is a pure function of the step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import cos, pi
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unpaired.config import TrainConfig
 
@@ -48,7 +53,8 @@ def build_optimizer(
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
         )
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    fused = {"fused": True} if config.fused else {}
+    return torch.optim.AdamW(groups, lr=config.learning_rate, **fused)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -60,3 +66,51 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if config.schedule == "poly":
         return config.learning_rate * (1 - part) ** 0.9
     return config.learning_rate * 0.5 * (1 + cos(pi * part))
+
+
+class MovingMean:
+    """The exponential moving mean of a network's weights and statistics (Polyak averaging).
+
+    v <- v + (1 - d) (w - v) after every step, with d = min(decay, (1 + step) / (10 + step)), so
+    that the start is soon forgotten.
+
+    Args:
+        network: whose weights are followed.
+        decay: d; with 0 nothing is kept, and `values` is empty.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = network, decay
+        self.values = self._copied() if decay else {}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` steps."""
+        if not self.values:
+            return
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        own = self.network.state_dict()
+        moved = [name for name, value in self.values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.values[n] for n in moved], [own[n] for n in moved], share)
+        for name in self.values.keys() - set(moved):
+            self.values[name].copy_(own[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is validated and kept: the mean, or without one the weights themselves."""
+        return self.values or self.network.state_dict()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network with these weights, inside a `with`."""
+        if not self.values:
+            yield
+            return
+        own = self._copied()
+        try:
+            self.network.load_state_dict(self.values)
+            yield
+        finally:
+            self.network.load_state_dict(own)
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.network.state_dict().items()}

@@ -29,7 +29,7 @@ from unpaired.run import RunFolder
 from unpaired.run.log import RunLog, read_log, write_metrics
 from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
-from unpaired.training.optim import build_optimizer, learning_rate
+from unpaired.training.optim import MovingMean, build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
 from unpaired.training.validate import validate
 from unpaired.training.whole_batch import span_processes
@@ -88,6 +88,7 @@ class Trainer:
         state = TrainingState(
             self.joint,
             build_optimizer(self.joint, self.config.train, exempt),
+            MovingMean(self.joint, self.config.train.average),
             torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
             Choice(self.config.train),
             self.plan,
@@ -125,6 +126,7 @@ class Trainer:
         for batches in self._batches():
             terms = self._optimise(batches)
             state.step += 1
+            state.mean.update(state.step)
             self.group.at(state.step)
             state.seconds = before + monotonic() - began
             self._report(terms)
@@ -227,7 +229,10 @@ class Trainer:
     def _validate(self) -> None:
         """Each process scores its share of the cases; all of them learn the same scores."""
         epoch = math.ceil(self.step / self.epoch_steps)
-        found = validate(self.joint, self.held_out, self.config, self.plan, self.method, self.group)
+        with self.state.mean.in_place():
+            found = validate(
+                self.joint, self.held_out, self.config, self.plan, self.method, self.group
+            )
         if self.log is not None:
             self._log(
                 {
