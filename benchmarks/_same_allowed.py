@@ -16,8 +16,12 @@ NEW_KEYS = {
     "range": "of a prepared image's intensities",
     "levels": "what the intensities of the training images reach",
     "heartbeat_seconds": "a setting",
-    "norms": "a setting",
-    "model.norms": "the same in a record",
+    "norms": "a setting, as are the next",
+    "average": "",
+    "fused": "",
+    "model.norms": "the same in a record, as are the next",
+    "train.average": "",
+    "train.fused": "",
     "images": "of a step, in the state of a training",
     "kept_step": "in the state of a training",
     "sha256": "of a scan or a prepared array, which is compared itself",
@@ -34,7 +38,7 @@ NEW_LINES = "|".join(
     (
         r" *\"(notes|passed_over)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
-        r"(heartbeat_seconds|norms) = .*",
+        r"(heartbeat_seconds|norms|average|fused) = .*",
         r"- Not scored, since there is no truth of the name.*",
     )
 )

@@ -66,9 +66,8 @@ def test_the_mean_is_what_a_run_keeps_and_goes_on_with(
     state = load_checkpoint(tmp_path / "broken/checkpoints/last.pt")
     assert state["step"] < 6
     train(toy_config(*settings), data, tmp_path / "broken")
-    whole, broken = (
-        load_checkpoint(tmp_path / n / "checkpoints/last.pt") for n in ("whole", "broken")
-    )
+    last = [tmp_path / name / "checkpoints/last.pt" for name in ("whole", "broken")]
+    whole, broken = map(load_checkpoint, last)
     kept = load_checkpoint(tmp_path / "whole/checkpoints/kept.pt")["model"]
     for name, value in whole["mean"].items():
         assert torch.equal(value, broken["mean"][name])
@@ -79,9 +78,8 @@ def test_the_mean_is_what_a_run_keeps_and_goes_on_with(
         for n in ("whole", "broken")
     ]
     assert records[0] == records[1]
-    path = tmp_path / "whole/checkpoints/last.pt"
     del whole["mean"], whole["schema"]
-    save_checkpoint(path, whole)
+    save_checkpoint(last[0], whole)
     with pytest.raises(DataError, match="missing"):
         train(toy_config(*settings, "train.steps=8"), data, tmp_path / "whole")
 

@@ -240,9 +240,8 @@ class TrainingState:
         load_matching(self.joint, state["model"], path)
         if self.mean.values:
             check_weights(self.mean.values, state.get("mean", {}), path, DataError)
-            self.mean.values = {
-                n: state["mean"][n].to(v.device) for n, v in self.mean.values.items()
-            }
+            for name, value in self.mean.values.items():
+                value.copy_(state["mean"][name])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])

@@ -53,8 +53,7 @@ def build_optimizer(
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
         )
-    fused = {"fused": True} if config.fused else {}
-    return torch.optim.AdamW(groups, lr=config.learning_rate, **fused)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.fused or None)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
