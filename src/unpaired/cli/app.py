@@ -23,7 +23,6 @@ from unpaired.cli import (
     import_,
     predict,
     prepare,
-    presets,
     report,
     reproduce,
     settings,
@@ -55,10 +54,10 @@ for verb in (
     compare,
     export,
     reproduce,
-    settings,
-    presets,
 ):
     app.command(verb.NAME)(verb.command)
+for about in (settings.settings, settings.presets):
+    app.command()(about)
 
 
 def _version(asked: bool) -> bool:
