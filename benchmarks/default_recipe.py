@@ -43,7 +43,13 @@ SETTINGS = (
 )
 OWN = {
     "phantom": ("data.spacing_mm=[6,3,3]", "data.patch=[128,128]"),
-    "mscmr": ("data.spacing_mm=none", "data.slice_axis=auto", "data.patch=[128,128]"),
+    "mscmr": (
+        "modalities.bssfp.clip=auto",
+        "modalities.lge.clip=auto",
+        "data.spacing_mm=none",
+        "data.slice_axis=auto",
+        "data.patch=[128,128]",
+    ),
     "sts": ("data.spacing_mm=[3.3,1.5,1.5]", "data.patch=[128,128]"),
 }
 """What a set needs beside the demo's settings; the phantom has the demo's intensities, too."""

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from nifti_files import dataset
 from small_sets import write_set
 from unpaired.cli.app import run as program
 from unpaired.config import load_config
 from unpaired.data.measure import Geometry
 from unpaired.datasets.sources import open_dataset
 from unpaired.errors import UsageError
+from unpaired.methods import method_of
 from unpaired.run import RunFolder
 from unpaired.training import planner
 from unpaired.training.budget import Cost, parse_budget, schedule
@@ -136,6 +139,55 @@ def test_a_budget_that_no_network_fits_says_what_would(
 ) -> None:
     with pytest.raises(UsageError, match=r"holds \d+ steps .* 300 are needed. Give --budget 1m"):
         plan_training(opened(data), [], 20.0)  # type: ignore[arg-type]
+
+
+def labelled(root: Path, cases: int, shape: tuple[int, ...], classes: int) -> Path:
+    """Boxes of so many classes, a voxel at least."""
+    rng, scans = np.random.default_rng(classes), {}
+    for n in range(cases):
+        label = np.zeros(shape, np.uint8)
+        places = rng.permutation(label.size)[:classes]
+        label.flat[places] = np.arange(1, classes + 1)
+        image = rng.normal(0, 9, shape) + 20 * label
+        scans[f"c{n}"] = ([image.astype(np.int16)], label, np.diag([1, 1, 3, 1]))
+    names = {"background": 0} | {f"organ {k}": k for k in range(1, classes + 1)}
+    return dataset(root, scans, labels=names, channels=("T1",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "classes", "said"),
+    [
+        ((5, (40, 36, 10), 2), (1, (40, 36, 10), 2), 3, ""),
+        ((5, (40, 36, 10), 2), (5, (40, 36, 10), 3), 3, "Not every modality has organ 3 (b)"),
+        ((5, (40, 36, 12), 60), (5, (40, 36, 12), 60), 61, ""),
+        ((5, (64, 64, 3), 2), (5, (64, 64, 3), 2), 3, ""),
+        ((5, (6, 6, 3), 2), (5, (5, 7, 3), 2), 3, "a side of 8 voxels; these images are smaller"),
+    ],
+    ids=["one case", "a class of one", "sixty classes", "three slices", "tiny"],
+)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_odd_sets_are_planned_too(
+    tmp_path: Path, seconds: dict[int, float], one: tuple[int, tuple[int, ...], int],
+    other: tuple[int, tuple[int, ...], int], classes: int, said: str, dims: int,
+) -> None:  # fmt: skip
+    data = {m: labelled(tmp_path / m, *what) for m, what in (("a", one), ("b", other))}
+    found = plan_training(opened(data), [f"data.dims={dims}"], 600.0)  # type: ignore[arg-type]
+    method = method_of(found.config)
+    plan = method.plan(found.config, opened(data))  # type: ignore[arg-type]
+    assert len(plan.classes) == classes
+    assert said in " ".join(plan.reasons.values())
+    backbone = method.backbone(found.config, plan).eval()
+    with torch.no_grad():
+        scores = backbone(torch.zeros(1, backbone.in_channels, *plan.patch)).logits
+    assert scores.shape == (1, classes, *plan.patch)
+
+
+def test_a_preset_of_fixed_levels_takes_small_images(tmp_path: Path) -> None:
+    data = {"a": labelled(tmp_path / "a", 3, (20, 24, 4), 2)}
+    config = load_config("default")  # five levels
+    plan = method_of(config).plan(config, opened(data))  # type: ignore[arg-type]
+    assert plan.patch == (64, 16)  # rows of 24 voxels, columns of 20
+    method_of(config).backbone(config, plan)
 
 
 def test_a_network_of_ones_own_is_not_planned() -> None:

@@ -69,6 +69,11 @@ class Backbone(nn.Module):
         raise AssertionError(f"{cls.__name__} must declare its sizes")
 
     @classmethod
+    def least_side(cls, options: Mapping[str, Any]) -> int:
+        """The least that the longer side of a plane may have with these options."""
+        return 1
+
+    @classmethod
     def option_names(cls) -> set[str]:
         """What its constructor takes beside what the plan decides."""
         if cls.Options is not None:

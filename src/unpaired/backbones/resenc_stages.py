@@ -202,3 +202,12 @@ def size_step(options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
     plane = STEP["plane"] if count is None else 2 ** (count - 1)
     stacked = min(STEP["stacked"], plane)
     return tuple(stacked if axis < dims - 2 else plane for axis in range(dims))
+
+
+def least_side(options: Mapping[str, Any]) -> int:
+    """The shortest side of an image that can be halved for all the stages."""
+    stages, blocks, strides, kernels = (
+        options.get(name) for name in ("stages", "blocks", "strides", "kernels")
+    )
+    count = stage_count(stages, blocks, strides, kernels)
+    return 1 if strides is not None else SMALLEST_MAP * 2 ** ((count or 2) - 1)

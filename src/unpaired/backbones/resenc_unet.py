@@ -25,6 +25,7 @@ from unpaired.backbones.resenc_stages import (
     Layout,
     Stage,
     lay_out,
+    least_side,
     levels_read,
     size_step,
     total_strides,
@@ -194,6 +195,11 @@ class ResEncUnet(Backbone):
         normalised.
         """
         return size_step(options, dims)
+
+    @classmethod
+    def least_side(cls, options: Mapping[str, Any]) -> int:
+        """With chosen strides, a side that can be halved once a stage, at least once."""
+        return least_side(options)
 
     def _initialise(self, zero_branches: bool) -> None:
         """He et al. 2015 for every convolution; norms start at 1 and 0, as built."""

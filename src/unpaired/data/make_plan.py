@@ -11,7 +11,14 @@ from unpaired.data import measure, plan_rules
 from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.data.plan_rules import with_frames
 from unpaired.data.units import is_quantitative
-from unpaired.datasets.dataset import IGNORED, Case, Dataset, class_names, foreground_values
+from unpaired.datasets.dataset import (
+    IGNORED,
+    Case,
+    Dataset,
+    class_names,
+    classes_left_out,
+    foreground_values,
+)
 from unpaired.datasets.planes import Lattice, Planes, common_planes, orient
 from unpaired.errors import DataError, UsageError
 from unpaired.io.volume import SliceAxis
@@ -78,6 +85,8 @@ def make_plan(
         raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
     scans = measure.lattices(datasets)
     reasons: dict[str, str] = {}
+    if left_out := classes_left_out(datasets, data.classes):
+        reasons["classes"] = left_out
     axis, planes, reasons["slice_axis"] = _slice_axis(scans, data.slice_axis)
     geometries = [measure.turned(scan, orient(scan, axis, planes)) for scan in scans]
     spacing, reasons["spacing_mm"] = _spacing(geometries, data.spacing_mm)

@@ -69,6 +69,23 @@ def choose(
     )
 
 
+def at_least(plan: Plan, side: int) -> Plan:
+    """The plan with its longest side in the plane raised to what a network needs at all.
+
+    Args:
+        side: in voxels; smaller images are padded.
+    """
+    patch = plan.patch
+    longest = max(patch[-2:])
+    if longest >= side:
+        return plan
+    first = len(patch) - 2
+    raised = [side if a >= first and n == longest else n for a, n in enumerate(patch)]
+    why = f"The network needs a side of {side} voxels; these images are smaller, and padded."
+    reasons = {**plan.reasons, "patch": why}
+    return plan.model_copy(update={"patch": _as_patch(raised), "reasons": reasons})
+
+
 def with_frames(
     plan: Plan, plane: tuple[int, int] | None, modalities: Mapping[str, ModalityConfig]
 ) -> Plan:

@@ -83,6 +83,18 @@ def class_names(
     return (BACKGROUND, *(names if wanted is None else _chosen(names, wanted)))
 
 
+def classes_left_out(datasets: Mapping[str, Dataset], wanted: Sequence[str] | None = None) -> str:
+    """A sentence on the classes that only some data sets have; empty where all have them."""
+    names = {m: {canonical_name(n) for n, v in d.labels.items() if v} for m, d in datasets.items()}
+    if wanted is not None:
+        return ""
+    shared = set.intersection(*names.values())
+    parts = [f"{', '.join(sorted(own - shared))} ({m})" for m, own in names.items() if own - shared]
+    if not parts:
+        return ""
+    return f"Not every modality has {'; '.join(parts)}: their voxels count as background."
+
+
 def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:
     """Integer in this data set's label files -> index in `classes`; names not in it become 0, the
     ignore label `IGNORED`."""

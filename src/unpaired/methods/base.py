@@ -17,6 +17,7 @@ from unpaired.config.schema import ModelConfig
 from unpaired.data.cache import PreparedCase
 from unpaired.data.make_plan import PlanRule, make_plan
 from unpaired.data.plan import Plan
+from unpaired.data.plan_rules import at_least
 from unpaired.data.sampling import Batch, Draws, PatchSampler
 from unpaired.datasets.dataset import Dataset
 from unpaired.errors import UsageError
@@ -199,7 +200,10 @@ class Method(ABC):
     ) -> Plan:
         """Grid, patch and intensities for these data sets; as `make_plan` says."""
         step, rule = self.size_step(config), self.plan_rule(config)
-        return make_plan(datasets, config.data, config.modalities, step, train=train, rule=rule)
+        plan = make_plan(datasets, config.data, config.modalities, step, train=train, rule=rule)
+        if config.data.patch is not None:
+            return plan
+        return at_least(plan, self.network(config.model).least_side(config.model.options))
 
     def backbone(self, config: Config, plan: Plan) -> Backbone:
         """The backbone, untrained.
