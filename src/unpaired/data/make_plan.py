@@ -84,9 +84,8 @@ def make_plan(
     if data.context < 1 or data.context % 2 == 0:
         raise UsageError(f"data.context is {data.context}; it must be odd, such as 1 or 3.")
     scans = measure.lattices(datasets)
-    reasons: dict[str, str] = {}
-    if left_out := classes_left_out(datasets, data.classes):
-        reasons["classes"] = left_out
+    left_out = classes_left_out(datasets, data.classes)
+    reasons = {"classes": left_out} if left_out else {}
     axis, planes, reasons["slice_axis"] = _slice_axis(scans, data.slice_axis)
     geometries = [measure.turned(scan, orient(scan, axis, planes)) for scan in scans]
     spacing, reasons["spacing_mm"] = _spacing(geometries, data.spacing_mm)
