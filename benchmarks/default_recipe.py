@@ -44,8 +44,6 @@ SETTINGS = (
 OWN = {
     "phantom": ("data.spacing_mm=[6,3,3]", "data.patch=[128,128]"),
     "mscmr": (
-        "modalities.bssfp.clip=auto",
-        "modalities.lge.clip=auto",
         "data.spacing_mm=none",
         "data.slice_axis=auto",
         "data.patch=[128,128]",
@@ -125,6 +123,8 @@ def _train(
     splits = out / f"{label}.json"
     write_json(splits, [only(split, data)])
     few = [f"data.few_shot.{list(data)[-1]}={row.few}"] if row.few else []
+    if name != "phantom":  # the demo's windows are for its own scans
+        few += [f"modalities.{m}.clip=auto" for m in data]
     given = [f"data.splits={splits}", f"train.seed={fold}", *few]
     config = load_config("demo", None, [*SETTINGS, *OWN[name], *given, *row.changes])
     run = out / label
