@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.abdomen import assert_true
+from datasets.abdomen import assert_true, grid, image
 from datasets.chaos_files import GREY, T1, write_chaos, write_ct, write_mr
+from datasets.dicom_slices import write_slices
 from datasets.importing import ids, imported
 from unpaired.checks.check import check
 from unpaired.datasets import chaos
@@ -97,6 +98,48 @@ def test_greys_without_a_meaning_are_said(tmp_path):
     outcome, _ = imported("chaos", tmp_path / "in", tmp_path / "out")
     text = "3 voxels of a grey without a meaning became background"
     assert outcome.notes["t2/chaos_mr_01"] == [text]
+
+
+SEVERAL = {
+    "echoes": lambda n: {"EchoTime": 4.6 if n % 2 else 2.3},
+    "phase beside magnitude": lambda n: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[n % 2]]},
+    "parts of the body": lambda n: {"FlipAngle": 80 if n < 8 else 90},
+    "frames of reference": lambda n: {"FrameOfReferenceUID": f"1.2.{n % 2}"},
+}
+
+
+@pytest.mark.parametrize("what", SEVERAL)
+def test_several_images_in_a_folder_are_not_read_as_one(tmp_path, what):
+    """Their places interleave or follow each other: an even stack of slices of two images."""
+    matrix = grid(0, "LPS")
+    names = [f"{n:02d}.dcm" for n in range(16)]
+    edit = lambda n, tags: tags.update(SEVERAL[what](n))  # noqa: E731
+    write_slices(tmp_path / "s", image(matrix), matrix, names, edit=edit)
+    files = sorted((tmp_path / "s").iterdir())
+    (field,) = SEVERAL[what](0)
+    with pytest.raises(DataError, match=rf"holds 2 images in one series .*{field}.*of one into a"):
+        chaos.read_folder(files)
+    one = chaos.read_folder(
+        [f for n, f in enumerate(files) if SEVERAL[what](n) == SEVERAL[what](0)]
+    )
+    assert one.array.shape[2] == 8
+
+
+def test_what_differs_from_slice_to_slice_is_one_image(tmp_path):
+    """Anonymised: a study, a series and a frame of reference each; and a localizer beside them."""
+    matrix = grid(0, "LPS")
+    names = [f"{n:02d}.dcm" for n in range(16)]
+
+    def edit(n, tags):
+        tags.update(StudyInstanceUID=f"1.5.{n + 1}", FrameOfReferenceUID=f"1.6.{n + 1}")
+        tags.update(AcquisitionNumber=1 + n // 8, TriggerTime=10 * n)
+
+    write_slices(tmp_path / "s", image(matrix), matrix, names, edit=edit)
+    scout = lambda n, tags: tags.update(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])  # noqa: E731
+    write_slices(tmp_path / "s", image(matrix) + 9, matrix, ["scout.dcm"], edit=scout)
+    volume = chaos.read_folder(sorted((tmp_path / "s").iterdir()))
+    assert np.array_equal(volume.array, image(matrix))
+    assert any("AcquisitionNumber differs" in note for note in volume.notes)
 
 
 def test_layout(tmp_path):

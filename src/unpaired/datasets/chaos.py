@@ -22,10 +22,15 @@ from unpaired.datasets.archive import (
 from unpaired.datasets.locate import folders, listed, natural
 from unpaired.errors import DataError
 from unpaired.files import printable
-from unpaired.io.dicom.headers import frames_of
 from unpaired.io.dicom.pixels import read_planes
-from unpaired.io.dicom.scan import DicomSource, list_series, padding_note
-from unpaired.io.dicom.stack import stack_of
+from unpaired.io.dicom.scan import (
+    DicomSource,
+    joined,
+    list_series,
+    padding_note,
+    stack_of_image,
+    usable,
+)
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
 
@@ -88,21 +93,24 @@ def read_folder(files: Sequence[Path]) -> Volume:
 
     Raises:
         UsageError: pydicom is not installed.
-        DataError: a damaged file, or slices that are no even stack (tilted, uneven, missing,
-            double, of different sizes, spacings or directions).
+        DataError: a damaged file, several images (such as two echoes), or slices that are no even
+            stack (tilted, uneven, missing, double, of different sizes, spacings or directions).
     """
     # Anonymised, every slice has a series UID of its own, by which the general reader would go.
     name = printable(files[0].parent)
     scan = list_series(files)
-    frames = [f for one in scan.series for header in one.headers for f in frames_of(header)]
-    stack = stack_of(frames, name)
+    series = joined(scan)
+    headers, left_out = usable(series)
+    stack, told = stack_of_image(headers, series.modality, "", name)
     if stack.faults:
-        raise DataError(f"{name}: {'; '.join(stack.faults)}; copy the folder again.")
+        # What was left out by its ImageType may be what is missing now.
+        raise DataError(f"{name}: {'; '.join([*stack.faults, *left_out])}; copy the folder again.")
     (array, padding), affine = read_planes(stack.frames, MAX_VOXELS, name), stack.affine
     check_affine(affine, name)
-    notes = (*scan.notes, *stack.notes, *([] if padding is None else [padding_note(padding)]))
+    notes = [*scan.notes, *left_out, *told, *stack.notes]
+    notes += [] if padding is None else [padding_note(padding)]
     source = DicomSource(stack.frames)
-    return Volume(array, affine, None, files[0].parent, notes, source, padding)
+    return Volume(array, affine, None, files[0].parent, tuple(notes), source, padding)
 
 
 def files_of(volume: Volume) -> list[Path]:

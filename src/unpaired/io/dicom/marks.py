@@ -130,7 +130,8 @@ def choose_image(
 
     Args:
         wanted: the image's number, from 1, where there are several; "all" to read them as one.
-        name, key: what the messages call the scan, and the option that chooses the series.
+        name, key: what the messages call the scan, and the option that chooses the series; ""
+            where there is none to choose by.
 
     Raises:
         DataError: there are several and none is wanted; what tells them apart is named.
@@ -145,10 +146,15 @@ def choose_image(
     if not wanted:
         to = "or" if count == 2 else "to"
         where = "of every slice" if (np.bincount(places) == count).all() else "in one series"
+        how = "copy the files of one"
+        if key:
+            how = (
+                f"choose one, in this order, with --series {key}:1 {to} {key}:{count}, or copy its"
+            )
+            how += " files"
         raise DataError(
             f"{name} holds {count} images {where} (they differ in {', '.join(apart.fields)}): "
-            f"{apart.sentence}; choose one, in this order, with --series {key}:1 {to} "
-            f"{key}:{count}, or copy its files into a folder of their own."
+            f"{apart.sentence}; {how} into a folder of their own."
         )
     chosen = next((k for k in range(count) if wanted == str(k + 1)), None)
     if chosen is None:

@@ -21,7 +21,7 @@ from unpaired.io.dicom.headers import (
 )
 from unpaired.io.dicom.marks import choose_image, told_apart
 from unpaired.io.dicom.pixels import read_planes
-from unpaired.io.dicom.stack import even_grid, place_numbers, stack_of
+from unpaired.io.dicom.stack import Stack, even_grid, place_numbers, stack_of
 from unpaired.io.nifti import MAX_VOXELS
 from unpaired.io.volume import Volume, check_affine
 
@@ -114,11 +114,7 @@ def read_series(
     chosen, notes = choose(list_series(where), wanted, name)
     headers, more = usable(chosen)
     key = ALL if wanted == ALL else chosen.number or chosen.uid
-    frames = [frame for header in headers for frame in frames_of(header)]
-    places = place_numbers(frames)
-    apart = told_apart([frame.marks for frame in frames], places, chosen.modality == "CT")
-    kept, told = choose_image(apart, places, image, name, key)
-    stack = stack_of([frames[k] for k in kept], name)
+    stack, told = stack_of_image(headers, chosen.modality, image, name, key)
     notes += [*more, *told, *stack.notes]
     if stack.faults and not resample_slices:
         # What was left out by its ImageType may be what is missing now.
@@ -142,6 +138,25 @@ def read_series(
         notes.append(padding_note(padding))
     source = DicomSource(stack.frames, bool(stack.faults), chosen.modality)
     return Volume(np.asarray(array), affine, None, path, tuple(notes), source, padding)
+
+
+def stack_of_image(
+    headers: Sequence[Header], modality: str, image: str, name: str, key: str = ""
+) -> tuple[Stack, list[str]]:
+    """The slices of the one image that files hold, or of the one that is wanted, and notes.
+
+    Args:
+        image, name, key: as `choose_image` takes them.
+
+    Raises:
+        DataError: several images and none is wanted, or slices that are no stack.
+        UsageError: there is no image of that number.
+    """
+    frames = [frame for header in headers for frame in frames_of(header)]
+    places = place_numbers(frames)
+    apart = told_apart([frame.marks for frame in frames], places, modality == "CT")
+    kept, told = choose_image(apart, places, image, name, key)
+    return stack_of([frames[k] for k in kept], name), told
 
 
 def padding_note(padding: np.ndarray) -> str:
@@ -192,7 +207,7 @@ def choose(scan: Scan, wanted: str | None, name: str) -> tuple[Series, list[str]
         UsageError: none or several are meant; they are listed.
     """
     if wanted == ALL:
-        return _joined(scan), [*scan.notes, f"{len(scan.series)} series are read as one image"]
+        return joined(scan), [*scan.notes, f"{len(scan.series)} series are read as one image"]
     if wanted is not None:
         meant = [one for one in scan.series if wanted in (one.uid, one.number)]
     else:
@@ -250,7 +265,7 @@ def _parts(series: str | None) -> tuple[str | None, str]:
     return (head or None, image) if colon else (series, "")
 
 
-def _joined(scan: Scan) -> Series:
+def joined(scan: Scan) -> Series:
     """All series of original images (of derived ones where there are no others) as one."""
     kinds = [one.kind for one in scan.series]
     kind = next(kind for kind in _KINDS if kind in kinds)
