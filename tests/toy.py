@@ -1,12 +1,16 @@
 """A tiny data set of two modalities: a bright or dark ball and a box, in the nnU-Net layout."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from unpaired.config import Config, load_config
+from unpaired.training import fit
+from unpaired.training.fit import TrainResult
 
 SHAPE = (40, 36, 10)  # file order i j k; axial slices along k
 
@@ -64,3 +68,10 @@ def toy_config(*overrides: str) -> Config:
         "train.device=cpu",
     ]
     return load_config(None, None, [*base, *overrides])
+
+
+def train_toy(
+    config: Config, data: Mapping[str, Path], out: Path | str, **more: Any
+) -> TrainResult:
+    """`train` with cases that are prepared once for all runs on these data, beside them."""
+    return fit.train(config, data, out, next(iter(data.values())).parent / "prepared", **more)

@@ -26,6 +26,8 @@ from unpaired.errors import UsageError
 from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str, str], Exported]
 
 

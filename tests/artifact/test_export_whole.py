@@ -238,6 +238,7 @@ def test_folds_are_exported_one_by_one(tmp_path: Path) -> None:
         export(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_what_is_folded_cannot_be_unfolded(made: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="folded already"):
         export(made("folded", "safetensors").out, tmp_path / "out")

@@ -68,6 +68,7 @@ def watch(model: nn.Module, taps: Mapping[str, str]) -> dict[str, Tensor]:
 
 
 @VERSIONS
+@pytest.mark.slow
 def test_numbers_equal_the_original(shared: Find, name: str) -> None:
     """Outputs, every map that was kept, and the gradient norm of every parameter."""
     description, arrays = load_fixture(shared("fixtures"), name)

@@ -110,6 +110,7 @@ def test_the_real_tilted_head_is_refused_with_the_reason(
     assert {p.name for p in out.glob("*_*")} >= {"ct_head_tilt_uneven_gaps_seg.dcm"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "modality"), [("ct_abdomen", "ct"), ("mr_abdomen_t2", "mr")])
 def test_real_abdomens_come_back_on_the_right_slices(
     shared: Callable[[str], Path], coarse: list[str], tmp_path: Path, name: str, modality: str

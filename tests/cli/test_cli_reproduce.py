@@ -62,6 +62,7 @@ def fail(job: Job, prepared: Path) -> None:
     raise DataError("the scan is damaged.")
 
 
+@pytest.mark.slow
 def test_a_failed_run_stands_in_the_table(
     toy: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

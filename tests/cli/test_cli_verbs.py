@@ -46,6 +46,7 @@ def parsed(capsys: Output) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_train_announces_and_goes_on(world: World, tmp_path: Path, capsys: Output) -> None:
     out = str(tmp_path / "run")
     assert run(world.train("--out", out, "max_minutes=1e-9", "prefetch=0")) == 0
@@ -70,6 +71,7 @@ def test_train_refuses_another_configuration(world: World, capsys: Output) -> No
     assert "train.batch_size: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folds_make_one_run_each(world: World, tmp_path: Path, capsys: Output) -> None:
     out = tmp_path / "folds"
     assert run(world.train("--out", str(out), "--folds", "2", "steps=1")) == 0
@@ -205,6 +207,7 @@ def test_evaluate_folders(world: World, tmp_path: Path, capsys: Output) -> None:
     assert "bb\\_01" in found.out
 
 
+@pytest.mark.slow
 def test_demo_from_scans_to_the_last_line(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,6 +172,7 @@ def test_one_axis_cropped_the_other_padded(cases):
     assert (stored(batch.image[:, 1, :, 1:10]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_oversampling_rate_matches_its_expectation(cases):
     share, n = 0.4, 4000
     draw = sampler(cases, (4, 4), batch=n, foreground=share)

@@ -144,6 +144,7 @@ def test_a_study_that_moved_goes_on(whole: tuple[Study, Job], tmp_path: Path) ->
     assert repr(again.scores) == repr(before.scores)
 
 
+@pytest.mark.slow
 def test_a_training_cut_by_its_time_limit_has_no_record(tmp_path: Path) -> None:
     """It would stand in the table as a whole one, and never be ended."""
     study = toy_study(tmp_path, "train.max_minutes=1e-6")

@@ -69,6 +69,7 @@ def test_stored_results_are_the_results(name: str, tmp_path: Path) -> None:
     assert "not run" in markdown(found)
 
 
+@pytest.mark.slow
 def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
     page, folder = tmp_path / "results.md", tmp_path / "results"
     page.write_text("# Results\n\nProse.\n\n<!-- reproduce phantom/table7: begin -->\nold\n"
@@ -138,6 +139,7 @@ def test_no_number_of_the_page_was_typed() -> None:
     assert not typed
 
 
+@pytest.mark.slow
 def test_the_projects_own_page_comes_from_its_records(tmp_path: Path) -> None:
     """No number in the generated parts of docs/results.md was typed."""
     folder, page = DOCS / "results", DOCS / "results.md"

@@ -218,6 +218,7 @@ def test_a_resampled_series_is_predicted_and_told(tmp_path: Path) -> None:
     assert predictor().mark("ct") != predictor().mark("ct", Options(reading=Reading(None, True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ct_abdomen", "mr_abdomen_t2"])
 def test_real_series_come_back_as_segmentations(
     shared: Callable[[str], Path], tmp_path: Path, name: str

@@ -202,6 +202,7 @@ def files(tmp_path):
     return sorted(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_anywhere_is_refused(tmp_path):
     for path in files(tmp_path):
         whole = path.read_bytes()

@@ -61,6 +61,7 @@ def test_predicts_as_it_did(old, program):
     assert_same_labels(old / "now", old / "predicted")
 
 
+@pytest.mark.slow
 def test_is_scored_and_reported_as_it_was(old, program):
     scores = old / "run" / "evaluation"
     (old / "run" / "predictions").rename(old / "then")
@@ -86,6 +87,7 @@ def test_is_scored_and_reported_as_it_was(old, program):
     assert all(organ in page for organ in ("spleen", "right kidney", "left kidney", "liver"))
 
 
+@pytest.mark.slow
 def test_goes_on_as_it_did(old, program):
     """Stopped at step 226 of 240 by the old program; the steps after that are the same."""
     run = old / "run"

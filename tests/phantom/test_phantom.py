@@ -132,6 +132,7 @@ def test_subjects_modalities_and_seeds_are_different_people() -> None:
     assert anatomy("ct", 1, 0) == people[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", BOTH)
 def test_anatomy_does_not_depend_on_quality(modality: str) -> None:
     fine, coarse = masks(modality, 1, 1.5), masks(modality, 1, 2.5)
@@ -145,6 +146,7 @@ def test_anatomy_does_not_depend_on_quality(modality: str) -> None:
         assert np.linalg.norm(places[0] - places[1]) < 0.5
 
 
+@pytest.mark.slow
 def test_components_have_streams_of_their_own() -> None:
     plain = subject("ct", 1)
     for change in ({"bowel": 2.0, "noise": 3.0}, {"lesions": 6.0, "spread": 0.0}):
@@ -153,6 +155,7 @@ def test_components_have_streams_of_their_own() -> None:
         assert not np.array_equal(image, plain[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", BOTH)
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_organs_lie_on_the_right_side(modality: str, number: int) -> None:

@@ -117,6 +117,7 @@ def test_what_was_decided_is_told(report):
         assert words in text
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(full_run, report):
     before = report.read_bytes()
     assert write_report(full_run).read_bytes() == before
@@ -186,6 +187,7 @@ def test_a_broken_part_does_not_break_the_report(full_run, tmp_path, name, conte
     assert "not a medical device" in write_report(run).read_text()
 
 
+@pytest.mark.slow
 def test_names_from_the_user_are_escaped(full_run, tmp_path):
     run = copied(full_run, tmp_path)
     evil = '<script>alert("1")</script>'
@@ -220,6 +222,7 @@ def test_not_a_run_is_refused(tmp_path):
         write_report(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_one_case_and_unevaluated_hero(tmp_path):
     run = make_run(tmp_path, count=1, steps=3)
     text = write_report(run).read_text()

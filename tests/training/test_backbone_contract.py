@@ -14,6 +14,8 @@ from unpaired.data.plan import Clip, ModalityPlan, Plan
 from unpaired.methods import Consistency
 from unpaired.models import Joint, fold, gains_form
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, dict[int, list[str]]] = {
     "swin_unet": {
         2: ["embed_dim=8", "depths=[2, 2, 2]", "heads=[1, 2, 4]", "window=2", "drop_path=0.0"],

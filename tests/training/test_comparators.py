@@ -30,6 +30,8 @@ from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, list[str]] = {
     "ummkd": ["base_width=8", "stages=3"],
     "valindria": ["base_width=8", "stages=3"],

@@ -144,6 +144,7 @@ def test_weights_to_start_from_are_inputs(data: dict[str, Path], tmp_path: Path)
     assert named(caught) == ["train.init_from"]
 
 
+@pytest.mark.slow
 def test_accepted_changes_are_recorded_and_shown(
     data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,

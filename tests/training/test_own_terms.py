@@ -103,6 +103,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_term_and_predicts_without(
     data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from unpaired.training.forecast import forecast
 from unpaired.training.prepare import prepare_run
 from unpaired.training.validate import validate
 
+pytestmark = pytest.mark.slow
+
 COARSE_MM = 3.0
 
 

@@ -185,6 +185,7 @@ def test_a_training_starts_from_the_file(data: dict[str, Path], tmp_path: Path, 
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_read_it_again(
     data: dict[str, Path], tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ from unpaired.run import RunFolder
 from unpaired.training.fit import train
 from unpaired.training.prepare import prepare_run
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("train", "val", "test")
 # The heart's miniature wears the abdomen's shapes under the heart's values.
 WEARS = {HEART[organ]: organ for organ in ORGANS}

@@ -11,7 +11,8 @@ import torch
 from ranks import finish, in_float64, start
 from torch import nn
 
-from toy import toy_config, write_toy
+from toy import toy_config
+from toy import train_toy as train
 from unpaired.errors import UsageError
 from unpaired.methods.base import Method
 from unpaired.methods.consistency import Consistency
@@ -20,19 +21,9 @@ from unpaired.run.log import read_log
 from unpaired.training import fit
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
-from unpaired.training.fit import train
 from unpaired.training.heartbeat import FAILED, LEFT, Judge, Sign
 from unpaired.training.trainer import share_of
 from unpaired.training.whole_batch import span_processes
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

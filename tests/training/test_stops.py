@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from toy import toy_config, write_toy
+from toy import toy_config, train_toy, write_toy
 from unpaired.cli.app import code_of, run
 from unpaired.config import to_toml
 from unpaired.errors import DataError, Interrupted, ResourceError
@@ -60,6 +60,7 @@ def handlers() -> Iterator[None]:
         signal.signal(getattr(signal, name), handler)
 
 
+@pytest.mark.slow
 @pytest.mark.unix
 @pytest.mark.parametrize("name", SIGNALS)
 def test_every_sign_to_stop_saves_the_step(
@@ -73,7 +74,7 @@ def test_every_sign_to_stop_saves_the_step(
     before = signal.getsignal(number)
     during_step(3, lambda: signal.raise_signal(number))
     with pytest.raises(Interrupted, match="step 3 of 6; everything is saved"):
-        train(toy_config(), data, tmp_path)
+        train_toy(toy_config(), data, tmp_path)
     assert load_checkpoint(tmp_path / "checkpoints/last.pt")["step"] == 3
     assert signal.getsignal(number) == before
 
@@ -84,7 +85,7 @@ def test_nohup_is_respected(
 ) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     during_step(3, lambda: signal.raise_signal(signal.SIGHUP))
-    assert train(toy_config(), data, tmp_path).step == 6
+    assert train_toy(toy_config(), data, tmp_path).step == 6
     assert signal.SIGHUP not in stopping_signals()
 
 

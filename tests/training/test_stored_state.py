@@ -1,44 +1,32 @@
 """What a run has stored and then lost or damaged: mended aloud, or one sentence; never silent."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from toy import toy_config, write_toy
+from toy import toy_config
+from toy import train_toy as train
 from unpaired.errors import DataError, UnpairedError, UsageError
 from unpaired.run import RunFolder
 from unpaired.run.log import note_schedule, read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import TrainingState, find_state, load_checkpoint, save_checkpoint
-from unpaired.training.fit import train
 from unpaired.training.prepare import prepare_run
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
+Finished = Callable[[], Path]
 
 
 @pytest.fixture(scope="module")
 def unbroken(
-    data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    data: dict[str, Path], whole: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The weights of the unbroken run, for each `train.keep`."""
-    root = tmp_path_factory.mktemp("unbroken")
-    for keep in ("last", "best"):
-        train(toy_config(f"train.keep={keep}"), data, root / keep)
-    return {keep: kept(root / keep) for keep in ("last", "best")}
-
-
-@pytest.fixture
-def whole(unbroken: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return unbroken["last"]
+    best = tmp_path_factory.mktemp("unbroken")
+    train(toy_config("train.keep=best"), data, best)
+    return {"last": kept(whole), "best": kept(best)}
 
 
 def kept(run: Path) -> dict[str, torch.Tensor]:
@@ -63,51 +51,52 @@ def cut(path: Path) -> None:
 HOW = {"damaged": damage, "cut short": cut, "missing": Path.unlink}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_the_state_before_takes_the_place_of_a_bad_one(
-    data: dict[str, Path], tmp_path: Path, whole: dict[str, torch.Tensor], how: str,
+    data: dict[str, Path], whole: Path, finished: Finished, how: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    run = RunFolder(tmp_path / "run")
-    train(toy_config(), data, run.root)
+    run = RunFolder(finished())
     assert load_checkpoint(run.files.previous)["step"] == 4
     HOW[how](run.files.last)
     assert train(toy_config(), data, run.root).step == 6
     assert re.search(r"last\.pt .*Going on from .*previous\.pt, at step 4", caplog.text)
-    assert same(kept(run.root), whole)
+    assert same(kept(run.root), kept(whole))
     assert load_checkpoint(run.files.last)["step"] == 6
 
 
-def test_two_bad_states_end_the_run_with_the_way_out(data: dict[str, Path], tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    train(toy_config("train.steps=4"), data, run.root)
+def test_two_bad_states_end_the_run_with_the_way_out(
+    data: dict[str, Path], finished: Finished
+) -> None:
+    run = RunFolder(finished())
     damage(run.files.last)
     cut(run.files.previous)
     before = run.files.kept.read_bytes()
     with pytest.raises(DataError, match=r"last\.pt .*previous\.pt .*(Restore|another --out)"):
-        train(toy_config("train.steps=4"), data, run.root)
+        train(toy_config(), data, run.root)
     assert run.files.kept.read_bytes() == before
 
 
 def test_weights_without_a_state_are_not_trained_over(
-    data: dict[str, Path], tmp_path: Path
+    data: dict[str, Path], finished: Finished
 ) -> None:
-    run = RunFolder(tmp_path)
-    train(toy_config("train.steps=4"), data, run.root)
+    run = RunFolder(finished())
     run.files.last.unlink()
     run.files.previous.unlink()
     before = {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()}
     with pytest.raises(DataError, match=r"kept\.pt, model/model\.safetensors.*init_from.*delete"):
-        train(toy_config("train.steps=4"), data, run.root)
+        train(toy_config(), data, run.root)
     run.files.kept.unlink()
     with pytest.raises(DataError, match=r"holds weights of a training \(model/model"):
-        train(toy_config("train.steps=4"), data, run.root)
+        train(toy_config(), data, run.root)
     left = {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()}
     assert left == {p: content for p, content in before.items() if p != run.files.kept}
 
 
+@pytest.mark.slow
 def test_a_run_that_had_saved_nothing_begins_again(
-    data: dict[str, Path], tmp_path: Path, whole: dict[str, torch.Tensor],
+    data: dict[str, Path], whole: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Killed at step 1, before the first checkpoint: nothing is lost but a step."""
@@ -116,7 +105,7 @@ def test_a_run_that_had_saved_nothing_begins_again(
         with pytest.raises(Killed):
             train(toy_config(), data, tmp_path / "run")
     train(toy_config(), data, tmp_path / "run")
-    assert same(kept(tmp_path / "run"), whole)
+    assert same(kept(tmp_path / "run"), kept(whole))
 
 
 class Killed(BaseException):
@@ -127,6 +116,7 @@ def _killed(*_: object) -> None:
     raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [1, 2, 3])
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_killed_between_the_state_and_the_weights_it_keeps(
@@ -153,20 +143,19 @@ def test_killed_between_the_state_and_the_weights_it_keeps(
     assert same(kept(tmp_path / "run"), unbroken[keep])
 
 
-def test_kept_weights_that_cannot_be_made_again(data: dict[str, Path], tmp_path: Path) -> None:
+def test_kept_weights_that_cannot_be_made_again(data: dict[str, Path], finished: Finished) -> None:
     """The last are the state's own; of the best of an earlier step there is no second copy."""
-    run = RunFolder(tmp_path)
-    train(toy_config("train.steps=4"), data, run.root)
+    run = RunFolder(finished())
     good = kept(run.root)
     damage(run.files.kept)
-    train(toy_config("train.steps=4"), data, run.root)
+    train(toy_config(), data, run.root)
     assert same(kept(run.root), good)
     state = torch.load(run.files.last, weights_only=True)
     state["choice"]["kept_step"] = 2
     save_checkpoint(run.files.last, state)
     run.files.kept.unlink()
     with pytest.raises(DataError, match=r"kept\.pt.*those of step 2.*delete"):
-        train(toy_config("train.steps=4"), data, run.root)
+        train(toy_config(), data, run.root)
 
 
 def test_a_newer_state_is_not_thrown_away(data: dict[str, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training as a whole: resuming, stopping, starting from a run, several processes."""
+"""Training as a whole: resuming, stopping, starting from a run."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from toy import toy_config, write_toy
+from toy import train_toy as train
 from unpaired.artifact.unfinished import unfinished
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
@@ -20,18 +22,10 @@ from unpaired.run import RunFolder
 from unpaired.run.log import read_log
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
-from unpaired.training.fit import train
 from unpaired.training.optim import learning_rate
 from unpaired.training.prepare import prepare_run
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
+Finished = Callable[[], Path]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -63,21 +57,22 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.Trainer, "_optimise", optimise)
 
 
-def test_same_seed_same_run_other_seed_another(data: dict[str, Path], tmp_path: Path) -> None:
-    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+def test_same_seed_same_run_other_seed_another(
+    data: dict[str, Path], whole: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("two", 0), ("other", 1)):
         train(toy_config(f"train.seed={seed}"), data, tmp_path / name)
-    assert losses(tmp_path / "one") == losses(tmp_path / "two")
-    assert losses(tmp_path / "one") != losses(tmp_path / "other")
-    one, two = (weights(tmp_path / n / "checkpoints/last.pt") for n in ("one", "two"))
+    assert losses(whole) == losses(tmp_path / "two")
+    assert losses(whole) != losses(tmp_path / "other")
+    one, two = (weights(run / "checkpoints/last.pt") for run in (whole, tmp_path / "two"))
     assert same(one, two)
 
 
 @pytest.mark.parametrize("step", [3, 4])
 def test_interrupted_and_resumed_equals_unbroken(
-    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    data: dict[str, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     config = toy_config()
-    train(config, data, tmp_path / "whole")
     with monkeypatch.context() as patch:
         stop_after(step, patch)
         with pytest.raises(Interrupted, match=f"step {step} of 6"):
@@ -85,13 +80,12 @@ def test_interrupted_and_resumed_equals_unbroken(
     model = tmp_path / "broken/model"  # that of the last validation
     assert f"step {step // 2 * 2} of 6" in unfinished(model)
     train(config, data, tmp_path / "broken")
-    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    both = (tmp_path / "broken", whole)
+    assert losses(both[0]) == losses(whole)
     for name in ("last.pt", "kept.pt"):
-        broken, whole = (weights(tmp_path / n / "checkpoints" / name) for n in ("broken", "whole"))
-        assert same(broken, whole)
+        assert same(*(weights(run / "checkpoints" / name) for run in both))
     broken_state, whole_state = (
-        load_checkpoint(tmp_path / n / "checkpoints/last.pt")["optimizer"]["state"]
-        for n in ("broken", "whole")
+        load_checkpoint(run / "checkpoints/last.pt")["optimizer"]["state"] for run in both
     )
     assert all(
         torch.equal(broken_state[i]["exp_avg_sq"], whole_state[i]["exp_avg_sq"])
@@ -100,24 +94,25 @@ def test_interrupted_and_resumed_equals_unbroken(
 
 
 def test_killed_mid_write_goes_on_from_the_last_whole_state(
-    data: dict[str, Path], tmp_path: Path
+    data: dict[str, Path], finished: Finished
 ) -> None:
-    config = toy_config()
-    train(config, data, tmp_path / "run")
-    expected = weights(tmp_path / "run/checkpoints/last.pt")
-    stray = tmp_path / "run/checkpoints/.last.0123abcd.pt"
+    run = finished()
+    expected = weights(run / "checkpoints/last.pt")
+    stray = run / "checkpoints/.last.0123abcd.pt"
     stray.write_bytes(b"half a checkpoint")
-    train(config, data, tmp_path / "run")
-    assert same(weights(tmp_path / "run/checkpoints/last.pt"), expected)
+    train(toy_config(), data, run)
+    assert same(weights(run / "checkpoints/last.pt"), expected)
     assert not stray.exists()
 
 
-def test_prefetching_changes_nothing(data: dict[str, Path], tmp_path: Path) -> None:
+def test_prefetching_changes_nothing(data: dict[str, Path], whole: Path, tmp_path: Path) -> None:
+    """By default one step ahead."""
     for ahead in (0, 3):
         train(toy_config(f"train.prefetch={ahead}"), data, tmp_path / str(ahead))
-    assert losses(tmp_path / "0") == losses(tmp_path / "3")
+        assert losses(tmp_path / str(ahead)) == losses(whole)
 
 
+@pytest.mark.slow
 def test_training_learns_the_toy_and_exports_it(data: dict[str, Path], tmp_path: Path) -> None:
     options = ["train.steps=150", "train.steps_per_epoch=50", "train.batch_size=4"]
     options += ["train.learning_rate=0.01", "augment.probability=0.2", "train.foreground=0.7"]
@@ -149,31 +144,28 @@ def test_early_stop_and_max_minutes(data: dict[str, Path], tmp_path: Path) -> No
     assert (more.stopped, more.step) == ("steps", 6)
 
 
-def test_another_configuration_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
-    train(toy_config("train.steps=2"), data, tmp_path)
+def test_another_configuration_is_refused(data: dict[str, Path], finished: Finished) -> None:
     with pytest.raises(UsageError, match=r"train\.learning_rate: 0\.003 -> 0\.1"):
-        train(toy_config("train.steps=2", "train.learning_rate=0.1"), data, tmp_path)
+        train(toy_config("train.learning_rate=0.1"), data, finished())
 
 
 def test_a_finished_run_goes_on_when_steps_are_raised(
-    data: dict[str, Path], tmp_path: Path
+    data: dict[str, Path], whole: Path, finished: Finished
 ) -> None:
     """From the same weights as the shorter run had, on the schedule of the longer one."""
-    train(toy_config("train.steps=4"), data, tmp_path)
-    short = weights(tmp_path / "checkpoints/last.pt")
-    done = train(toy_config("train.steps=8"), data, tmp_path)
-    assert (done.step, done.stopped) == (8, "steps")
-    run = RunFolder(tmp_path)
-    assert run.config.train.steps == 8
-    assert run.schedules == ({"kind": "schedule", "step": 4, "before": 4, "steps": 8},)
+    run = RunFolder(finished())
+    done = train(toy_config("train.steps=10"), data, run.root)
+    assert (done.step, done.stopped) == (10, "steps")
+    assert run.config.train.steps == 10
+    assert run.schedules == ({"kind": "schedule", "step": 6, "before": 6, "steps": 10},)
     rates = {r["step"]: r["lr"] for r in run.steps}
-    ends = dict.fromkeys(range(1, 5), 4) | dict.fromkeys(range(5, 9), 8)
+    ends = dict.fromkeys(range(1, 7), 6) | dict.fromkeys(range(7, 11), 10)
     for step, end in ends.items():
         expected = learning_rate(toy_config(f"train.steps={end}").train, step - 1)
         assert rates[step] == pytest.approx(expected, abs=1e-6)
-    assert rates[5] > rates[4]  # the schedule that ended has gone down further
-    assert read_json(tmp_path / "model/model.json")["extra"]["step"] == 8
-    assert not same(short, weights(tmp_path / "checkpoints/last.pt"))
+    assert rates[7] > rates[6]  # the schedule that ended has gone down further
+    assert read_json(run.root / "model/model.json")["extra"]["step"] == 10
+    assert not same(weights(whole / "checkpoints/last.pt"), weights(run.files.last))
 
 
 def test_a_stopped_run_goes_on_when_steps_are_raised(
@@ -195,16 +187,15 @@ def test_a_stopped_run_goes_on_when_steps_are_raised(
 
 
 def test_fewer_steps_or_another_change_with_more_are_refused(
-    data: dict[str, Path], tmp_path: Path
+    data: dict[str, Path], finished: Finished
 ) -> None:
-    train(toy_config("train.steps=4"), data, tmp_path)
-    with pytest.raises(UsageError, match=r"train\.steps: 4 -> 3"):
-        train(toy_config("train.steps=3"), data, tmp_path)
+    run = RunFolder(finished())
+    with pytest.raises(UsageError, match=r"train\.steps: 6 -> 3"):
+        train(toy_config("train.steps=3"), data, run.root)
     only = r"configuration \(train\.learning_rate: 0\.003 -> 0\.1\)"
     with pytest.raises(UsageError, match=only):
-        train(toy_config("train.steps=6", "train.learning_rate=0.1"), data, tmp_path)
-    run = RunFolder(tmp_path)
-    assert run.config.train.steps == 4 and run.schedules == ()
+        train(toy_config("train.steps=8", "train.learning_rate=0.1"), data, run.root)
+    assert run.config.train.steps == 6 and run.schedules == ()
 
 
 def test_every_record_of_the_log_is_told(data: dict[str, Path], tmp_path: Path) -> None:
@@ -235,42 +226,41 @@ def test_cases_are_prepared_once(
 
 
 def test_the_new_end_of_the_schedule_is_said(
-    data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: dict[str, Path], finished: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from unpaired.cli.train import one_run
 
-    for steps in (2, 4):
-        one_run(toy_config(f"train.steps={steps}"), data, tmp_path)
+    run = finished()
+    for steps in (6, 8):
+        one_run(toy_config(f"train.steps={steps}"), data, run)
         said = capsys.readouterr().out
-        assert ("train.steps was raised from 2 to 4: from step 2 on" in said) == (steps == 4)
-    assert "Stopped at step 4 (steps)" in said
+        assert ("train.steps was raised from 6 to 8: from step 6 on" in said) == (steps == 8)
+    assert "Stopped at step 8 (steps)" in said
 
 
-def test_a_plan_that_changed_is_refused(data: dict[str, Path], tmp_path: Path) -> None:
-    config = toy_config("train.steps=2")
-    train(config, data, tmp_path)
-    plan = json.loads((tmp_path / "plan.json").read_text())
+def test_a_plan_that_changed_is_refused(data: dict[str, Path], finished: Finished) -> None:
+    run = finished()
+    plan = json.loads((run / "plan.json").read_text())
     plan["reasons"]["patch"] = "edited"
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (run / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(DataError, match=r"plan\.json changed"):
-        train(config, data, tmp_path)
+        train(toy_config(), data, run)
 
 
-def test_other_data_under_the_same_names_are_refused(data: dict[str, Path], tmp_path: Path) -> None:
-    config = toy_config("train.steps=2")
-    train(config, data, tmp_path / "run")
+def test_other_data_under_the_same_names_are_refused(
+    data: dict[str, Path], finished: Finished, tmp_path: Path
+) -> None:
+    config, run = toy_config(), finished()
     fewer = shutil.copytree(data["b"], tmp_path / "b")
     (fewer / "imagesTr/b_00_0000.nii.gz").unlink()
     (fewer / "labelsTr/b_00.nii.gz").unlink()
     with pytest.raises((UsageError, DataError), match=r"b_00|other data"):
-        train(config, {**data, "b": fewer}, tmp_path / "run")
-    meta = json.loads((data["b"] / "dataset.json").read_text())
-    (data["b"] / "dataset.json").write_text(json.dumps({**meta, "channel_names": {"0": "CT"}}))
-    try:
-        with pytest.raises(UsageError, match="the channels of b were"):
-            train(config, data, tmp_path / "run")
-    finally:
-        (data["b"] / "dataset.json").write_text(json.dumps(meta))
+        train(config, {**data, "b": fewer}, run)
+    renamed = shutil.copytree(data["b"], tmp_path / "renamed")
+    meta = json.loads((renamed / "dataset.json").read_text())
+    (renamed / "dataset.json").write_text(json.dumps({**meta, "channel_names": {"0": "CT"}}))
+    with pytest.raises(UsageError, match="the channels of b were"):
+        train(config, {**data, "b": renamed}, run)
 
 
 def test_settings_for_a_modality_that_is_not_there_are_refused(
@@ -344,18 +334,19 @@ def test_a_loss_that_is_not_a_number_stops_with_the_batch_saved(
     assert state["step"] == 2 and all(torch.isfinite(v).all() for v in state["model"].values())
 
 
-def test_start_from_a_run_with_a_modality_added(data: dict[str, Path], tmp_path: Path) -> None:
-    train(toy_config(), data, tmp_path / "first")
+def test_start_from_a_run_with_a_modality_added(
+    data: dict[str, Path], whole: Path, tmp_path: Path
+) -> None:
     extra = write_toy(tmp_path, "c", 4, True, (1, 2))
     config = toy_config("train.steps=1", "train.learning_rate=1e-12", "train.warmup_steps=0",
-                        f"train.init_from={tmp_path / 'first'}")  # fmt: skip
+                        f"train.init_from={whole}")  # fmt: skip
     train(config, {**data, "c": extra}, tmp_path / "second")
-    before = weights(tmp_path / "first/checkpoints/kept.pt")
+    before = weights(whole / "checkpoints/kept.pt")
     after = weights(tmp_path / "second/checkpoints/last.pt")
     assert before.keys() < after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-9)
-    plans = [read_json(tmp_path / n / "plan.json") for n in ("first", "second")]
+    plans = [read_json(run / "plan.json") for run in (whole, tmp_path / "second")]
     assert plans[0]["spacing_mm"] == plans[1]["spacing_mm"]
     assert plans[0]["modalities"]["a"] == plans[1]["modalities"]["a"]
 
@@ -391,9 +382,10 @@ def test_a_gradient_that_is_not_a_number_stops_too(
     assert not (tmp_path / "checkpoints/last.pt").exists()
 
 
-def test_weights_that_do_not_fit_name_the_layers(data: dict[str, Path], tmp_path: Path) -> None:
-    train(toy_config("train.steps=2"), data, tmp_path / "first")
-    wide = toy_config("model.options.embed_dim=16", f"train.init_from={tmp_path / 'first'}")
+def test_weights_that_do_not_fit_name_the_layers(
+    data: dict[str, Path], whole: Path, tmp_path: Path
+) -> None:
+    wide = toy_config("model.options.embed_dim=16", f"train.init_from={whole}")
     with pytest.raises(UsageError, match=r"of another shape: .*segmenter\."):
         train(wide, data, tmp_path / "second")
     with pytest.raises(UsageError, match=r"holds no checkpoints/kept\.pt"):
@@ -405,52 +397,6 @@ def test_one_modality_trains_alone(data: dict[str, Path], tmp_path: Path) -> Non
     train(config, {"a": data["a"]}, tmp_path)
     names = weights(tmp_path / "checkpoints/last.pt").keys()
     assert not any(name.startswith(("semantics", "scaling")) for name in names)
-
-
-@pytest.mark.slow
-@pytest.mark.linux
-def test_two_processes_equal_one_with_a_double_batch(data: dict[str, Path], tmp_path: Path) -> None:
-    common = ["train.steps=4", "model.options.drop_path=0.0", "train.gradient_clip=none"]
-    train(toy_config(*common, "train.batch_size=4"), data, tmp_path / "one")
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from toy import toy_config; from unpaired.training.fit import train\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "if __name__ == '__main__':\n"
-        f"    train(toy_config(*{common!r}, 'train.batch_size=2'),\n"
-        f"          {as_text(data)}, Path({str(tmp_path / 'two')!r}))\n"
-        "    threads = [x.read_text() for x in Path('/proc/self/task').glob('*/comm')]\n"
-        "    left = [name for name in threads if 'gloo' in name]\n"
-        "    assert not left, left  # they can abort the process at its exit\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    launch += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}", str(script)]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-4)
-    one, two = (weights(tmp_path / n / "checkpoints/last.pt") for n in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-3, msg=name)
-    moved = max(float((one[n] - weights_at_start(n, data, tmp_path)).abs().max()) for n in one)
-    assert moved > 5e-3  # the comparison above is not about untouched weights
-
-
-def weights_at_start(name: str, data: dict[str, Path], tmp_path: Path) -> torch.Tensor:
-    folder = tmp_path / "start"
-    if not folder.exists():
-        tiny = ["train.steps=1", "train.learning_rate=1e-12", "model.options.drop_path=0.0"]
-        train(toy_config(*tiny), data, folder)
-    return weights(folder / "checkpoints/last.pt")[name]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.mark.slow

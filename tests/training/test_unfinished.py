@@ -36,6 +36,7 @@ def stop_at(step: int):
     return stop
 
 
+@pytest.mark.slow
 def test_a_stopped_training_has_the_model_of_its_last_validation(
     data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from toy import toy_config, write_toy
+from toy import toy_config, train_toy
 from unpaired.config import Config, load_config
 from unpaired.evaluation.evaluate import evaluate, folded_differences
 from unpaired.files import read_json
@@ -15,6 +15,8 @@ from unpaired.inference.predictor import Predictor
 from unpaired.metrics import dice
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.fit import train
+
+pytestmark = pytest.mark.slow
 
 NETWORKS = {
     "resenc_unet": [
@@ -43,20 +45,11 @@ def config_of(network: str, *more: str) -> Config:
     return load_config(None, None, [*base, *train_, *NETWORKS[network], *more])
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy3d")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
-
-
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_the_whole_road(network: str, data: dict[str, Path], tmp_path: Path) -> None:
     config = config_of(network, "train.steps=4", "train.batch_size=1")
     run = tmp_path / "run"
-    result = train(config, data, run)
+    result = train_toy(config, data, run)
     assert result.step == 4
     assert read_json(run / "plan.json")["patch"] == [8, 32, 32]
     assert read_json(run / "plan.json")["context"] == 1
@@ -76,10 +69,10 @@ def test_an_interrupted_training_of_volumes_ends_as_an_unbroken_one(
 ) -> None:
     more = ["train.batch_size=1", "train.steps=4"]
     config = config_of("resenc_unet", *more)
-    train(config, data, tmp_path / "whole")
+    train_toy(config, data, tmp_path / "whole")
     broken = tmp_path / "broken"
     short = config_of("resenc_unet", *more, "train.max_minutes=0.0001")
-    while train(short, data, broken).step < 4:
+    while train_toy(short, data, broken).step < 4:
         pass
     a, b = (
         load_checkpoint(run / "checkpoints" / "last.pt") for run in (tmp_path / "whole", broken)
@@ -95,7 +88,7 @@ def test_a_network_of_volumes_learns_the_toy_in_both_modalities(
         "train.learning_rate=0.01", "augment.probability=0.1",
     )  # fmt: skip
     run = tmp_path / "run"
-    train(config, data, run)
+    train_toy(config, data, run)
     predictor = Predictor.from_folder(run)
     for m, root in data.items():
         held_out = sorted((root / "imagesTr").glob("*.nii.gz"))[0]
