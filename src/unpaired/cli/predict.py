@@ -1,5 +1,6 @@
 """`unpaired predict`: labels for an image, or for a folder of images."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,13 @@ from unpaired.cli.options import (
     ResampleSlices,
     Series,
 )
-from unpaired.cli.output import note, say, say_json
+from unpaired.cli.output import memory, note, say, say_json
 from unpaired.errors import DataError
 from unpaired.names import some
 from unpaired.progress import ProgressBar
 
 if TYPE_CHECKING:
+    from unpaired.inference.needs import Needs
     from unpaired.inference.outcome import Outcome
     from unpaired.inference.predictor import Predictor
 
@@ -63,6 +65,7 @@ def command(
         if not path.exists():
             raise DataError(f"{path} does not exist.")
     asked = _asked(series, resample_slices, formats, empty_segments, codes)
+    asked["on_needs"] = _teller()
 
     from unpaired.inference.predictor import Predictor
 
@@ -98,6 +101,24 @@ def _asked(
         "reading": Reading(series, resample_slices),
         "writing": Writing(names, empty_segments, own),
     }
+
+
+def _teller() -> Callable[["Needs"], None]:
+    """Says what an image will take of memory: of the first, and of each that takes more."""
+    most = 0
+
+    def tell(needs: "Needs") -> None:
+        nonlocal most
+        short = needs.memory_bytes > needs.free_bytes
+        if needs.memory_bytes <= 1.1 * most and not short:
+            return
+        most = max(most, needs.memory_bytes)
+        need, free = memory(needs.memory_bytes), memory(needs.free_bytes)
+        note(f"{needs.image}: about {need} of memory ({free} free).")
+        if short:
+            note(f"warning: that may not fit; close other programs, {needs.remedy}.")
+
+    return tell
 
 
 def _segment(

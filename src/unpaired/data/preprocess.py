@@ -78,7 +78,7 @@ def place(volumes: Sequence[Volume], modality: str, plan: Plan) -> Placement:
         DataError: the plan does not know the modality, channels are missing, or lie on
             different grids.
     """
-    _check(volumes, modality, plan)
+    check_volumes(volumes, modality, plan)
     turn = plan.orientation(volumes[0])
     box = content_box([turn.apply(volume.array) for volume in volumes])
     native = turn.spacing(volumes[0].spacing_mm)
@@ -285,7 +285,13 @@ def check_label_grid(image: Volume, label: Volume) -> None:
     _same(image, label, "the label", "Resample the label onto the image, or mend its header.")
 
 
-def _check(volumes: Sequence[Volume], modality: str, plan: Plan) -> None:
+def check_volumes(volumes: Sequence[Volume], modality: str, plan: Plan) -> None:
+    """Refuse what is no image of the modality.
+
+    Raises:
+        DataError: the plan does not know the modality, channels are missing, or lie on
+            different grids.
+    """
     if modality not in plan.modalities:
         known = ", ".join(plan.modalities)
         raise DataError(f"the plan does not know the modality {modality!r}; it knows {known}.")

@@ -10,13 +10,14 @@ import torch
 
 from unpaired.artifact.model import Model
 from unpaired.config.schema import PredictConfig
-from unpaired.data.preprocess import PreparedImage, preprocess
+from unpaired.data.preprocess import PreparedImage, check_volumes, preprocess
 from unpaired.device import Precision
 from unpaired.errors import ResourceError
 from unpaired.files import printable
 from unpaired.inference.images import grid_of
 from unpaired.inference.inferer import Inferer
 from unpaired.inference.native import Runs, native_labels
+from unpaired.inference.needs import Needs, bytes_of_a_patch, needs_of
 from unpaired.io.volume import Volume
 from unpaired.metrics import keep_largest
 
@@ -49,12 +50,15 @@ def told_for(grid: Volume) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise
-        size = " x ".join(map(str, grid.array.shape))
         name = "the image" if grid.path is None else printable(grid.path)
         raise OutOfMemoryError(
-            f"there is not enough memory for {name} ({size} voxels). Close other programs, or crop "
-            "the image."
+            f"there is not enough memory for {name} ({_size(grid)} voxels). Close other programs, "
+            "or crop the image."
         ) from error
+
+
+def _size(volume: Volume) -> str:
+    return " x ".join(map(str, volume.array.shape))
 
 
 class Ensemble:
@@ -74,6 +78,7 @@ class Ensemble:
     ) -> None:
         self.models, self.settings, self.precision = tuple(models), settings, precision
         self.notes: list[str] = []
+        self._patch_bytes: dict[str, int] = {}
         self._move(device)
 
     def segment(
@@ -109,6 +114,44 @@ class Ensemble:
                 labels = keep_largest(labels, largest)
             return _positive(turn.undo(labels))
 
+    def needs(
+        self,
+        volumes: Sequence[Volume],
+        modality: str,
+        largest: Sequence[int] = (),
+        scores: np.ndarray | None = None,
+    ) -> Needs:
+        """What `segment` will take of memory; the first image of a modality takes a patch's time.
+
+        Raises:
+            DataError: the volumes do not fit the modality.
+            OutOfMemoryError: the machine has not so much, swap included.
+        """
+        check_volumes(volumes, modality, self.models[0].plan)
+        inferers = self._inferers(modality)
+        if modality not in self._patch_bytes:
+            found = [bytes_of_a_patch(one, len(volumes)) for one in inferers]
+            self._patch_bytes[modality] = max(found)
+        recipes = len({model.recipe(modality) for model in self.models})
+        needs = needs_of(
+            inferers, recipes, volumes, self._patch_bytes[modality], bool(largest), scores
+        )
+        if needs.memory_bytes > needs.machine_bytes:
+            there, needed = (
+                f"{n / 2**30:.1f} GiB" for n in (needs.machine_bytes, needs.memory_bytes)
+            )
+            raise OutOfMemoryError(
+                f"{printable(needs.image)} ({_size(volumes[0])} voxels) needs about {needed} of "
+                f"memory, and this machine has {there}, swap included. To go on, {needs.remedy}."
+            )
+        return needs
+
+    def _inferers(self, modality: str) -> list[Inferer]:
+        return [
+            Inferer.of(model, modality, self.device, self.settings, self.precision)
+            for model in self.models
+        ]
+
     def _labels(
         self,
         images: Mapping[str, PreparedImage],
@@ -131,10 +174,8 @@ class Ensemble:
     def _runs(self, images: Mapping[str, PreparedImage], modality: str) -> Runs:
         """Consecutive slices with the models' mean class probabilities."""
         streams = [
-            Inferer.of(model, modality, self.device, self.settings, self.precision).scores(
-                images[model.recipe(modality)].array
-            )
-            for model in self.models
+            inferer.scores(images[model.recipe(modality)].array)
+            for model, inferer in zip(self.models, self._inferers(modality), strict=True)
         ]
         for together in zip(*streams, strict=True):
             start, total = together[0]

@@ -1,7 +1,7 @@
 """What is asked of a prediction, and what comes of one image or of many."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from unpaired.errors import DataError, UsageError
 from unpaired.inference.ensemble import OutOfMemoryError
 from unpaired.inference.label_files import colours
+from unpaired.inference.needs import Needs
 from unpaired.io.raw import Names
 from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
@@ -32,6 +33,8 @@ class Options:
         reading: which DICOM series, and whether its slices may be resampled.
         writing: the formats of label files.
         label_files: write what the numbers mean beside each label file.
+        on_needs: called with what each image will take of memory, before it is predicted; by
+            default that is not found out.
     """
 
     probabilities: bool = False
@@ -39,6 +42,7 @@ class Options:
     reading: Reading | None = None
     writing: Writing | None = None
     label_files: bool = True
+    on_needs: Callable[[Needs], None] | None = None
 
 
 @dataclass(frozen=True, repr=False)

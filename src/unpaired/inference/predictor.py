@@ -115,7 +115,7 @@ class Predictor:
         Args:
             modality: may be left out where the model knows only one.
             affine, spacing_mm: the geometry of arrays, see `unpaired.inference.images.volumes_of`.
-            options: `probabilities`, `largest_component`, `reading` of `Options`.
+            options: `probabilities`, `largest_component`, `reading`, `on_needs` of `Options`.
 
         Raises:
             UsageError: an unknown modality or class, or an array without geometry.
@@ -123,14 +123,14 @@ class Predictor:
             ResourceError: there is not enough memory.
         """
         asked = Options(**options)
-        name, largest = self.modality(modality), self.class_indices(asked.largest_component)
+        name = self._check(modality, asked)
         volumes = volumes_of(image, affine, spacing_mm, asked.reading)
         scores = None
         if asked.probabilities:
             with told_for(volumes[0]):
                 scores = np.zeros((len(self.classes), *volumes[0].array.shape), np.float32)
                 scores[0] = 1
-        found = self._segment(volumes, name, largest, scores)
+        found = self._segment(volumes, name, asked, scores)
         return replace(found, probabilities=scores)
 
     def predict_file(
@@ -158,7 +158,7 @@ class Predictor:
         self, paths: Sequence[Path], targets: Sequence[Path], modality: str | None, asked: Options
     ) -> Prediction:
         """Into label files of given names, each in the format of its ending."""
-        name, largest = self.modality(modality), self.class_indices(asked.largest_component)
+        name = self._check(modality, asked)
         volumes = volumes_of(paths, reading=asked.reading)
         refuse_unwritable(targets, volumes[0])
         mark = f"{self.mark(name, asked)} {content_mark(paths)}"
@@ -167,10 +167,10 @@ class Predictor:
             beside = first.with_name(f"{case}_probabilities.nii")
             with probability_file(beside, len(self.classes), grid) as scores:
                 scores[0] = SCALE
-                found = self._segment(volumes, name, largest, scores, encode)
+                found = self._segment(volumes, name, asked, scores, encode)
                 del scores  # Windows renames no file that is mapped
         else:
-            found = self._segment(volumes, name, largest)
+            found = self._segment(volumes, name, asked)
         notes, told = list(found.notes), Names(self.classes, colours(len(self.classes)), mark)
         for target in targets:
             notes += write_labels(target, found.labels, grid, told, asked.writing)
@@ -312,9 +312,18 @@ class Predictor:
         """What was changed because memory ran out, over all images so far."""
         return tuple(self._ensemble.notes)
 
+    def _check(self, modality: str | None, asked: Options) -> str:
+        """The modality's name; wrong names are refused before anything is read."""
+        name = self.modality(modality)
+        self.class_indices(asked.largest_component)
+        return name
+
     def _segment(
-        self, volumes: list[Volume], modality: str, largest: Sequence[int], *into: Any
+        self, volumes: list[Volume], modality: str, asked: Options, *into: Any
     ) -> Prediction:
+        largest = self.class_indices(asked.largest_component)
+        if asked.on_needs is not None:
+            asked.on_needs(self._ensemble.needs(volumes, modality, largest, *into[:1]))
         grid, already = grid_of(volumes[0]), len(self.notes)
         notes = [note for volume in volumes for note in volume.notes]
         told = told_otherwise(volumes[0], modality, self.modalities)
