@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "backbones.md"
 ENOUGH = 0.8
 ROWS: dict[str, tuple[str, list[str]]] = {
     "ResEnc U-Net (the preset)": ("abdomen-3d", []),
-    "nnFormer of width 48": ("abdomen-3d-nnformer", []),
+    "nnFormer of width 48": ("paper-abdomen-3d", []),
 }
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unpaired.config import Config, config_from_toml, load_config, preset_names, to_toml
+from unpaired.config.reference import describe_preset
 from unpaired.config.schema import Section
 from unpaired.errors import UsageError
 
@@ -33,6 +34,26 @@ def test_the_default_preset_is_a_convolutional_network_with_the_papers_losses() 
     preset = load_config("default")
     assert preset.model.backbone == "resenc_unet"
     assert (preset.loss, preset.model.variant) == (Config().loss, "V3")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "network"),
+    [("cardiac-2d", "paper-cardiac-2d", "swin_unet"),
+     ("abdomen-3d-nnformer", "paper-abdomen-3d", "nnformer")],
+)  # fmt: skip
+def test_the_presets_of_the_paper_are_as_printed(before: str, now: str, network: str) -> None:
+    """Under their names of today, and under those of earlier versions, which are listed no more."""
+    preset = load_config(now)
+    assert load_config(before) == preset
+    assert load_config(before, of_minutes=True) == load_config(now, of_minutes=True)
+    assert describe_preset(before) == describe_preset(now)
+    assert now in preset_names()
+    assert before not in preset_names()
+    assert (preset.model.backbone, preset.model.variant, preset.model.maps) == (
+        network, "V3", "raw",
+    )  # fmt: skip
+    assert (preset.loss.tau, preset.loss.mask_absent) == (4.0, False)
+    assert not preset.model.shared_embeddings
 
 
 def test_unknown_preset_lists_all_and_guesses() -> None:

@@ -39,7 +39,7 @@ def used(split, modality):
 
 
 ABDOMEN = load_config("abdomen-2d", None, ["data.cases={b=9}"]).data
-HEART = load_config("cardiac-2d").data
+HEART = load_config("paper-cardiac-2d").data
 
 
 def abdomen(seed):
@@ -116,7 +116,7 @@ def test_the_literatures_test_cases_leave_fourteen_and_two_by_seed():
 
 
 def test_without_held_out_cases_the_cardiac_shares_are_fourteen_two_four():
-    options = load_config("cardiac-2d").data
+    options = load_config("paper-cardiac-2d").data
     assert sizes(make_split(options, {"a": scans("a", 20)}), "a") == (14, 2, 4)
 
 

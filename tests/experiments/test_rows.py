@@ -136,7 +136,7 @@ def test_the_temperature_of_fig_5_is_of_the_icr_alone(tmp_path: Path) -> None:
 
 def test_the_presets_of_the_paper_have_its_temperature_and_count_every_class() -> None:
     """Ours are others (docs/decisions.md)."""
-    for name in ("cardiac-2d", "abdomen-2d", "abdomen-3d-nnformer"):
+    for name in ("paper-cardiac-2d", "abdomen-2d", "paper-abdomen-3d"):
         loss = load_config(name, None, []).loss
         assert (loss.tau, loss.mask_absent) == (4.0, False)
     assert (LossConfig().tau, LossConfig().mask_absent) == (32.0, True)

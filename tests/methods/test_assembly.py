@@ -125,7 +125,7 @@ def test_every_preset_builds_its_network_at_its_patch(name: str, of_minutes: boo
     method_of(found).objective(found, chosen)
     assert joint.segmenter.backbone.dims == found.data.dims
     assert joint.semantics.keys() == ({"a", "b"} if found.model.name == "consistency" else set())
-    if name == "abdomen-3d-nnformer" and not of_minutes:  # the published Synapse network, 5 classes
+    if name == "paper-abdomen-3d" and not of_minutes:  # the published Synapse network, 5 classes
         network = joint.segmenter.backbone
         tables = sum(p.numel() for n, p in network.named_parameters() if "bias_table" in n)
         assert sum(p.numel() for p in network.parameters()) - tables > 149_000_000

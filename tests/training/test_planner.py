@@ -11,6 +11,7 @@ import torch
 from nifti_files import dataset
 from small_sets import write_set
 from unpaired.cli.app import run as program
+from unpaired.cli.planned import given_or_planned
 from unpaired.config import load_config
 from unpaired.data.measure import Geometry
 from unpaired.datasets.sources import open_dataset
@@ -234,3 +235,14 @@ def test_quick_is_for_planned_trainings(
     assert program([*call, *words]) == 2
     assert "--budget" in capsys.readouterr().err
     assert not np.any([path.name == "run" for path in tmp_path.iterdir()])
+
+
+def test_a_file_that_names_no_network_is_told_which_it_gets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    for text, said in (("[train]\nsteps = 3\n", True), ('[model]\nbackbone = "nnformer"\n', False)):
+        file.write_text(text)
+        config, choices = given_or_planned({}, tmp_path / "run", [], None, file, None)
+        assert (("no network is named" in capsys.readouterr().err), choices) == (said, {})
+        assert config.model.backbone == ("swin_unet" if said else "nnformer")

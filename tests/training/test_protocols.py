@@ -63,13 +63,13 @@ def positions(case, affine):
 
 @pytest.fixture(scope="module")
 def heart(tmp_path_factory):
-    """MM-WHS in miniature through import and preparation by the preset cardiac-2d."""
+    """MM-WHS in miniature through import and preparation by the preset paper-cardiac-2d."""
     root = tmp_path_factory.mktemp("heart")
     archive = write_mmwhs(root / "archive", (1001, 1002, 1003, 1007))
     options = ImportOptions(literature_split=True, workers=1)
     import_source("mmwhs", archive, root / "data", options)
     data = {m: root / "data" / m for m in ("ct", "mr")}
-    config = load_config("cardiac-2d", None, ["data.workers=0"])
+    config = load_config("paper-cardiac-2d", None, ["data.workers=0"])
     folder = RunFolder(root / "run")
     prepare_run(config, data, folder)
     return folder, folder

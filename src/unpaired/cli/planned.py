@@ -1,6 +1,7 @@
 """The settings of a training: as they were given, or planned for the machine and the time."""
 
 import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,13 @@ def given_or_planned(
                 "--budget and --quick plan the network and its training; with --preset, --config "
                 "or a network of your own give train.steps, or train.max_minutes."
             )
-        return load_config(preset, file, overrides), {}
+        config = load_config(preset, file, overrides)
+        if preset is None and not _names_network(file, overrides):
+            note(
+                f"no network is named, so it is the paper's {config.model.network} from random "
+                "weights; --preset default, or no --config at all, gives a stronger one."
+            )
+        return config, {}
 
     from unpaired.run import RunFolder
 
@@ -60,6 +67,16 @@ def given_or_planned(
             note(f"{out} goes on as it was planned; to train longer raise train.steps.")
         return load_config(None, run.files.config, overrides), {}
     return _plan(roots, overrides, budget)
+
+
+def _names_network(file: Path | None, overrides: Sequence[str]) -> bool:
+    """Whether a file or an override says which network."""
+    from unpaired.config.load import parse_override
+
+    tables = [parse_override(text) for text in overrides]
+    if file is not None:
+        tables.append(tomllib.loads(file.read_text(encoding="utf-8-sig")))
+    return any({"name", "backbone"} & set(table.get("model", ())) for table in tables)
 
 
 def _plan(

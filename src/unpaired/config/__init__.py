@@ -1,6 +1,13 @@
 """Typed run configuration: sections, presets, TOML in and out, key=value overrides."""
 
-from unpaired.config.load import config_from_toml, load_config, preset, preset_names, to_toml
+from unpaired.config.load import (
+    config_from_toml,
+    load_config,
+    preset,
+    preset_name,
+    preset_names,
+    to_toml,
+)
 from unpaired.config.schema import (
     AugmentConfig,
     Config,
@@ -28,6 +35,7 @@ __all__ = [
     "config_from_toml",
     "load_config",
     "preset",
+    "preset_name",
     "preset_names",
     "to_toml",
 ]

@@ -12,6 +12,9 @@ from unpaired.config.explain import Table, checked, leaves, merge, near
 from unpaired.config.schema import Config
 from unpaired.errors import UsageError
 
+FORMER = {"cardiac-2d": "paper-cardiac-2d", "abdomen-3d-nnformer": "paper-abdomen-3d"}
+"""Presets' names of earlier versions, which still do."""
+
 # `key=value` on the command line -> a nested table.
 
 
@@ -110,8 +113,13 @@ def preset_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
+def preset_name(name: str) -> str:
+    """The name of today for a preset."""
+    return FORMER.get(name, name)
+
+
 def _preset(name: str) -> Table:
-    names = preset_names()
+    names, name = preset_names(), preset_name(name)
     if name not in names:
         raise UsageError(
             f"there is no preset {name!r}.{near(name, names)} Presets: {', '.join(names)}."
@@ -121,7 +129,7 @@ def _preset(name: str) -> Table:
 
 
 def _demonstration(preset: str) -> Table:
-    file = resources.files("unpaired").joinpath("presets", "demo", f"{preset}.toml")
+    file = resources.files("unpaired").joinpath("presets", "demo", f"{preset_name(preset)}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 

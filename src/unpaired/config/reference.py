@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from unpaired.config.load import load_config, preset_names, said_none, tables_of
+from unpaired.config.load import load_config, preset_name, preset_names, said_none, tables_of
 from unpaired.config.schema import Config
 from unpaired.errors import UsageError
 from unpaired.names import closest
@@ -70,6 +70,7 @@ def describe_preset(name: str) -> PresetSummary:
     Raises:
         UsageError: there is none of that name.
     """
+    name = preset_name(name)
     mine, plain = (_flat(tables_of(config)) for config in (load_config(name), Config()))
     changed = {key: _value(one) for key, one in mine.items() if plain.get(key, ...) != one}
     text = resources.files("unpaired").joinpath("presets", f"{name}.toml").read_text("utf-8")

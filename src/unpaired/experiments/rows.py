@@ -7,7 +7,7 @@ Who = Literal["all", "alone"]
 
 _NO_CR = ("loss.beta=0", "loss.gamma=0")
 _V1, _V2, _V3 = (f"model.variant={name}" for name in ("V1", "V2", "V3"))
-HEART, ABDOMEN = "cardiac-2d", "abdomen-2d"
+HEART, ABDOMEN = "paper-cardiac-2d", "abdomen-2d"
 """Presets for the paper's data."""
 TAUS = (1, 2, 3, 4, 5, 6, 8, 10)
 """Of Fig. 5, whose values the paper does not print."""
@@ -92,7 +92,7 @@ PAYER = Row(
     "Payer et al.",
     ("model.name=payer", "data.dims=3", "data.patch=none", "data.plane=none"),
     "alone",
-    recipes=(("phantom-benchmark", "payer-phantom"), ("cardiac-2d", "payer-3d")),
+    recipes=(("phantom-benchmark", "payer-phantom"), (HEART, "payer-3d")),
 )
 UMMKD = Row("UMMKD", ("model.name=ummkd",))
 SHARINGS = ("all", "encoder", "decoder", "middle")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unpaired.config import Config, config_from_toml, load_config, to_toml
+from unpaired.config import Config, config_from_toml, load_config, preset_name, to_toml
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Case, source_files
 from unpaired.datasets.sources import open_dataset
@@ -89,7 +89,7 @@ class Study:
 
     def recipe(self, *more: str, row: Row | None = None) -> Config:
         """The recipe with further overrides on top; for a row with a recipe of its own, that."""
-        own = dict(row.recipes).get(self.preset or "") if row else None
+        own = dict(row.recipes).get(preset_name(self.preset or "")) if row else None
         if own is None:
             return load_config(self.preset, self.file, [*self.overrides, *self.grid, *more])
         classes = [text for text in self.grid if text.startswith("data.classes=")]
