@@ -71,26 +71,6 @@ def test_train_refuses_another_configuration(world: World, capsys: Output) -> No
     assert "train.batch_size: " in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_folds_make_one_run_each(world: World, tmp_path: Path, capsys: Output) -> None:
-    out = tmp_path / "folds"
-    assert run(world.train("--out", str(out), "--folds", "2", "steps=1")) == 0
-    assert "fold_1 of 2" in capsys.readouterr().out
-    folds = read_json(out / "splits_final.json")
-    assert len(folds) == 2
-    assert folds[0]["test"] == folds[1]["test"] != []
-    assert not set(folds[0]["val"]) & set(folds[1]["val"])
-    for i, fold in enumerate(folds):
-        (own,) = read_json(out / f"fold_{i}" / "splits_final.json")
-        assert {part: sorted(ids) for part, ids in own.items()} == {
-            part: sorted(ids) for part, ids in fold.items()
-        }
-    assert len(Predictor.from_folder(out).models) == 2
-    assert run(world.train("--out", str(out), "--folds", "3", "steps=1")) == 2
-    assert "other folds" in capsys.readouterr().err
-    assert read_json(out / "splits_final.json") == folds
-
-
 def test_prepare_is_what_train_takes(world: World, tmp_path: Path, capsys: Output) -> None:
     cache, out = tmp_path / "cache", tmp_path / "run"
     call = ["prepare", *world.data, *world.settings, "--out", str(cache), "--workers", "0"]

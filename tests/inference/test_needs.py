@@ -33,7 +33,7 @@ MIB = 1 << 20
 def ensemble(batch_size=4, spacing_mm=2.0):
     settings = PredictConfig(batch_size=batch_size)
     model = pointwise_model(tiny_plan(spacing_mm=(spacing_mm,) * 3))
-    return Ensemble([model], torch.device("cpu"), settings, "fp32")
+    return Ensemble([model], torch.device("cpu"), [settings], "fp32")
 
 
 def volumes(shape=(64, 64, 20)):

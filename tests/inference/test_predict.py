@@ -214,50 +214,6 @@ def test_the_image_is_never_overwritten(predictor: Predictor, tmp_path: Path) ->
     assert path.read_bytes() == before
 
 
-def test_folds_are_averaged_and_found_by_folder(tmp_path: Path) -> None:
-    volume = Volume(smooth_image((16, 18, 6)), AFFINE)
-    parts = []
-    for seed in range(2):
-        write_model(tmp_path / "run" / f"fold_{seed}" / "model", seed=seed)
-        one = Predictor.from_folder(tmp_path / "run" / f"fold_{seed}", device="cpu")
-        parts.append(one.predict(volume, "ct", probabilities=True).probabilities)
-    found = Predictor.from_folder(tmp_path / "run", device="cpu")
-    mean = found.predict(volume, "ct", probabilities=True).probabilities
-    np.testing.assert_allclose(mean, sum(parts) / 2, atol=1e-6)
-    assert np.abs(parts[0] - parts[1]).max() > 0.01
-
-
-def test_each_network_sees_its_own_intensity_scale() -> None:
-    """Folds learn their window from their own cases; on the same grid they still go together."""
-    plan = tiny_plan()
-    part = plan.modalities["ct"]
-    narrow = part.model_copy(update={"clip": (part.clip[0].model_copy(update={"high": 50.0}),)})
-    other = plan.model_copy(update={"modalities": {**plan.modalities, "ct": narrow}})
-    volume = Volume(smooth_image((16, 18, 6)), AFFINE)
-    members = [pointwise_model(plan, 0), pointwise_model(other, 1)]
-    alone = [
-        Predictor([m], torch.device("cpu")).predict(volume, "ct", probabilities=True).probabilities
-        for m in members
-    ]
-    mean = Predictor(members, torch.device("cpu")).predict(volume, "ct", probabilities=True)
-    np.testing.assert_allclose(mean.probabilities, (alone[0] + alone[1]) / 2, atol=1e-6)  # type: ignore[operator]
-
-
-def test_models_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    write_model(tmp_path / "a")
-    write_model(tmp_path / "b", plan=tiny_plan(spacing_mm=(3.0, 2.0, 2.5)))
-    write_model(tmp_path / "c", plan=tiny_plan(("background", "liver", "kidney")))
-    write_model(tmp_path / "d", plan=tiny_plan(modalities=("ct", "cbct")))
-    for name, words in {"b": "spacing_mm", "c": "classes", "d": "modalities"}.items():
-        with pytest.raises(DataError, match=words):
-            Predictor.from_folder([tmp_path / "a", tmp_path / name], device="cpu")
-    with pytest.raises(DataError, match="does not exist"):
-        Predictor.from_folder(tmp_path / "nowhere")
-    (tmp_path / "run" / "fold_0").mkdir(parents=True)
-    with pytest.raises(DataError, match="fold_0"):
-        Predictor.from_folder(tmp_path / "run")
-
-
 def test_memory_that_runs_short_halves_the_batch_and_is_told() -> None:
     plan = tiny_plan()
     predictor = pointwise_predictor(plan)

@@ -9,7 +9,8 @@ from unpaired.api.scores import Scores
 from unpaired.config import Config, preset
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.split_file import Part
-from unpaired.errors import UnpairedError
+from unpaired.errors import DataError, UnpairedError
+from unpaired.evaluation.ensemble import evaluate_ensemble, is_ensemble
 from unpaired.evaluation.evaluate import NATIVE, evaluate
 from unpaired.inference.predictor import Predictor
 from unpaired.methods import Method
@@ -61,6 +62,9 @@ class Run(RunFolder):
     ) -> Scores:
         """Predict and score the cases of one part of the split; what is done is kept.
 
+        Of a cross-validation "val" are the cases that the folds held out, each scored by the fold
+        that did, and "test" is scored by the mean of the folds.
+
         Args:
             part: "train", "val" or "test".
             overwrite: predict again.
@@ -68,8 +72,14 @@ class Run(RunFolder):
         Raises:
             DataError: no model, or no such cases.
         """
+        how: dict[str, Any] = {"device": device, "overwrite": overwrite}
         with ProgressBar("evaluate") as progress:
-            found = evaluate(self.root, part, progress=progress, device=device, overwrite=overwrite)
+            if is_ensemble(self.root):
+                parts = evaluate_ensemble(self.root, progress=progress, **how)
+                if part not in parts:
+                    raise DataError(f"{self.root} holds no {part} case; it has {', '.join(parts)}.")
+                return Scores(parts[part])
+            found = evaluate(self.root, part, progress=progress, **how)
         return Scores(found[NATIVE])
 
     def report(self) -> Path:
@@ -121,7 +131,7 @@ def _folder(modality: str, data: Data, run: Path) -> Path:
 
 
 def load(model: str | Path | Sequence[str | Path], device: str = "auto") -> Predictor:
-    """A trained model: of a run, of its folds (their mean), an exported file, or several of these.
+    """A trained model: of a run, of folds or a choice (their mean), an export, or several of these.
 
     Raises:
         DataError: there is none, it is damaged, or the models do not belong together.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import unpaired
-from unpaired.artifact.model import RECORD, Model, read_record
+from unpaired.artifact.model import Model
+from unpaired.artifact.places import RECORD, read_record
 from unpaired.artifact.safetensors import DESCRIPTION
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import DataError

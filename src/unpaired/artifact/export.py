@@ -12,9 +12,10 @@ import unpaired
 from unpaired.artifact.card import facts_of, model_card
 from unpaired.artifact.formats import CARD, GRAPHS, WHAT, WRITERS, Asked
 from unpaired.artifact.graph import check_graph
-from unpaired.artifact.model import RECORD, RECORD_FORMAT, Form, Model, model_folders
+from unpaired.artifact.model import Form, Model
 from unpaired.artifact.onnx import need
 from unpaired.artifact.parity import Parity, check_parity
+from unpaired.artifact.places import RECORD, RECORD_FORMAT, model_folders
 from unpaired.errors import UsageError
 from unpaired.files import atomic_folder, printable, write_json, write_text
 from unpaired.methods import method_of

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.artifact.onnx import ONNX, read_onnx
+from unpaired.artifact.places import model_folders, parts_of
 from unpaired.artifact.safetensors import WEIGHTS, read_safetensors, write_safetensors
 from unpaired.artifact.unfinished import warn_unfinished
 from unpaired.backbones import Backbone
@@ -19,12 +20,11 @@ from unpaired.config import Config
 from unpaired.data.augment import mirror_axes
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, UsageError
-from unpaired.files import printable, read_json
+from unpaired.files import printable
 from unpaired.methods import input_channels, method_of
 from unpaired.models import Segmenter, fold
 from unpaired.models.fold import Folded
 from unpaired.names import did_you_mean
-from unpaired.run import RunFolder
 
 Network = Callable[[Float[Tensor, "B K *space"]], Float[Tensor, "B Z *space"]]
 Form = Literal["gains", "folded"]
@@ -34,11 +34,8 @@ READERS: dict[str, Callable[[Path], tuple[nn.Module, Plan, Config, str]]] = {
     ONNX: read_onnx,
 }
 """Name of a model's file -> what reads its folder: network, plan, configuration, fingerprint."""
-RECORD, RECORD_FORMAT = "export.json", "unpaired-export"
-
-_PLACES = ("model", "models", "safetensors", "bundle", "onnx")
-"""Where a run, or an export of several formats, keeps its model; the first one counts."""
-_AGREED = ("classes", "spacing_mm", "slice_axis", "oblique", "patch", "context", "order")
+GRID = ("classes", "spacing_mm", "slice_axis", "oblique", "patch", "context", "order")
+"""Fields of a plan; models that agree in all see one grid in one way."""
 
 
 @dataclass(frozen=True)
@@ -201,119 +198,6 @@ def mirrored(network: Network, axes: Sequence[int]) -> Network:
     return mean
 
 
-# From folders to models.
-
-
-def model_folders(run: Path) -> list[Path]:
-    """The folders of the models that `run` stands for: itself, one in it, or those of its folds.
-
-    Raises:
-        DataError: there is none.
-    """
-    if (found := _model_in(run)) is not None:
-        return [found]
-    folds = sorted(path for path in run.glob("fold_*") if path.is_dir())
-    missing = [fold.name for fold in folds if not (fold / "model" / WEIGHTS).is_file()]
-    if folds and not missing:
-        return [fold / "model" for fold in folds]
-    if missing:
-        raise DataError(
-            f"{printable(run)}: {', '.join(missing)} hold no model yet. Finish their training, or "
-            "name the folds to use one by one."
-        )
-    if RunFolder(run).files.log.is_file():
-        raise DataError(
-            f"{printable(run)} has no model yet: the first is written at the first validation "
-            "(train.steps_per_epoch). Go on with its training: the same command resumes."
-        )
-    what = "does not exist" if not run.exists() else f"holds no {WEIGHTS}, model/ or fold_*/"
-    raise DataError(
-        f"{printable(run)} {what}. Name the folder of a run whose training has written its model."
-    )
-
-
-def _model_in(folder: Path) -> Path | None:
-    """The folder that holds the model: this one, or one of the known places in it."""
-    if any((folder / name).is_file() for name in READERS) or parts_of(folder):
-        return folder
-    found = (_model_in(folder / name) for name in _PLACES if (folder / name).is_dir())
-    return next((place for place in found if place is not None), None)
-
-
-def load_models(runs: Sequence[Path]) -> list[Model]:
-    """Load every model; they must segment the same classes on the same grid.
-
-    The intensity scale may differ: each network sees the image as it was trained.
-
-    Raises:
-        DataError: none found, damaged, or they do not belong together.
-    """
-    folders = [folder for run in runs for folder in model_folders(run)]
-    if not folders:
-        raise UsageError("no run is named; give at least one run folder.")
-    models = [Model.load(folder) for folder in folders]
-    for other in models[1:]:
-        _check_alike(models[0], other)
-    return models
-
-
-def _check_alike(first: Model, other: Model) -> None:
-    for name in _AGREED:
-        a, b = getattr(first.plan, name), getattr(other.plan, name)
-        if a != b:
-            raise DataError(
-                f"{printable(first.folder)} and {printable(other.folder)} cannot be averaged: "
-                f"{name} is {a} in one, {b} in the other. Name runs that were planned alike."
-            )
-    ours, theirs = (
-        {name: part.channel_names for name, part in model.plan.modalities.items()}
-        for model in (first, other)
-    )
-    if ours != theirs:
-        raise DataError(
-            f"{printable(first.folder)} and {printable(other.folder)} cannot be averaged: one "
-            f"knows the modalities {', '.join(ours)}, the other {', '.join(theirs)}, or their "
-            "channels differ. Name runs of the same modalities."
-        )
-
-
-def parts_of(folder: Path) -> dict[str, Path]:
-    """Modality -> folder, of a folded export that has one a modality; empty for anything else.
-
-    Raises:
-        DataError: its record is damaged, or a part is missing.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return {}
-    parts = read_record(folder).get("parts", [])
-    if not isinstance(parts, list) or not all(
-        isinstance(name, str) and name.isidentifier() for name in parts
-    ):
-        raise DataError(f"{printable(path)} is not what an export writes. Export again.")
-    for name in parts:
-        if not (folder / name).is_dir():
-            raise DataError(
-                f"{printable(folder)} should hold the folder {name}. Export again, or name one of "
-                "its folders."
-            )
-    return {name: folder / name for name in parts}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The content of export.json.
-
-    Raises:
-        DataError: missing, damaged, foreign, or newer.
-    """
-    content = read_json(folder / RECORD)
-    if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
-        raise DataError(f"{printable(folder / RECORD)} is not what an export writes. Export again.")
-    if content.get("schema") != 1:
-        raise DataError(f"{printable(folder / RECORD)} is of a newer version. Update unpaired.")
-    return content
-
-
 def _together(folder: Path, parts: Sequence[Model]) -> Model:
     """One model of the folded networks of several modalities."""
     first, modalities = parts[0], {}
@@ -321,7 +205,7 @@ def _together(folder: Path, parts: Sequence[Model]) -> Model:
     for part in parts:
         if not isinstance(part.segmenter, Folded):
             raise DataError(f"{printable(part.folder)} is not a folded network. Export again.")
-        if any(getattr(part.plan, name) != getattr(first.plan, name) for name in _AGREED):
+        if any(getattr(part.plan, name) != getattr(first.plan, name) for name in GRID):
             raise DataError(
                 f"{printable(first.folder)} and {printable(part.folder)} come from different "
                 "exports. Export all modalities again."

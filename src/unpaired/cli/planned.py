@@ -59,13 +59,15 @@ def given_or_planned(
             )
         return config, {}
 
+    from unpaired.files import read_json
     from unpaired.run import RunFolder
 
     run = RunFolder(out)
     if run.begun:
         if budget is not None:
             note(f"{out} goes on as it was planned; to train longer raise train.steps.")
-        return load_config(None, run.files.config, overrides), {}
+        reasons = read_json(run.files.choices) if run.files.choices.is_file() else {}
+        return load_config(None, run.files.config, overrides), reasons
     return _plan(roots, overrides, budget)
 
 

@@ -34,7 +34,11 @@ def command(
                                                  "are the channels of one image.")],
     model: Annotated[
         list[Path],
-        typer.Option("--model", metavar="RUN", help="A run or an exported model; several: mean."),
+        typer.Option(
+            "--model",
+            metavar="RUN",
+            help="A run, the runs of --folds, a choice (best.json) or an export; several: mean.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Label file, or folder for a folder.")],
     modality: Annotated[

@@ -34,7 +34,12 @@ def command(
     preset: Preset = None,
     config: ConfigFile = None,
     folds: Annotated[
-        int | None, typer.Option("--folds", min=2, help="Cross-validation in RUN/fold_0, ...")
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="Cross-validation in RUN/fold_0, ...; their mean is the model of RUN.",
+        ),
     ] = None,
     prepared: Annotated[
         Path | None, typer.Option("--prepared", help="The cache made by `unpaired prepare`.")
@@ -73,9 +78,15 @@ def command(
 
     from unpaired.training.folds import fold_configs
 
+    scores = []
     for name, fold in fold_configs(settings, roots, out, folds).items():
         say(f"{name} of {folds}")
-        one_run(fold, roots, out / name, prepared, choices, accept_changes)
+        scores.append(one_run(fold, roots, out / name, prepared, choices, accept_changes).score)
+    say(
+        f"The mean of the {folds} folds is one model: --model {out}. Validation scores "
+        f"{', '.join(f'{score:.3f}' for score in scores)}, mean {sum(scores) / folds:.3f}; all "
+        f"metrics on the held-out cases: unpaired evaluate {out}"
+    )
 
 
 def _refuse_group() -> None:

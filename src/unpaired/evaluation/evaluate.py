@@ -4,7 +4,7 @@ The literature scores resampled volumes; a user wants the scan's own grid.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from unpaired.run import RunFolder
 from unpaired.run.data import RunData
 from unpaired.run.folder import Part
 from unpaired.run.inputs import changed_cases
-from unpaired.run.scores import Evaluation, Score, write_evaluation
+from unpaired.run.scores import Evaluation, Score, Tolerance, write_evaluation
 
 log = logging.getLogger(__name__)
 PREPARED, NATIVE = "prepared", "native"
@@ -49,7 +49,6 @@ def evaluate(
     *,
     device: str = "auto",
     overwrite: bool = False,
-    model: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
     """Predict and score one part of a run's cases.
@@ -64,7 +63,6 @@ def evaluate(
     Args:
         grids: "native", the files' own, and "prepared".
         overwrite: predict what is done again.
-        model: another export than the run's own, such as one without gains; for both grids.
         progress: called with (done, all, "modality/case"); a case that is written counts twice,
             for its prediction and its scores.
 
@@ -75,14 +73,37 @@ def evaluate(
     Raises:
         DataError: no model, no such cases, or the run's records are damaged.
     """
+    if PREPARED in grids:
+        found = evaluate_both_grids(run, part, device=device, progress=progress)
+        return {grid: found[grid] for grid in grids}
+    return {NATIVE: _in_files(_swept(run, part), part, device, overwrite, progress)}
+
+
+def evaluate_both_grids(
+    run: Path,
+    part: Part = "test",
+    *,
+    model: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Evaluation]:
+    """As `evaluate` with both grids; nothing is written.
+
+    Args:
+        model: another export than the run's own, such as one without gains.
+
+    Raises:
+        as `evaluate`.
+    """
+    return _in_memory(_swept(run, part), part, device, model, progress)
+
+
+def _swept(run: Path, part: Part) -> RunFolder:
     folder = RunFolder(run)
     sweep(folder.root, deep=True)
     if not any(folder.cases(part).values()):
         raise DataError(f"{printable(run)}: the split has no {part} case; choose another part.")
-    if PREPARED in grids:
-        found = _in_memory(folder, part, device, model, progress)
-        return {grid: found[grid] for grid in grids}
-    return {NATIVE: _in_files(folder, part, device, overwrite, progress)}
+    return folder
 
 
 # On the files' grid: predictions are files.
@@ -92,28 +113,58 @@ def _in_files(
     run: RunFolder, part: Part, device: str, overwrite: bool, progress: Progress | None
 ) -> Evaluation:
     cases = run.cases(part)
-    steps = _Steps(progress, 2 * sum(map(len, cases.values())))
+    steps = Steps(progress, 2 * sum(map(len, cases.values())))
     predictor = Predictor.from_folder(run.root, device=device)
-    failures: dict[str, str] = {}
-    pairs = []
-    for m, members in cases.items():
-        outcome = predictor.predict_cases(
-            {i: case.images for i, case in members.items()},
-            run.files.predictions(part) / m,
-            m,
-            overwrite=overwrite,
-            progress=steps.named(m),
-        )
-        failures.update({f"{m}/{i}": why for i, why in outcome.failures.items()})
-        done = {**outcome.written, **outcome.kept}
-        pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
-    tolerance, labels = run.config.evaluate.tolerance_mm, Labels(run.data.classes, run.data.tables)
-    scores = evaluate_pairs(pairs, labels, tolerance, steps.named(), failures=failures)
-    evaluation = Evaluation(tuple(scores), failures, (), tolerance, _notes(run, part))
+    scoring = Scoring(predictor, scale_of(run), overwrite, steps)
+    evaluation = scoring.evaluate(cases, run.files.predictions(part), _notes(run, part))
     write_evaluation(evaluation, run.files.evaluation(part))
     if part == "test":
         _write_floor(run)
     return evaluation
+
+
+@dataclass(frozen=True)
+class Scale:
+    """By what cases are scored: the meaning of their labels, and the NSD's tolerance."""
+
+    labels: Labels
+    tolerance_mm: Tolerance
+
+
+def scale_of(run: RunFolder) -> Scale:
+    """As a run is configured."""
+    return Scale(Labels(run.data.classes, run.data.tables), run.config.evaluate.tolerance_mm)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Predicts cases into files, and scores these."""
+
+    predictor: Predictor
+    scale: Scale
+    overwrite: bool
+    steps: "Steps"
+
+    def evaluate(
+        self, cases: Mapping[str, Mapping[str, Case]], predictions: Path, notes: Sequence[str] = ()
+    ) -> Evaluation:
+        """Into `predictions`/<modality>; files that are done are kept, unless `overwrite`."""
+        failures: dict[str, str] = {}
+        pairs = []
+        for m, members in cases.items():
+            outcome = self.predictor.predict_cases(
+                {i: case.images for i, case in members.items()},
+                predictions / m,
+                m,
+                overwrite=self.overwrite,
+                progress=self.steps.named(m),
+            )
+            failures.update({f"{m}/{i}": why for i, why in outcome.failures.items()})
+            done = {**outcome.written, **outcome.kept}
+            pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
+        labels, tolerance = self.scale.labels, self.scale.tolerance_mm
+        scores = evaluate_pairs(pairs, labels, tolerance, self.steps.named(), failures=failures)
+        return Evaluation(tuple(scores), failures, (), tolerance, tuple(notes))
 
 
 def _notes(run: RunFolder, part: Part) -> tuple[str, ...]:
@@ -128,7 +179,7 @@ def _notes(run: RunFolder, part: Part) -> tuple[str, ...]:
     return (note,)
 
 
-class _Steps:
+class Steps:
     """Counts over several loops, each of which counts from 1."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unpaired.artifact.model import Model, model_folders
+from unpaired.artifact.model import Model
+from unpaired.artifact.places import model_folders
 from unpaired.data.cache import Intensities
 from unpaired.data.frame import of_a_class
 from unpaired.device import find_device

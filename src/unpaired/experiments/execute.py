@@ -10,7 +10,7 @@ from unpaired.artifact.model import Model
 from unpaired.config import Config
 from unpaired.config.load import parse_override
 from unpaired.errors import UsageError
-from unpaired.evaluation.evaluate import NATIVE, PREPARED, evaluate
+from unpaired.evaluation.evaluate import NATIVE, evaluate_both_grids
 from unpaired.evaluation.prior import run_floor
 from unpaired.experiments.jobs import DEFAULT, Job, listed
 from unpaired.experiments.record import Record, named_settings, write_record
@@ -50,7 +50,7 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
     for test in missing:
         began = monotonic()
         model, device = _export(job, folder, test), job.config.train.device
-        grids = evaluate(job.folder, grids=(PREPARED, NATIVE), device=device, model=model)
+        grids = evaluate_both_grids(job.folder, device=device, model=model)
         took = monotonic() - began
         floor = run_floor(folder)
         if test == DEFAULT:  # for `unpaired report` and `unpaired compare`

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from unpaired.artifact.model import Model
+from unpaired.artifact.model import GRID, Model
 from unpaired.config.schema import PredictConfig
 from unpaired.data.preprocess import PreparedImage, check_volumes, preprocess
 from unpaired.device import Precision
@@ -16,7 +16,7 @@ from unpaired.errors import ResourceError
 from unpaired.files import printable
 from unpaired.inference.images import grid_of
 from unpaired.inference.inferer import Inferer
-from unpaired.inference.native import Runs, native_labels
+from unpaired.inference.native import Runs, mean_labels, native_labels
 from unpaired.inference.needs import Needs, bytes_of_a_patch, needs_of
 from unpaired.io.volume import Volume
 from unpaired.metrics import keep_largest
@@ -64,6 +64,13 @@ def _size(volume: Volume) -> str:
 class Ensemble:
     """Models that predict together; it goes on in smaller batches when memory runs out.
 
+    The mean is over their class probabilities: on the prepared grid where they share one, on the
+    image's own grid, slice by slice, where they do not.
+
+    Args:
+        settings: of each model; its configuration's by default.
+        precision: of all; each model's configuration by default.
+
     Attributes:
         device, settings: as they are now.
         notes: what was changed because memory ran out.
@@ -73,10 +80,11 @@ class Ensemble:
         self,
         models: Sequence[Model],
         device: torch.device,
-        settings: PredictConfig,
-        precision: Precision,
+        settings: Sequence[PredictConfig] | None = None,
+        precision: Precision | None = None,
     ) -> None:
-        self.models, self.settings, self.precision = tuple(models), settings, precision
+        self.models, self.precision = tuple(models), precision
+        self.settings = list(settings or (model.config.predict for model in models))
         self.notes: list[str] = []
         self._patch_bytes: dict[str, int] = {}
         self._move(device)
@@ -133,9 +141,14 @@ class Ensemble:
             found = [bytes_of_a_patch(one, len(volumes)) for one in inferers]
             self._patch_bytes[modality] = max(found)
         recipes = len({model.recipe(modality) for model in self.models})
-        needs = needs_of(
-            inferers, recipes, volumes, self._patch_bytes[modality], bool(largest), scores
-        )
+        patch_bytes = self._patch_bytes[modality]
+        # Of other grids each in turn stands for all: the finest, or the deepest patch, decides.
+        leads = {(one.plan.spacing_mm, one.plan.patch): one for one in reversed(inferers)}
+        each = [
+            needs_of([lead, *inferers[1:]], recipes, volumes, patch_bytes, bool(largest), scores)
+            for lead in leads.values()
+        ]
+        needs = max(each, key=lambda one: one.memory_bytes)
         if needs.memory_bytes > needs.machine_bytes:
             there, needed = (
                 f"{n / 2**30:.1f} GiB" for n in (needs.machine_bytes, needs.memory_bytes)
@@ -148,8 +161,8 @@ class Ensemble:
 
     def _inferers(self, modality: str) -> list[Inferer]:
         return [
-            Inferer.of(model, modality, self.device, self.settings, self.precision)
-            for model in self.models
+            Inferer.of(model, modality, self.device, settings, self.precision)
+            for model, settings in zip(self.models, self.settings, strict=True)
         ]
 
     def _labels(
@@ -160,10 +173,9 @@ class Ensemble:
         encode: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
         """In canonical axes; smaller batches, then the CPU, when memory runs out."""
-        image = next(iter(images.values()))
         while True:
             try:
-                return native_labels(self._runs(images, modality), image, scores, encode)
+                return self._mean(images, modality, scores, encode)
             except (MemoryError, RuntimeError) as error:
                 if not is_memory(error):
                     raise
@@ -171,11 +183,47 @@ class Ensemble:
             # Only here, when the error has let go of the tensors in its frames.
             self._shrink(reason)
 
-    def _runs(self, images: Mapping[str, PreparedImage], modality: str) -> Runs:
-        """Consecutive slices with the models' mean class probabilities."""
+    def _mean(
+        self,
+        images: Mapping[str, PreparedImage],
+        modality: str,
+        scores: np.ndarray | None,
+        encode: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
         streams = [
-            inferer.scores(images[model.recipe(modality)].array)
-            for model, inferer in zip(self.models, self._inferers(modality), strict=True)
+            (
+                self._runs(group, images, modality),
+                images[group[0][0].recipe(modality)],
+                len(group) / len(self.models),
+            )
+            for group in self._groups()
+        ]
+        if len(streams) > 1:
+            return mean_labels(streams, scores, encode)
+        runs, image, _ = streams[0]
+        return native_labels(runs, image, scores, encode)
+
+    def _groups(self) -> list[list[tuple[Model, PredictConfig]]]:
+        """Models that go through an image alike, patch by patch: their scores come in step."""
+        groups: dict[object, list[tuple[Model, PredictConfig]]] = {}
+        for model, settings in zip(self.models, self.settings, strict=True):
+            grid = [repr(getattr(model.plan, name)) for name in GRID]
+            key = (*grid, settings.batch_size, settings.overlap)
+            groups.setdefault(key, []).append((model, settings))
+        return list(groups.values())
+
+    def _runs(
+        self,
+        models: Sequence[tuple[Model, PredictConfig]],
+        images: Mapping[str, PreparedImage],
+        modality: str,
+    ) -> Runs:
+        """Consecutive slices with the mean class probabilities of models that go in step."""
+        streams = [
+            Inferer.of(model, modality, self.device, settings, self.precision).scores(
+                images[model.recipe(modality)].array
+            )
+            for model, settings in models
         ]
         for together in zip(*streams, strict=True):
             start, total = together[0]
@@ -191,9 +239,12 @@ class Ensemble:
         """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.settings.batch_size > 1:
-            half = self.settings.batch_size // 2
-            self.settings = self.settings.model_copy(update={"batch_size": half})
+        if (largest := max(one.batch_size for one in self.settings)) > 1:
+            half = largest // 2
+            self.settings = [
+                one.model_copy(update={"batch_size": min(one.batch_size, half)})
+                for one in self.settings
+            ]
             note = f"out of memory on {self.device}: going on with batches of {half}"
         elif self.device.type != "cpu":
             self._move(torch.device("cpu"))

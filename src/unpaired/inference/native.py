@@ -80,6 +80,30 @@ def native_slices(runs: Runs, depth: int, shape: Sequence[int]) -> Iterator[Betw
             index += 1
 
 
+@dataclass(frozen=True)
+class Mean:
+    """One native slice of several networks whose grids differ."""
+
+    parts: Sequence[Between]
+    weights: Sequence[float]
+
+    @property
+    def index(self) -> int:
+        """Which slice."""
+        return self.parts[0].index
+
+    def scores(self) -> Float[Tensor, "Z H W"]:
+        """The weighted mean of all classes of this slice."""
+        total = self.parts[0].scores() * self.weights[0]
+        for part, weight in zip(self.parts[1:], self.weights[1:], strict=True):
+            total = total.add_(part.scores().to(total.device), alpha=weight)
+        return total
+
+    def label(self) -> Tensor:
+        """uint8 [H W]: the class of the highest score, ties to the lower class."""
+        return best_class(self.scores()[None])[0]
+
+
 def native_labels(
     runs: Runs,
     image: Placement,
@@ -93,9 +117,35 @@ def native_labels(
         image: where they lie in the file.
         scores: [Z D H W] in canonical axes; filled, inside the content, with the encoded scores.
     """
+    return _labels(native_slices(runs, image.grid[0], image.box_shape), image, scores, encode)
+
+
+def mean_labels(
+    streams: Sequence[tuple[Runs, Placement, float]],
+    scores: np.ndarray | None = None,
+    encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+) -> np.ndarray:
+    """As `native_labels`, of the weighted mean of scores that lie on several prepared grids.
+
+    Args:
+        streams: of each grid the prepared slices, where they lie, and the weight; the weights
+            add up to 1. All have the file's slices along one axis.
+    """
+    slices_of = [native_slices(runs, at.grid[0], at.box_shape) for runs, at, _ in streams]
+    weights = [weight for *_, weight in streams]
+    means = (Mean(parts, weights) for parts in zip(*slices_of, strict=True))
+    return _labels(means, streams[0][1], scores, encode)
+
+
+def _labels(
+    found: Iterator[Between] | Iterator[Mean],
+    image: Placement,
+    scores: np.ndarray | None,
+    encode: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
     whole, box = np.zeros(image.native_shape, np.uint8), slices(image.box)
     labels = whole[box]
-    for one in native_slices(runs, image.grid[0], image.box_shape):
+    for one in found:
         if scores is None:
             labels[one.index] = one.label().cpu().numpy()
             continue

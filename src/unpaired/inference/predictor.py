@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from unpaired.artifact.model import Model, load_models
+from unpaired.artifact.members import load_models
+from unpaired.artifact.model import Model
 from unpaired.data.units import doubt
 from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
@@ -57,9 +58,9 @@ class Predictor:
     Its methods take the fields of `Options` by name.
 
     Args:
-        models: of equal classes and grid.
+        models: of equal classes.
         batch_size: patches per call of the network; the model's configuration by default.
-        precision: of the network; the model's training configuration by default.
+        precision: of the networks; each model's training configuration by default.
         mirror: mean over mirrored images; the model's configuration by default.
     """
 
@@ -74,20 +75,18 @@ class Predictor:
         first = models[0]
         self.models = tuple(models)
         self.plan, self.classes, self.modalities = first.plan, first.plan.classes, first.modalities
-        settings = first.config.predict
-        if batch_size:
-            settings = settings.model_copy(update={"batch_size": batch_size})
+        changed: dict[str, Any] = {"batch_size": batch_size} if batch_size else {}
         if mirror is not None:
-            settings = settings.model_copy(update={"mirror": "auto" if mirror else "none"})
-        self._ensemble = Ensemble(
-            models, device, settings, precision or first.config.train.precision
-        )
+            changed["mirror"] = "auto" if mirror else "none"
+        settings = [model.config.predict.model_copy(update=changed) for model in models]
+        self._ensemble = Ensemble(models, device, settings, precision)
 
     @classmethod
     def from_folder(
         cls, run: Path | str | Sequence[Path | str], device: str = "auto", **options: Any
     ) -> "Predictor":
-        """From a run, a folder of folds (fold_0, ...), an exported model, or several of these.
+        """From a run, a folder of folds (fold_0, ...), a choice (best.json), an exported model, or
+        several of these: the mean of all networks.
 
         Args:
             device: auto, cpu or cuda.
@@ -277,7 +276,7 @@ class Predictor:
             UsageError: a name that is not one of the model's.
         """
         known = self.classes[1:]
-        chosen = self._ensemble.settings.largest_component if names is None else names
+        chosen = self._ensemble.settings[0].largest_component if names is None else names
         for name in chosen:
             if name not in known:
                 raise UsageError(
@@ -300,7 +299,7 @@ class Predictor:
 
     def mark(self, modality: str, asked: Options | None = None) -> str:
         """What a prediction depends on besides the image, as a short text for its header."""
-        asked, settings = asked or Options(), self._ensemble.settings
+        asked, settings = asked or Options(), self._ensemble.settings[0]
         largest = sorted(self.class_indices(asked.largest_component))
         facts = [modality, f"{settings.overlap}", f"{largest}", f"{_EXPORT}"]
         facts += ["mirrored"] if settings.mirror == "auto" else []
