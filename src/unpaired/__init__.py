@@ -9,8 +9,9 @@ TYPE_CHECKING = False  # `typing` costs as much as the rest of the package
 if TYPE_CHECKING:
     from typing import Any
 
+    from unpaired.api.benefit import benefit
     from unpaired.api.data import MemoryDataset, make_dataset, open_dataset, read
-    from unpaired.api.run import Run, load, train
+    from unpaired.api.run import Run, best, load, train
     from unpaired.api.scores import Scores
     from unpaired.artifact.bundle import load_network
     from unpaired.config import Config, preset
@@ -29,6 +30,8 @@ _HOMES = {
     "Run": "api.run",
     "Scores": "api.scores",
     "Volume": "io.volume",
+    "benefit": "api.benefit",
+    "best": "api.run",
     "load": "api.run",
     "load_network": "artifact.bundle",
     "make_dataset": "api.data",
@@ -53,6 +56,8 @@ __all__ = [
     "UsageError",
     "Volume",
     "__version__",
+    "benefit",
+    "best",
     "load",
     "load_network",
     "make_dataset",

@@ -10,6 +10,7 @@ from unpaired.config import Config, preset
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.split_file import Part
 from unpaired.errors import DataError, UnpairedError
+from unpaired.evaluation.best import Best, find_best
 from unpaired.evaluation.ensemble import evaluate_ensemble, is_ensemble
 from unpaired.evaluation.evaluate import NATIVE, evaluate
 from unpaired.inference.predictor import Predictor
@@ -115,7 +116,7 @@ def train(
         Interrupted: Ctrl-C; everything is saved, and the same call goes on.
     """
     root = Path(out).expanduser()
-    folders = {m: _folder(m, one, root) for m, one in data.items()}
+    folders = {m: folder_of(m, one, root) for m, one in data.items()}
     with ProgressBar("train") as progress:
         train_run(
             config or preset(), folders, root, progress=progress, method=method, on_step=on_step,
@@ -124,7 +125,8 @@ def train(
     return Run(root)
 
 
-def _folder(modality: str, data: Data, run: Path) -> Path:
+def folder_of(modality: str, data: Data, run: Path) -> Path:
+    """The folder of a data set; one in memory is written into the run."""
     if isinstance(data, MemoryDataset):
         return data.write(run / "data" / modality)
     return data.root if isinstance(data, Dataset) else Path(data).expanduser()
@@ -139,3 +141,21 @@ def load(model: str | Path | Sequence[str | Path], device: str = "auto") -> Pred
     """
     named = [model] if isinstance(model, str | Path) else list(model)
     return Predictor.from_folder([Path(one).expanduser() for one in named], device=device)
+
+
+def best(runs: Sequence[str | Path], *, out: str | Path, device: str = "auto") -> Best:
+    """Which of several runs to use, or the mean of which two, by the cases that they held out.
+
+    `load(out)` is then the model. The same call goes on after an interruption. Test cases are not
+    read.
+
+    Returns:
+        the choice; its `repr` is a table with the reason.
+
+    Raises:
+        UsageError: fewer than two runs.
+        DataError: a run has no model, or the runs share no cases, labels or modalities.
+    """
+    paths = [Path(run).expanduser() for run in runs]
+    with ProgressBar("best") as progress:
+        return find_best(paths, Path(out).expanduser(), device=device, progress=progress)

@@ -15,6 +15,8 @@ import typer
 
 from unpaired import __version__
 from unpaired.cli import (
+    benefit,
+    best,
     check,
     compare,
     demo,
@@ -52,6 +54,8 @@ for verb in (
     evaluate,
     report,
     compare,
+    best,
+    benefit,
     export,
     reproduce,
 ):

@@ -108,10 +108,10 @@ def command(
     count = seeds or (1 if quick else experiment.seeds)
     runs = plan_runs(experiment, study, range(count))
     todo = runs.of_rows(chosen)
-    _announce(runs, study, todo, jobs, note if as_json else say)
+    announce(runs, study, todo, jobs, note if as_json else say)
     if plan_only:
         return
-    failures = _run(todo, out, jobs)
+    failures = run_all(todo, out, jobs)
     table, paths = _write(runs, study, failures, overlays)
     if store is not None:
         from unpaired.experiments.store import store as store_records
@@ -147,7 +147,7 @@ def _rows(experiment: "Experiment", names: str | None) -> list[str]:
     return wanted
 
 
-def _announce(
+def announce(
     runs: "Runs",
     study: "Study",
     jobs: "Sequence[Job]",
@@ -170,7 +170,7 @@ def _announce(
         )
 
 
-def _run(jobs: "list[Job]", out: Path, at_a_time: int) -> dict[str, str]:
+def run_all(jobs: "list[Job]", out: Path, at_a_time: int) -> dict[str, str]:
     """Identity -> what went wrong."""
     from unpaired.experiments.pool import run_jobs
 

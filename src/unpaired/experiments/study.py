@@ -154,7 +154,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
     marks = check_scans(before.get("scans", {}), cases, study.out)
     if not before["grid"]:
         labelled = {m: replace(d, cases=tuple(cases[m])) for m, d in datasets.items()}
-        with _threads(base.train.threads or threads):
+        with limited_threads(base.train.threads or threads):
             plan, needs = training_needs(base, labelled, {})
         forecast = {**asdict(needs), "modalities": len(datasets)}
         before |= {"grid": list(_grid(plan)), "forecast": forecast, "asked": asked}
@@ -162,7 +162,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
     study = replace(study, cases=cases, grid=tuple(before["grid"]), forecast=before["forecast"])
     recipe = study.out / "recipe.toml"
     if recipe.exists():
-        _check_recipe(config_from_toml(recipe), study.recipe(), study.out)
+        check_recipe(config_from_toml(recipe), study.recipe(), study.out)
     else:
         write_text(recipe, to_toml(study.recipe()))
     write_json(path, {**before, "scans": {**before.get("scans", {}), **marks}}, seal=True)
@@ -170,7 +170,7 @@ def open_study(study: Study, threads: int = 1) -> Study:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def limited_threads(count: int) -> Iterator[None]:
     """So many for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -202,7 +202,7 @@ def _check_grid(old: Mapping[str, Any], new: Mapping[str, Any], out: Path) -> No
         )
 
 
-def _check_recipe(old: Config, new: Config, out: Path) -> None:
+def check_recipe(old: Config, new: Config, out: Path) -> None:
     """One folder, one recipe: rows of a table must not be trained by different ones."""
     before, now = settings_of(old), settings_of(new)
     if changed := changes(before, now, sorted(before.keys() | now.keys())):

@@ -83,7 +83,20 @@ def compare(
     """
     if len(sides) < 2:
         raise UsageError("a comparison needs two runs or more.")
-    return _adjusted([_compared(sides[0], side, metrics, level) for side in sides[1:]])
+    return compare_pairs([(sides[0], side) for side in sides[1:]], metrics, level)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Side, Side]],
+    metrics: Sequence[str] = ("dice", "asd_mm"),
+    level: float = 0.95,
+) -> list[Comparison]:
+    """Hold the second of each pair against its first; p-values are adjusted over all pairs.
+
+    Raises:
+        as `compare`.
+    """
+    return _adjusted([_compared(a, b, metrics, level) for a, b in pairs])
 
 
 def _compared(a: Side, b: Side, metrics: Sequence[str], level: float) -> Comparison:

@@ -30,11 +30,14 @@ COVERS = {
 """What the interval holds, by what distinguishes the pairs of runs."""
 
 
-def write_comparison(folder: Path, comparisons: Sequence[Comparison], metric: str) -> Path:
+def write_comparison(
+    folder: Path, comparisons: Sequence[Comparison], metric: str, heading: str = ""
+) -> Path:
     """Write comparison.html, .json and .csv (every case) and the pictures as PNG.
 
     Args:
         metric: what the sentences and the pictures are about.
+        heading: of the page; by default the names of the sides.
 
     Returns:
         the page.
@@ -50,7 +53,7 @@ def write_comparison(folder: Path, comparisons: Sequence[Comparison], metric: st
     page = render(
         "compare.html",
         title=f"Comparison: {names}",
-        heading=f"{others} against {first.a.name}",
+        heading=heading or f"{others} against {first.a.name}",
         summary=f"{printed(metric).title} · {pairs_text(first)}",
         cards=[_card(one, m, metric) for one in comparisons for m in one.modalities],
         comparisons=parts,

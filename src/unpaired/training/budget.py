@@ -34,6 +34,14 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
+class TooLittleTimeError(UsageError):
+    """No network fits a budget; `seconds` are needed for the smallest."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 @dataclass(frozen=True)
 class Cost:
     """Seconds that parts of a training take.
@@ -84,11 +92,13 @@ def schedule(budget: float, cost: Cost, limit: int | None = None) -> Schedule:
     return Schedule(steps, every, spent)
 
 
-def needed(steps: int, cost: Cost) -> str:
-    """The budget that so many steps need, as `--budget` takes it."""
-    seconds = (cost.before + steps * cost.step + FEWEST_VALIDATIONS * cost.validation) / (
-        1 - _MARGIN
-    )
+def needed_seconds(steps: int, cost: Cost) -> float:
+    """The budget that so many steps need."""
+    return (cost.before + steps * cost.step + FEWEST_VALIDATIONS * cost.validation) / (1 - _MARGIN)
+
+
+def as_budget(seconds: float) -> str:
+    """As `--budget` takes it, rounded up."""
     minutes = int(seconds / 60) + 1
     return f"{minutes}m" if minutes < 120 else f"{-(-minutes // 60)}h"
 

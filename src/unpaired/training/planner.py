@@ -18,11 +18,18 @@ from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
 from unpaired.datasets.planes import orient
 from unpaired.device import find_device
-from unpaired.errors import DataError, UsageError
+from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
 from unpaired.methods import method_of
 from unpaired.progress import duration
-from unpaired.training.budget import Cost, Schedule, needed, schedule
+from unpaired.training.budget import (
+    Cost,
+    Schedule,
+    TooLittleTimeError,
+    as_budget,
+    needed_seconds,
+    schedule,
+)
 from unpaired.training.forecast import Forecast, forecast
 from unpaired.training.prepare import labelled_only
 
@@ -146,10 +153,12 @@ def plan_training(
             best = candidate, found
             continue
         if best is None:
-            raise UsageError(
+            least = needed_seconds(wanted, candidate.cost)
+            raise TooLittleTimeError(
                 f"a budget of {duration(budget)} holds {found.steps} steps of the smallest network "
-                f"here; {wanted} are needed. Give --budget {needed(wanted, candidate.cost)}, or "
-                "name a smaller network (--preset)."
+                f"here; {wanted} are needed. Give --budget {as_budget(least)}, or name a smaller "
+                "network (--preset).",
+                least,
             )
         break  # larger ones cost more still
     assert best is not None
