@@ -76,10 +76,12 @@ def command(
         one_run(settings, roots, out, prepared, choices, accept_changes)
         return
 
+    from unpaired.run.folds import write_folds
     from unpaired.training.folds import fold_configs
 
-    scores = []
-    for name, fold in fold_configs(settings, roots, out, folds).items():
+    scores, configs = [], fold_configs(settings, roots, out, folds)
+    write_folds(out, folds)
+    for name, fold in configs.items():
         say(f"{name} of {folds}")
         scores.append(one_run(fold, roots, out / name, prepared, choices, accept_changes).score)
     say(

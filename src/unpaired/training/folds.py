@@ -11,7 +11,6 @@ from unpaired.datasets.split import k_folds, random_split
 from unpaired.datasets.split_file import splits_text, write_splits
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
-from unpaired.run.folds import write_folds
 from unpaired.training.prepare import opened
 
 
@@ -35,7 +34,6 @@ def fold_configs(
         _check_number(path, folds)
     else:
         _draw(config, data, path, folds)
-    write_folds(out, folds)
     return {
         f"fold_{i}": config.model_copy(
             update={
