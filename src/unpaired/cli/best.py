@@ -16,7 +16,7 @@ def command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Runs of one split, or of --folds with one file of splits: 2D, 3D, ...",
         ),
     ],

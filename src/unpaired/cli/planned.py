@@ -1,7 +1,6 @@
 """The settings of a training: as they were given, or planned for the machine and the time."""
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +72,8 @@ def given_or_planned(
 
 def _names_network(file: Path | None, overrides: Sequence[str]) -> bool:
     """Whether a file or an override says which network."""
+    import tomllib
+
     from unpaired.config.load import parse_override
 
     tables = [parse_override(text) for text in overrides]

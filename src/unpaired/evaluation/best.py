@@ -16,10 +16,10 @@ from unpaired.errors import DataError, UsageError
 from unpaired.evaluation.cost import flops_of_a_scan
 from unpaired.evaluation.ensemble import is_ensemble, pooled, trained_runs
 from unpaired.evaluation.evaluate import NATIVE, Scoring, Steps, evaluate, scale_of
-from unpaired.files import printable, some, write_text
+from unpaired.files import printable, write_text
 from unpaired.inference.predictor import Predictor
 from unpaired.leftovers import sweep
-from unpaired.names import file_name
+from unpaired.names import file_name, some
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.scores import Evaluation

@@ -101,8 +101,10 @@ def run_jobs(
 
 
 def threads_of(at_a_time: int) -> int:
-    """The share of the cores that each of so many runs has."""
-    return max(1, (os.cpu_count() or 1) // max(1, at_a_time))
+    """The share of the cores that each of so many runs has, and no more than the user allows."""
+    share = (os.cpu_count() or 1) // max(1, at_a_time)
+    allowed = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+    return max(1, min([share, *(int(number) for number in allowed if number.isdecimal())]))
 
 
 def _shared(job: "Job", at_a_time: int) -> "Job":
