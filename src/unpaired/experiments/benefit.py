@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unpaired.config import Config, config_from_toml, load_config, to_toml
-from unpaired.datasets.dataset import Dataset, class_names
+from unpaired.datasets.dataset import Dataset, classes_left_out
 from unpaired.datasets.make_split import make_split
 from unpaired.datasets.split_file import Split
 from unpaired.device import find_device
@@ -19,7 +19,6 @@ from unpaired.experiments.pool import threads_of
 from unpaired.experiments.rows import Experiment, Row
 from unpaired.experiments.study import Study, check_recipe, limited_threads, open_study
 from unpaired.files import read_json, write_json, write_text
-from unpaired.names import canonical_name
 from unpaired.progress import duration
 from unpaired.training.budget import TooLittleTimeError, as_budget
 from unpaired.training.planner import PRESET, is_planned, plan_training
@@ -107,7 +106,9 @@ def plan_benefit(asked: Asked) -> Plan:
             "no modality has a test case, so nothing could be compared. Give at least two cases "
             "of a modality, and a test part (data.split)."
         )
-    notes = (*_without_test(datasets, tested), *_left_classes(datasets, base))
+    notes = tuple(_without_test(datasets, tested))
+    if left := classes_left_out(datasets, base.data.classes):
+        notes += (left,)
     config, reasons = _recipe(asked, datasets, len(tested))
     notes += tuple(_another_budget(asked))
     study = Study(asked.data, asked.out, None, config, asked.overrides, redraw=False, notes=notes)
@@ -144,24 +145,6 @@ def _without_test(datasets: Mapping[str, Dataset], tested: Sequence[str]) -> lis
         for m, d in datasets.items()
         if m not in tested
     ]
-
-
-def _left_classes(datasets: Mapping[str, Dataset], base: Config) -> list[str]:
-    """Classes that not every modality has, which no network learns."""
-    if base.data.classes is not None:
-        return []
-    shared = set(class_names(datasets))
-    lines = []
-    for m, dataset in datasets.items():
-        own = [
-            n for n, value in dataset.labels.items() if value and canonical_name(n) not in shared
-        ]
-        if own:
-            lines.append(
-                f"{', '.join(own)} of {m} {'is' if len(own) == 1 else 'are'} left out: only what "
-                "all modalities have is compared."
-            )
-    return lines
 
 
 def _recipe(
