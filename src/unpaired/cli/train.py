@@ -1,7 +1,7 @@
 """`unpaired train`: one run, or one per fold; the same command goes on where it stopped."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +76,20 @@ def command(
         one_run(settings, roots, out, prepared, choices, accept_changes)
         return
 
+    def train_one(config: "Config", folder: Path) -> "TrainResult":
+        return one_run(config, roots, folder, prepared, choices, accept_changes)
+
+    _cross_validate(settings, roots, out, folds, train_one)
+
+
+def _cross_validate(
+    settings: "Config",
+    roots: Mapping[str, Path],
+    out: Path,
+    folds: int,
+    train_one: "Callable[[Config, Path], TrainResult]",
+) -> None:
+    """Fold after fold; together they are one model."""
     from unpaired.run.folds import write_folds
     from unpaired.training.folds import fold_configs
 
@@ -83,7 +97,7 @@ def command(
     write_folds(out, folds)
     for name, fold in configs.items():
         say(f"{name} of {folds}")
-        scores.append(one_run(fold, roots, out / name, prepared, choices, accept_changes).score)
+        scores.append(train_one(fold, out / name).score)
     say(
         f"The mean of the {folds} folds is one model: --model {out}. Validation scores "
         f"{', '.join(f'{score:.3f}' for score in scores)}, mean {sum(scores) / folds:.3f}; all "
