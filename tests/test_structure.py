@@ -31,6 +31,7 @@ LEVELS = {
     "models": 5,
     "data": 5,
     "datasets": 4,
+    "plausibility": 3,
     "backbones": 3,
     "io": 3,
     "config": 2,

@@ -125,6 +125,7 @@ def _as_json(evaluation: "Evaluation", folder: Path) -> dict[str, Any]:
         "missing": evaluation.missing,
         "notes": evaluation.notes,
         "passed_over": evaluation.passed_over,
+        "odd": {name: said for name, said in evaluation.odd.items() if said},
         "folder": folder,
     }
 

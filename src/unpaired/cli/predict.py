@@ -62,6 +62,9 @@ def command(
     empty_segments: EmptySegments = False,
     codes: Codes = None,
     device: Device = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 if a result is odd (plausibility.csv).")
+    ] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Segment images with a trained model. The labels lie on the image's own grid."""
@@ -81,10 +84,13 @@ def command(
         probabilities=probabilities, largest_component=largest_component, **asked,
     )  # fmt: skip
     if as_json:
-        say_json({**vars(outcome), "classes": predictor.classes})
+        told = {name: part for name, part in vars(outcome).items() if name != "plausibility"}
+        say_json({**told, "odd": outcome.odd, "classes": predictor.classes})
     outcome.raise_failures()
     if not as_json:
         _tell(outcome, out)
+    if strict and outcome.odd:
+        raise typer.Exit(DataError.exit_code)
 
 
 def _asked(
@@ -139,14 +145,23 @@ def _segment(
             )
     prediction = predictor.predict_file(images, out, modality, **options)
     notes = {out.name: prediction.notes} if prediction.notes else {}
-    return Outcome({out.name: prediction.files[0]}, notes=notes)
+    return Outcome(
+        {out.name: prediction.files[0]}, notes=notes,
+        plausibility={out.name: prediction.plausibility},
+    )  # fmt: skip
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:
     for case, texts in outcome.notes.items():
         for text in texts:
             note(f"{case}: {text}")
+    for case in outcome.kept:
+        if case in outcome.odd:
+            note(f"{case}: {outcome.odd[case]}")
+    if not any(found.compared for found in outcome.plausibility.values()):
+        note("the model does not know what its training labels measure; nothing was compared.")
     if outcome.passed_over:
         names = some([path.name for path in outcome.passed_over])
         note(f"passed over, no image by the ending of its name: {names}")
-    say(f"{len(outcome.written)} predicted, {len(outcome.kept)} kept from before, in {out}.")
+    odd = f", {len(outcome.odd)} odd" if outcome.odd else ""
+    say(f"{len(outcome.written)} predicted, {len(outcome.kept)} kept from before{odd}, in {out}.")

@@ -139,7 +139,7 @@ def spacing_that_keeps(
         (slice, row, column); None where even the labels' own voxels do not keep it.
     """
     known = list(labels)
-    own = [np.multiply(w.grid, w.spacing_mm) / w.box_shape for _, w, _ in known]
+    own = [where.native_mm for _, where, _ in known]
     finest = np.minimum(np.min(own, axis=0), spacing_mm)
     tried = None
     for share in _SHARES:
@@ -169,7 +169,7 @@ def _keeps(
 
 def _on_spacing(where: Placement, spacing_mm: Sequence[float], shift: int) -> Placement:
     """The same image on a grid of about this spacing, its box begun `shift` voxels later."""
-    native_mm = np.multiply(where.grid, where.spacing_mm) / where.box_shape
+    native_mm = where.native_mm
     s, p, q = ((min(start + shift, stop - 1), stop) for start, stop in where.box)
     extent_mm = native_mm * [stop - start for start, stop in (s, p, q)]
     a, b, c = (max(1, round(float(e) / mm)) for e, mm in zip(extent_mm, spacing_mm, strict=True))

@@ -20,6 +20,7 @@ from unpaired import files
 from unpaired.datasets.planes import Planes, lattice_of, orient
 from unpaired.errors import DataError
 from unpaired.io.volume import Orientation, SliceAxis, Volume
+from unpaired.plausibility.expected import Expected
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
@@ -59,6 +60,7 @@ class ModalityPlan(_Strict):
         plane_centre: where training images have the middle of the plan's plane.
         slices: which slices training images keep.
         levels: per channel, what training images reached; a trained model has it.
+        expected: what is usual in training labels; a trained model has it.
     """
 
     channel_names: tuple[str, ...] = Field(min_length=1)
@@ -69,13 +71,15 @@ class ModalityPlan(_Strict):
     plane_centre: Literal["image", "labels"] = "image"
     slices: Literal["all", "labelled"] = "all"
     levels: tuple[Levels, ...] = ()
+    expected: Expected | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_known(self, write: Callable[[Any], Any]) -> dict[str, Any]:
-        """As before levels were known, so that older plans and checkpoints stay equal."""
+        """As before these were known, so that older plans and checkpoints stay equal."""
         content: dict[str, Any] = write(self)
-        if not self.levels:
-            content.pop("levels", None)
+        for name in _OF_TRAINING:
+            if not getattr(self, name):
+                content.pop(name, None)
         return content
 
     @model_validator(mode="after")
@@ -87,6 +91,8 @@ class ModalityPlan(_Strict):
         return self
 
 
+_OF_TRAINING = ("levels", "expected")
+"""What a trained model knows of its training cases; no prepared image depends on it."""
 _FRAMING = {"plane_centre": "image", "slices": "all"}
 
 
@@ -198,7 +204,9 @@ class Plan(_Strict):
         # Absent where slices lie along the patient's axes: such older caches are right.
         if self.oblique is not None:
             relevant["planes"] = self.oblique.model_dump()
-        relevant["modality"] = self.modalities[modality].model_dump(exclude={*_FRAMING, "levels"})
+        relevant["modality"] = self.modalities[modality].model_dump(
+            exclude={*_FRAMING, *_OF_TRAINING}
+        )
         # Absent where nothing is cut, so that caches from before frames were known stay valid.
         framing = {name: getattr(self.modalities[modality], name) for name in _FRAMING}
         if self.plane is not None or framing != _FRAMING:

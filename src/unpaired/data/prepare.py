@@ -38,16 +38,18 @@ from unpaired.data.preprocess import (
     Placement,
     PreparedImage,
     check_label_grid,
+    middle_of,
     place,
     preprocess,
     preprocess_label,
 )
 from unpaired.data.units import value_range
-from unpaired.datasets.dataset import Case, Dataset, source_files, value_table
+from unpaired.datasets.dataset import IGNORED, Case, Dataset, source_files, value_table
 from unpaired.errors import CasesError, DataError, ResourceError, UnpairedError
 from unpaired.files import cannot_write, make_folder, printable, sha256_of
 from unpaired.io.read import read_image, read_label_image
 from unpaired.leftovers import sweep
+from unpaired.plausibility.measure import Measures, levels_of, measure_classes
 from unpaired.progress import Progress
 from unpaired.workers import Work, Workers, share_out
 
@@ -252,7 +254,25 @@ def _arrays(job: _Job) -> tuple[PreparedImage, Any, dict[str, Any]]:
     crop, frame = cropped(classes, where, job.plan, job.plan.modalities[case.modality])
     voxel_mm3 = float(np.prod(where.spacing_mm))
     facts["class_mm3"] = class_volumes(label, job.table, classes, crop, voxel_mm3)
-    return preprocess(volumes, case.modality, job.plan, frame, where), crop, facts
+    image = preprocess(volumes, case.modality, job.plan, frame, where)
+    if not (crop == IGNORED).any():  # else its classes are not whole
+        facts["measures"] = measured(crop, image, len(job.plan.classes) - 1).record()
+    return image, crop, facts
+
+
+def measured(labels: np.ndarray, image: PreparedImage, classes: int) -> Measures:
+    """What a prepared label measures; the scan's intensities are unknown where it was cut.
+
+    Args:
+        labels: [d h w] of the image's array.
+        classes: number of foreground classes.
+    """
+    middle = middle_of(image.grid, image.frame)
+    rows = measure_classes(labels, image.array, image.spacing_mm, classes, middle)
+    levels = levels_of(image.array)
+    if image.frame is not None:
+        levels[:] = np.nan
+    return Measures(rows, image.native_mm, image.extent_mm, levels)
 
 
 def cropped(

@@ -46,6 +46,16 @@ class Placement:
         return a, b, c
 
     @property
+    def native_mm(self) -> np.ndarray:
+        """Spacing [3] of the file's voxels, canonical axes."""
+        return self.extent_mm / self.box_shape
+
+    @property
+    def extent_mm(self) -> np.ndarray:
+        """Size [3] of the box."""
+        return np.multiply(self.grid, self.spacing_mm)
+
+    @property
     def middle(self) -> tuple[float, float, float]:
         """The middle of the file's image, in voxels of the grid from the box's edge."""
         a, b, c = (
@@ -66,6 +76,12 @@ class PreparedImage(Placement):
 
     array: np.ndarray
     frame: Box | None = None
+
+
+def middle_of(grid: Sequence[int], frame: Box | None) -> list[float]:
+    """The middle of the grid, in voxels of what the frame cut out of it."""
+    starts = [0, 0, 0] if frame is None else [start for start, _ in frame]
+    return [n / 2 - start for n, start in zip(grid, starts, strict=True)]
 
 
 def place(volumes: Sequence[Volume], modality: str, plan: Plan) -> Placement:

@@ -25,6 +25,7 @@ from unpaired.files import printable, write_json
 from unpaired.inference.ensemble import told_for
 from unpaired.inference.images import volumes_of
 from unpaired.inference.inferer import Inferer
+from unpaired.inference.outcome import Outcome
 from unpaired.inference.predictor import Predictor
 from unpaired.io.read import read_label_image
 from unpaired.leftovers import sweep
@@ -149,7 +150,7 @@ class Scoring:
         self, cases: Mapping[str, Mapping[str, Case]], predictions: Path, notes: Sequence[str] = ()
     ) -> Evaluation:
         """Into `predictions`/<modality>; files that are done are kept, unless `overwrite`."""
-        failures: dict[str, str] = {}
+        failures, odd = dict[str, str](), dict[str, str]()
         pairs = []
         for m, members in cases.items():
             outcome = self.predictor.predict_cases(
@@ -160,11 +161,21 @@ class Scoring:
                 progress=self.steps.named(m),
             )
             failures.update({f"{m}/{i}": why for i, why in outcome.failures.items()})
+            odd.update(_compared(m, outcome))
             done = {**outcome.written, **outcome.kept}
             pairs += [(m, i, done[i], c.label) for i, c in members.items() if i in done and c.label]
         labels, tolerance = self.scale.labels, self.scale.tolerance_mm
         scores = evaluate_pairs(pairs, labels, tolerance, self.steps.named(), failures=failures)
-        return Evaluation(tuple(scores), failures, (), tolerance, tuple(notes))
+        return Evaluation(tuple(scores), failures, (), tolerance, tuple(notes), (), odd)
+
+
+def _compared(modality: str, outcome: Outcome) -> dict[str, str]:
+    """ "modality/case" -> what is odd, of the cases that were compared with the training."""
+    return {
+        f"{modality}/{case}": found.line if found.odd else ""
+        for case, found in outcome.plausibility.items()
+        if found.compared or found.odd
+    }
 
 
 def _notes(run: RunFolder, part: Part) -> tuple[str, ...]:

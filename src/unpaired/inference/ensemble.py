@@ -14,9 +14,10 @@ from unpaired.data.preprocess import PreparedImage, check_volumes, preprocess
 from unpaired.device import Precision
 from unpaired.errors import ResourceError
 from unpaired.files import printable
+from unpaired.inference.compared import Agreement, Segmented, measures_of
 from unpaired.inference.images import grid_of
 from unpaired.inference.inferer import Inferer
-from unpaired.inference.native import Runs, mean_labels, native_labels
+from unpaired.inference.native import Runs, best_class, mean_labels, native_labels
 from unpaired.inference.needs import Needs, bytes_of_a_patch, needs_of
 from unpaired.io.volume import Volume
 from unpaired.metrics import keep_largest
@@ -96,8 +97,8 @@ class Ensemble:
         largest: Sequence[int] = (),
         scores: np.ndarray | None = None,
         encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
-    ) -> np.ndarray:
-        """uint8 labels [i j k] of one image.
+    ) -> Segmented:
+        """Labels of one image, and what they measure.
 
         Args:
             volumes: one a channel; the list is emptied, since their memory is needed.
@@ -116,11 +117,13 @@ class Ensemble:
             volumes.clear()
             turn = next(iter(images.values())).orientation
             turned = None if scores is None else turn.apply(scores)
-            labels = self._labels(images, modality, turned, encode)
+            labels, agreement = self._labels(images, modality, turned, encode)
+            image = images[self.models[0].recipe(modality)]
             images.clear()
             if largest:
                 labels = keep_largest(labels, largest)
-            return _positive(turn.undo(labels))
+            measures = measures_of(labels, image, len(self.models[0].plan.classes) - 1)
+            return Segmented(_positive(turn.undo(labels)), measures, agreement)
 
     def needs(
         self,
@@ -171,8 +174,9 @@ class Ensemble:
         modality: str,
         scores: np.ndarray | None,
         encode: Callable[[np.ndarray], np.ndarray],
-    ) -> np.ndarray:
-        """In canonical axes; smaller batches, then the CPU, when memory runs out."""
+    ) -> tuple[np.ndarray, list[float] | None]:
+        """In canonical axes, and how the models agree; smaller batches, then the CPU, when memory
+        runs out."""
         while True:
             try:
                 return self._mean(images, modality, scores, encode)
@@ -189,19 +193,25 @@ class Ensemble:
         modality: str,
         scores: np.ndarray | None,
         encode: Callable[[np.ndarray], np.ndarray],
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, list[float] | None]:
+        groups = self._groups()
+        parts = len(groups) if len(groups) > 1 else len(self.models)
+        agreement = Agreement(parts, len(self.models[0].plan.classes)) if parts > 1 else None
+        inside = agreement if len(groups) == 1 else None
         streams = [
             (
-                self._runs(group, images, modality),
+                self._runs(group, images, modality, inside),
                 images[group[0][0].recipe(modality)],
                 len(group) / len(self.models),
             )
-            for group in self._groups()
+            for group in groups
         ]
-        if len(streams) > 1:
-            return mean_labels(streams, scores, encode)
-        runs, image, _ = streams[0]
-        return native_labels(runs, image, scores, encode)
+        if agreement is not None and len(groups) > 1:
+            labels = mean_labels(streams, scores, encode, agreement.add)
+        else:
+            runs, image, _ = streams[0]
+            labels = native_labels(runs, image, scores, encode)
+        return labels, None if agreement is None else agreement.dice()
 
     def _groups(self) -> list[list[tuple[Model, PredictConfig]]]:
         """Models that go through an image alike, patch by patch: their scores come in step."""
@@ -217,6 +227,7 @@ class Ensemble:
         models: Sequence[tuple[Model, PredictConfig]],
         images: Mapping[str, PreparedImage],
         modality: str,
+        agreement: Agreement | None,
     ) -> Runs:
         """Consecutive slices with the mean class probabilities of models that go in step."""
         streams = [
@@ -229,7 +240,11 @@ class Ensemble:
             start, total = together[0]
             for _, other in together[1:]:
                 total = total + other
-            yield start, total / len(streams) if len(streams) > 1 else total
+            if len(streams) > 1:
+                total = total / len(streams)
+            if agreement is not None:
+                agreement.add([best_class(one) for _, one in together], best_class(total))
+            yield start, total
 
     def _shrink(self, reason: str) -> None:
         """Half the batch; the CPU where there is no half.

@@ -124,17 +124,29 @@ def mean_labels(
     streams: Sequence[tuple[Runs, Placement, float]],
     scores: np.ndarray | None = None,
     encode: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+    watch: Callable[[Sequence[Tensor], Tensor], None] | None = None,
 ) -> np.ndarray:
     """As `native_labels`, of the weighted mean of scores that lie on several prepared grids.
 
     Args:
         streams: of each grid the prepared slices, where they lie, and the weight; the weights
             add up to 1. All have the file's slices along one axis.
+        watch: told of every slice the labels of each grid, and those of their mean.
     """
     slices_of = [native_slices(runs, at.grid[0], at.box_shape) for runs, at, _ in streams]
     weights = [weight for *_, weight in streams]
     means = (Mean(parts, weights) for parts in zip(*slices_of, strict=True))
+    if watch is not None:
+        means = _watched(means, watch)
     return _labels(means, streams[0][1], scores, encode)
+
+
+def _watched(
+    means: Iterator[Mean], watch: Callable[[Sequence[Tensor], Tensor], None]
+) -> Iterator[Mean]:
+    for mean in means:
+        watch([part.label() for part in mean.parts], mean.label())
+        yield mean
 
 
 def _labels(

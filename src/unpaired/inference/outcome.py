@@ -17,8 +17,10 @@ from unpaired.io.read import Reading
 from unpaired.io.volume import Volume
 from unpaired.io.write import Writing, write_labels
 from unpaired.names import did_you_mean, printable
+from unpaired.plausibility.judge import Plausibility
 
 log = logging.getLogger(__name__)
+_NOT_COMPARED = Plausibility("", compared=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Prediction:
         probabilities: float32 [Z i j k] if asked for; beyond the image's content background is 1.
         notes: what was odd, yet accepted, and how memory ran short.
         files: the label files written.
+        plausibility: how the labels and the scan compare with those of the training, see
+            docs/plausibility.md; `plausibility.odd` says whether anything is odd.
     """
 
     labels: np.ndarray
@@ -65,6 +69,7 @@ class Prediction:
     probabilities: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    plausibility: Plausibility = _NOT_COMPARED
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.labels.shape))
@@ -106,6 +111,8 @@ class Outcome:
         failures: case -> what was wrong and how to mend it.
         notes: case -> what was odd, yet accepted.
         passed_over: what lay in the folder and is no image by its name's ending.
+        plausibility: case -> how its labels compare with those of the training, of the written and
+            the kept.
     """
 
     written: dict[str, Path] = field(default_factory=dict)
@@ -113,6 +120,12 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     passed_over: list[Path] = field(default_factory=list)
+    plausibility: dict[str, Plausibility] = field(default_factory=dict)
+
+    @property
+    def odd(self) -> dict[str, str]:
+        """Case -> what is odd in it, for the cases that are."""
+        return {case: found.line for case, found in self.plausibility.items() if found.odd}
 
     @contextmanager
     def attempt(self, case: str) -> Iterator[None]:

@@ -47,6 +47,7 @@ from unpaired.io.volume import Number, Volume
 from unpaired.io.write import Writing, write_labels
 from unpaired.leftovers import sweep
 from unpaired.names import did_you_mean, file_name
+from unpaired.plausibility.files import Entries, Entry, write_entries
 from unpaired.progress import Progress
 
 _EXPORT = 3  # part of a prediction's mark: raise it when the same inputs give other labels
@@ -175,6 +176,7 @@ class Predictor:
             notes += write_labels(target, found.labels, grid, told, asked.writing)
         if asked.label_files:
             write_label_files(first.parent, self.classes, f"{case}_")
+            write_entries(first.parent, {case: Entry(found.plausibility, mark)}, f"{case}_")
         return replace(found, notes=tuple(notes), files=tuple(targets))
 
     def predict_folder(
@@ -239,20 +241,27 @@ class Predictor:
         mark, outcome = self.mark(modality, asked), Outcome()
         sweep(out)
         write_label_files(out, self.classes)
-        for done, (case, paths) in enumerate(cases.items(), 1):
-            targets = case_targets(out, case, paths[0], asked.writing or Writing())
-            extra = (out / f"{file_name(case)}_probabilities.nii",) if asked.probabilities else ()
-            with outcome.attempt(case):
-                own = f"{mark} {content_mark(paths)}"
-                if not overwrite and is_done(targets, extra, own, len(self.classes)):
-                    outcome.kept[case] = targets[0]
-                else:
-                    found = self._predict_into(list(paths), targets, modality, asked)
-                    outcome.written[case] = targets[0]
-                    if found.notes:
-                        outcome.notes[case] = found.notes
-            if progress is not None:
-                progress(done, len(cases), case)
+        compares = self.plan.modalities[modality].expected is not None
+        with Entries(out) as entries:
+            for done, (case, paths) in enumerate(cases.items(), 1):
+                targets = case_targets(out, case, paths[0], asked.writing or Writing())
+                extra = [out / f"{file_name(case)}_probabilities.nii"] * asked.probabilities
+                with outcome.attempt(case):
+                    own = f"{mark} {content_mark(paths)}"
+                    known = not compares or entries.of(case, own) is not None
+                    done_before = known and is_done(targets, extra, own, len(self.classes))
+                    if done_before and not overwrite:
+                        outcome.kept[case] = targets[0]
+                    else:
+                        found = self._predict_into(list(paths), targets, modality, asked)
+                        outcome.written[case] = targets[0]
+                        if found.notes:
+                            outcome.notes[case] = found.notes
+                        entries.add(case, found.plausibility, own)
+                    if (compared := entries.of(case, own)) is not None:
+                        outcome.plausibility[case] = compared
+                if progress is not None:
+                    progress(done, len(cases), case)
         return outcome
 
     def modality(self, name: str | None) -> str:
@@ -326,7 +335,9 @@ class Predictor:
         grid, already = grid_of(volumes[0]), len(self.notes)
         notes = [note for volume in volumes for note in volume.notes]
         told = told_otherwise(volumes[0], modality, self.modalities)
-        notes += told or filter(None, [doubt(volumes, modality, self.plan)])
-        labels = self._ensemble.segment(volumes, modality, largest, *into)
-        notes += self.notes[already:]
-        return Prediction(labels, grid, self.classes, modality, notes=tuple(notes))
+        doubts = told or filter(None, [doubt(volumes, modality, self.plan)])
+        found = self._ensemble.segment(volumes, modality, largest, *into)
+        plausibility = found.compared(modality, self.plan, doubts)
+        notes += filter(None, [plausibility.line, *self.notes[already:]])
+        known = (grid, self.classes, modality, None, tuple(notes), (), plausibility)
+        return Prediction(found.labels, *known)

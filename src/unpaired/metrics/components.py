@@ -72,6 +72,21 @@ def keep_largest(
     return result
 
 
+def component_sizes(
+    labels: Integer[np.ndarray, "*space"], classes: Collection[int]
+) -> dict[int, np.ndarray]:
+    """The sizes in voxels of each class's components, largest first; voxels that touch by an edge
+    or a corner are connected."""
+    runs = find_runs(labels.reshape(-1, labels.shape[-1]), classes)
+    if not runs.row.size:
+        return {z: np.empty(0, np.int64) for z in classes}
+    component = _components(runs, labels.shape[:-1], labels.shape[-1], full=True)
+    size = np.bincount(component, weights=runs.stop - runs.start).astype(np.int64)
+    value = np.zeros(len(size), np.int64)
+    value[component] = runs.value  # all runs of a component are of one class
+    return {z: np.sort(size[value == z])[::-1] for z in classes}
+
+
 def _clear(result: np.ndarray, runs: Runs, drop: np.ndarray) -> None:
     """Set the voxels of some runs to 0."""
     length = (runs.stop - runs.start)[drop]

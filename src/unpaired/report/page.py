@@ -18,7 +18,7 @@ from unpaired.report.figures import Picture, class_colours
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import overlays
 from unpaired.run.contents import RunContents, read_contents
-from unpaired.run.scores import summarise
+from unpaired.run.scores import alarm_sentence, alarm_table, summarise
 from unpaired.tables import printed
 
 Content = Mapping[str, Any] | Sequence[Any] | None
@@ -122,7 +122,9 @@ def _results(page: Page) -> Content:
         page.missing.append(f"No prediction for {', '.join(run.evaluation.missing)}.")
     for name, what in run.evaluation.failures.items():
         page.missing.append(f"{name} was not scored: {what}")
-    return {"modalities": modalities, "notes": notes}
+    odd = alarm_table(run.evaluation)
+    said = alarm_sentence(run.evaluation) if odd is not None else ""
+    return {"modalities": modalities, "notes": notes, "odd": odd, "said": said}
 
 
 def _overlays(page: Page) -> Content:

@@ -78,6 +78,11 @@ class RunFiles:
         return self.root / "checkpoints" / "kept.pt"
 
     @property
+    def validated(self) -> Path:
+        """What the validation cases measured in the kept model's segmentation."""
+        return self.root / "checkpoints" / "validated.json"
+
+    @property
     def weights(self) -> Path:
         """The checkpoint that is exported."""
         return self.kept if self.kept.exists() else self.last

@@ -15,6 +15,8 @@ from unpaired.tables import ALL_MARKS, Table, escape, printed
 
 VERSION = 1
 METRICS = ("dice", "asd_mm", "hd95_mm", "nsd")
+FAILED = 0.5
+"""A case has failed where a class is below this Dice."""
 Summary = dict[str, dict[str, Any]]
 Tolerance = float | int | Mapping[str, float]
 
@@ -45,6 +47,8 @@ class Evaluation:
         missing: cases with a truth and no prediction.
         notes: what a reader of the scores should know, such as scans changed since training.
         passed_over: files in the folders that are no label by the ending of their names.
+        odd: "modality/case" -> what `predict` found odd, empty where it found nothing; of the cases
+            that it compared with the training (docs/plausibility.md).
     """
 
     scores: tuple[Score, ...]
@@ -53,6 +57,7 @@ class Evaluation:
     tolerance_mm: Tolerance = 2.0
     notes: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
+    odd: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(scores: Iterable[Score]) -> Summary:
@@ -135,6 +140,7 @@ def write_evaluation(evaluation: Evaluation | Sequence[Score], folder: Path) -> 
         "failures": dict(evaluation.failures),
         "missing": list(evaluation.missing),
         "notes": list(evaluation.notes),
+        "odd": dict(evaluation.odd),
     }
     # Last, so that a reader who finds it finds all three.
     write_json(folder / "evaluation.json", content, seal=True)
@@ -154,7 +160,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         scores = tuple(_score(case) for case in content["cases"])
         return Evaluation(
             scores, content["failures"], tuple(content["missing"]), content["tolerance_mm"],
-            tuple(content.get("notes", ())),
+            tuple(content.get("notes", ())), (), dict(content.get("odd", {})),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -192,6 +198,9 @@ def markdown(evaluation: Evaluation) -> str:
     ]
     if evaluation.missing:
         parts += [f"No prediction for: {', '.join(map(escape, evaluation.missing))}.", ""]
+    if (table := alarm_table(evaluation)) is not None:
+        parts += ["## Odd results", "", alarm_sentence(evaluation), ""]
+        parts += [*table.markdown(ALL_MARKS), ""] * bool(table.rows)
     parts += [f"- {escape(note)}" for note in evaluation.notes]
     for name, what in evaluation.failures.items():
         parts += [f"- not scored: {escape(name)}: {escape(what)}"]
@@ -203,6 +212,44 @@ def tolerance_text(tolerance_mm: float | int | Mapping[str, float]) -> str:
     if isinstance(tolerance_mm, Mapping):
         return ", ".join(f"{cls} {mm:g} mm" for cls, mm in tolerance_mm.items()) + ", others 2 mm"
     return f"{tolerance_mm:g} mm"
+
+
+def worst_classes(scores: Iterable[Score]) -> dict[str, Score]:
+    """ "modality/case" -> its class of the lowest Dice, of those that the truth holds."""
+    found: dict[str, Score] = {}
+    for one in scores:
+        name = f"{one.modality}/{one.case}"
+        if math.isfinite(one.dice) and (name not in found or one.dice < found[name].dice):
+            found[name] = one
+    return found
+
+
+def alarm_sentence(evaluation: Evaluation) -> str:
+    """How many failed cases prediction called odd, and how many sound ones."""
+    compared = {n: s for n, s in worst_classes(evaluation.scores).items() if n in evaluation.odd}
+    counts = {True: [0, 0], False: [0, 0]}  # failed -> odd, all
+    for name, worst in compared.items():
+        of = counts[worst.dice < FAILED]
+        of[0] += bool(evaluation.odd[name])
+        of[1] += 1
+    (caught, failed), (false, sound) = counts[True], counts[False]
+    return (
+        f"Without looking at the truth, prediction called {caught} of {failed} failed cases odd "
+        f"(a class below Dice {FAILED}), and {false} of {sound} sound ones (false alarms)."
+    )
+
+
+def alarm_table(evaluation: Evaluation) -> Table | None:
+    """The cases that are odd, and those that failed and are not; None where nothing is compared."""
+    if not evaluation.odd:
+        return None
+    rows = [
+        [name, worst.cls, said or "(not noticed)", printed("dice").number(worst.dice)]
+        for name, worst in worst_classes(evaluation.scores).items()
+        if (said := evaluation.odd.get(name)) or (said == "" and worst.dice < FAILED)
+    ]
+    head = ["Case", "Worst class", "What was odd", "Dice (%)"]
+    return Table(head, rows, names=3)
 
 
 def _table(statistics: Mapping[str, Any]) -> Table:

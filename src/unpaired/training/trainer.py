@@ -31,7 +31,7 @@ from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import MovingMean, build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
-from unpaired.training.validate import validate
+from unpaired.training.validate import Validation, validate, write_validated
 from unpaired.training.whole_batch import span_processes
 from unpaired.training.write_model import write_model
 
@@ -77,6 +77,7 @@ class Trainer:
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
         self.saved = self.step  # the step of last.pt
+        self.validation: tuple[int, Validation] | None = None  # the last one, and its step
         self.log = RunLog(run.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
         if group.world > 1:
@@ -246,6 +247,7 @@ class Trainer:
                 }
             )
             write_metrics(self.run.files.metrics, read_log(self.run.files.log))
+        self.validation = self.step, found
         if self.state.choice.better(found.score, epoch):
             self.state.choice.kept_step = self.step
 
@@ -268,6 +270,8 @@ class Trainer:
             self.saved = self.step
             if self.state.choice.kept_step == self.step:
                 self.state.keep(self.run)
+                if self.validation is not None:
+                    write_validated(self.run.files.validated, *self.validation)
         self.group.barrier()
 
     def _write_model(self) -> None:

@@ -1,6 +1,8 @@
 """What a training leaves: the model at every validation, and its semantics at the end."""
 
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,9 +18,12 @@ from unpaired.errors import DataError
 from unpaired.files import atomic
 from unpaired.methods import Method
 from unpaired.models import Joint, gains_form
+from unpaired.plausibility.expected import Expected, calibrate, gather
+from unpaired.plausibility.measure import Measures
 from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.forecast import parameter_counts
+from unpaired.training.validate import read_validated
 
 
 def write_model(
@@ -42,24 +47,59 @@ def write_model(
     if step is not None:
         extra["unfinished"] = {"step": step, "steps": config.train.steps}
     exported = gains_form(joint, config.model.scaling_at_test)
-    Model(exported, with_levels(plan, folder), config).save(folder.files.model, extra)
+    known = with_training(plan, folder, state["step"])
+    Model(exported, known, config).save(folder.files.model, extra)
     return joint
 
 
-def with_levels(plan: Plan, folder: RunFolder) -> Plan:
-    """The plan with what the intensities of the training images reached, for prediction to compare.
+def with_training(plan: Plan, folder: RunFolder, step: int) -> Plan:
+    """The plan with what prediction compares with: what the intensities of the training images
+    reached, and what is usual in their labels.
 
     A run whose prepared cases are gone yields the plan as it is.
+
+    Args:
+        step: of the weights; a validation of theirs sets the limits.
     """
     try:
-        train = folder.prepared_cases("train")
+        train, val = folder.prepared_cases("train"), folder.prepared_cases("val")
     except DataError:
         return plan
-    parts = {
-        m: part.model_copy(update={"levels": levels([c.record.get("range") for c in train[m]])})
-        for m, part in plan.modalities.items()
-    }
+    validated, parts = read_validated(folder.files.validated, step), {}
+    for m, part in plan.modalities.items():
+        expected = _expected(plan, train[m], val.get(m, []), validated.get(m, {}))
+        known = levels([case.record.get("range") for case in train[m]])
+        parts[m] = part.model_copy(update={"levels": known, "expected": expected})
     return plan.model_copy(update={"modalities": parts})
+
+
+def _expected(
+    plan: Plan,
+    train: Sequence[PreparedCase],
+    val: Sequence[PreparedCase],
+    validated: Mapping[str, np.ndarray],
+) -> Expected | None:
+    """What is usual in the training labels, with the limits that validation cases keep.
+
+    Args:
+        validated: what the network made of them (`Validation.cases`).
+    """
+    known = [one for case in train if (one := _measures(case, plan)) is not None]
+    expected = gather(known, max(plan.spacing_mm))
+    if expected is None:
+        return None
+    found, dice = [], []
+    for case in val:
+        own, rows = _measures(case, plan), validated.get(case.id)
+        if own is not None and rows is not None:
+            dice.append(rows[:, 0])
+            found.append(replace(own, classes=rows[:, 1 : 1 + own.classes.shape[1]]))
+    return calibrate(expected, found, dice)
+
+
+def _measures(case: PreparedCase, plan: Plan) -> Measures | None:
+    """Of its label; None where it was prepared before they were kept, or is annotated in part."""
+    return Measures.from_record(case.record.get("measures"), len(plan.classes) - 1)
 
 
 @torch.no_grad()

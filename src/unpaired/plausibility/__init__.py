@@ -1,0 +1,1 @@
+"""Whether a result looks like the training labels: what is measured, what is usual, what is odd."""
