@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from sealed import unsealed
-from tiny_model import pointwise_predictor, smooth_image, tiny_plan
+from tiny_model import pointwise_model, pointwise_predictor, smooth_image, tiny_plan
 from toy import write_toy
 from unpaired.cli.app import run
 from unpaired.config import load_config
 from unpaired.datasets.dataset import Case
 from unpaired.inference.compared import Agreement
+from unpaired.inference.ensemble import Ensemble
 from unpaired.inference.native import best_class
 from unpaired.inference.predictor import Predictor
 from unpaired.io.volume import Volume
@@ -206,6 +207,20 @@ def test_agreement_is_the_mean_dice_with_the_mean() -> None:
     for one, several in ((alone, False), (predictor, True)):
         found = one._ensemble.segment([image], "ct")
         assert (found.agreement is not None) == several
+
+
+def test_agreement_of_models_whose_grids_differ() -> None:
+    """Dice of what each segments alone with what they segment together."""
+    models = [
+        pointwise_model(tiny_plan(spacing_mm=mm), seed)
+        for seed, mm in enumerate([(3.0, 2.0, 2.0), (4.0, 3.0, 2.5)])
+    ]
+    image = Volume(smooth_image((20, 22, 8)), np.diag([2.0, 2.0, 3.0, 1.0]))
+    cpu = torch.device("cpu")
+    alone = [Ensemble([one], cpu).segment([image], "ct").labels for one in models]
+    together = Ensemble(models, cpu).segment([image], "ct")
+    wanted = [np.mean([dice(one == z, together.labels == z) for one in alone]) for z in (1, 2)]
+    assert together.agreement == pytest.approx(wanted) and 0 < min(wanted) < 1
 
 
 def test_the_files_are_read_back_and_damage_is_nothing(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ class Segmented:
     Attributes:
         labels: uint8 [i j k].
         measures: to compare with those of the training labels.
-        agreement: per foreground class the mean Dice of the models (where their grids differ, of those
-            of each grid) with their mean, nan where none finds it; None of a single model.
+        agreement: per foreground class the mean Dice of the models with their mean (where their
+            grids differ, of those of each grid), nan where none finds it; None of a single model.
     """
 
     labels: np.ndarray
