@@ -1,6 +1,6 @@
 """`unpaired predict`: labels for an image, or for a folder of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +72,6 @@ def command(
         if not path.exists():
             raise DataError(f"{path} does not exist.")
     asked = _asked(series, resample_slices, formats, empty_segments, codes)
-    asked["on_needs"] = _teller()
 
     from unpaired.inference.predictor import Predictor
 
@@ -84,8 +83,7 @@ def command(
         probabilities=probabilities, largest_component=largest_component, **asked,
     )  # fmt: skip
     if as_json:
-        told = {name: part for name, part in vars(outcome).items() if name != "plausibility"}
-        say_json({**told, "odd": outcome.odd, "classes": predictor.classes})
+        _tell_json(outcome, predictor.classes)
     outcome.raise_failures()
     if not as_json:
         _tell(outcome, out)
@@ -110,6 +108,7 @@ def _asked(
     return {
         "reading": Reading(series, resample_slices),
         "writing": Writing(names, empty_segments, own),
+        "on_needs": _teller(),
     }
 
 
@@ -149,6 +148,12 @@ def _segment(
         {out.name: prediction.files[0]}, notes=notes,
         plausibility={out.name: prediction.plausibility},
     )  # fmt: skip
+
+
+def _tell_json(outcome: "Outcome", classes: Sequence[str]) -> None:
+    """Its parts, and what is odd; the measures are in plausibility.json."""
+    parts = {name: part for name, part in vars(outcome).items() if name != "plausibility"}
+    say_json({**parts, "odd": outcome.odd, "classes": classes})
 
 
 def _tell(outcome: "Outcome", out: Path) -> None:

@@ -135,7 +135,7 @@ def mean_labels(
     """
     slices_of = [native_slices(runs, at.grid[0], at.box_shape) for runs, at, _ in streams]
     weights = [weight for *_, weight in streams]
-    means = (Mean(parts, weights) for parts in zip(*slices_of, strict=True))
+    means: Iterator[Mean] = (Mean(parts, weights) for parts in zip(*slices_of, strict=True))
     if watch is not None:
         means = _watched(means, watch)
     return _labels(means, streams[0][1], scores, encode)
