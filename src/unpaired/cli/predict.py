@@ -62,9 +62,7 @@ def command(
     empty_segments: EmptySegments = False,
     codes: Codes = None,
     device: Device = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 if a result is odd (plausibility.csv).")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 if a result is odd.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Segment images with a trained model. The labels lie on the image's own grid."""
