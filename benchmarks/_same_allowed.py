@@ -7,6 +7,9 @@ SCRATCH_FILES = {
     "*/job.toml": _CALL,
     "*/inputs.json": "the sha256 of what a run is trained on; later than a154ab3, as are the next",
     "*/checkpoints/previous.pt": "the state before the last",
+    "*/plausibility.csv": "what of a prediction is odd",
+    "*/plausibility.json": "the same",
+    "*/checkpoints/validated.json": "what validation gave, beside which that is judged",
     "*/threads.json": "the number of threads that was measured",
     "*/choices.json": "why a planned run is as it is",
 }
@@ -28,17 +31,27 @@ NEW_KEYS = {
     "annotated": "of a prepared case: whether its whole label is known",
     "class_mm3": "of a prepared case: how much of each class its label holds",
     "meaning": "what the labels of a data set mean",
+    "expected": "of a plan: what predictions are compared with",
+    "measures": "of a prepared case: what predictions are compared with",
+    "odd": "of an evaluation",
     "notes": "of an evaluation: what was left out of it",
     "passed_over": "of an evaluation: files that are no scans",
 }
 """What the tree alone may hold: later than a154ab3."""
 NEW_VALUES = {"format": (1, 2)}
 """Values of base and tree that may differ so: the format of a prepared case."""
+NEW_SECTIONS = ("Odd results",)
+"""Headings of a page that the tree alone may have, each with what follows up to the next."""
 NEW_LINES = "|".join(
     (
         r" *\"(notes|passed_over)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
         r"(heartbeat_seconds|norms|average|fused) = .*",
+        r"## Odd results",
+        r"Without looking at the truth, prediction called .*",
+        r"\| Case \| Worst class \| What was odd \|.*",
+        r"\| \S+/\S+ \| [^|]* \| [^|]* \| [\d.]+ \|",
+        r"\| --- \| --- \| --- \| ---: \|",
         r"- Not scored, since there is no truth of the name.*",
     )
 )
@@ -79,7 +92,7 @@ HARMLESS_TEXT = {
     r"[\d.]+ [KMG]iB\b": "memory measured",
     r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
-    r"^\w+ \d+/\d+( .*)?$": "progress, which speaks every ten seconds",
+    r"^\w+ \d+/\d+([ ,].*)?$": "progress, which speaks every ten seconds",
     r"^.*(resource_tracker|warnings\.warn).*$": "of joblib, depends on what else runs",
 }
 """What may differ between two runs of one program on one machine, and what it is."""

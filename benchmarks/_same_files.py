@@ -30,6 +30,7 @@ from _same_allowed import (
     NEW_HELP,
     NEW_KEYS,
     NEW_LINES,
+    NEW_SECTIONS,
     NEW_VALUES,
     SCRATCH_FILES,
 )
@@ -149,21 +150,26 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
-        self.hidden = self.value = False
+        self.hidden = self.value = self.heading = self.new = False
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.hidden = tag in ("style", "script")
         self.value = tag == "dd"
-        if source := dict(attrs).get("src"):
+        self.heading = tag in ("h1", "h2", "h3")
+        if not self.new and (source := dict(attrs).get("src")):
             kind, _, code = source.partition("base64,")
             digest = hashlib.sha256(base64.b64decode(code)).hexdigest() if code else source
             self.seen.append(f"picture {kind} {digest}")
 
     def handle_endtag(self, tag: str) -> None:
-        self.hidden = False
+        self.hidden = self.heading = False
 
     def handle_data(self, data: str) -> None:
         words = " ".join(data.split())
+        if self.heading and words:
+            self.new = words in NEW_SECTIONS
+        if self.new:
+            return
         if words and self.value:  # on the line of its name
             self.seen[-1] += f" = {words}"
             self.value = False
