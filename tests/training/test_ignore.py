@@ -32,7 +32,7 @@ from unpaired.methods.payer.crops import coarse_marks, structures_centre
 from unpaired.methods.ummkd import distillation, frequency_cross_entropy, plain_dice_loss
 from unpaired.run import RunFolder
 from unpaired.training.fit import train
-from unpaired.training.validate import _dice_of
+from unpaired.training.validate import _scored
 
 WEIGHTS = torch.tensor([0.5, 1.5, 2.0]).double()
 
@@ -235,7 +235,8 @@ def test_validation_leaves_them_out(tmp_path) -> None:
     label[2:] = IGNORED
     case = prepared_case(tmp_path, "c", np.zeros((1, 4, 8, 8), np.int16), label)
     case = type(case)(**{**vars(case), "annotated": np.array([0, 1])})
-    assert _dice_of(found, case, 2) == [1.0]
+    one = plan().model_copy(update={"classes": ("background", "liver")})
+    assert _scored(found, case, one, ())[:, 0].tolist() == [1.0]
 
 
 # From labels to scores.
