@@ -52,7 +52,8 @@ def test_a_series_becomes_nifti_and_a_segmentation(
     assert run(["predict", str(series), *model, "--out", str(tmp_path / "two"), *more]) == 0
     names = {path.name for path in (tmp_path / "two").iterdir()}
     assert names == {"scan.mha", "scan_seg.dcm", "scan_labels.json", "scan_labels.txt",
-                     "scan_labels.ctbl", "scan_plausibility.csv", "scan_plausibility.json"}  # fmt: skip
+                     "scan_labels.ctbl", "scan_plausibility.csv",
+                     "scan_plausibility.json"}  # fmt: skip
     first, *_ = segments = pydicom.dcmread(tmp_path / "two" / "scan_seg.dcm").SegmentSequence
     assert [one.SegmentLabel for one in segments] == ["liver", "spleen"]
     assert first.SegmentedPropertyTypeCodeSequence[0].CodeValue == "X1"
