@@ -2,10 +2,12 @@
 
 import json
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from unpaired.cli import app
 from unpaired.cli.app import run
 from unpaired.config import Config, load_config, preset_names
 from unpaired.config.explain import leaves
@@ -63,3 +65,18 @@ def test_presets_are_listed_and_described(capsys: pytest.CaptureFixture[str]) ->
     assert tomllib.loads(f"x = {told['settings']['data.patch']}")["x"] == [128, 128]
     assert run(["presets", "dmeo"]) == 2
     assert "Did you mean demo?" in capsys.readouterr().err
+
+
+def test_help_says_of_every_verb_what_the_verb_says() -> None:
+    written = {path.stem for path in Path(app.__file__).parent.glob("*.py")}
+    for name, (module, about) in app.VERBS.items():
+        verbs = import_module(f"unpaired.cli.{module}")
+        verb = getattr(verbs, name, None) or verbs.command
+        assert " ".join((verb.__doc__ or "").split("\n\n")[0].split()) == about, name
+        written.discard(module)
+    assert written == {"__init__", "app", "options", "output", "planned"}
+
+
+def test_without_a_verb_the_program_says_what_it_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    assert "Commands:\n  demo" in capsys.readouterr().out

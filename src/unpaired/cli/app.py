@@ -7,29 +7,15 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unpaired import __version__
-from unpaired.cli import (
-    benefit,
-    best,
-    check,
-    compare,
-    demo,
-    evaluate,
-    export,
-    import_,
-    predict,
-    prepare,
-    report,
-    reproduce,
-    settings,
-    train,
-)
 from unpaired.cli.output import guard_logs, guard_warnings, note
 from unpaired.errors import UnpairedError
 from unpaired.signals import caught
@@ -37,31 +23,98 @@ from unpaired.signals import caught
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOMEM}
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE, errno.EIO}
 USAGE, RESOURCE, INTERRUPTED, FAULT = 2, 4, 5, 1
+VERBS = {
+    "demo": (
+        "demo",
+        "Make synthetic CT and MR scans, train on both, and report. A second call goes on.",
+    ),
+    "import": (
+        "import_",
+        "Bring an official data set into folders that --data takes. A second call goes on.",
+    ),
+    "check": (
+        "check",
+        "Look for faults in data sets or files; exit code 3 if there are. Nothing is changed.",
+    ),
+    "prepare": (
+        "prepare",
+        "Plan and prepare the cases. `train --prepared FOLDER` with the same settings uses them.",
+    ),
+    "train": (
+        "train",
+        "Train on folders of images and labels. The same command resumes an interrupted run.",
+    ),
+    "predict": (
+        "predict",
+        "Segment images with a trained model. The labels lie on the image's own grid.",
+    ),
+    "evaluate": (
+        "evaluate",
+        "Dice, ASD, HD95 and NSD per class and modality. "
+        "Exit code 3 if a case could not be scored.",
+    ),
+    "report": ("report", "Write RUN/report/report.html, with figures of training and predictions."),
+    "compare": (
+        "compare",
+        "Did CT help my MR? One sentence with an interval, a table, and a plot of every test case.",
+    ),
+    "best": (
+        "best",
+        "Compare runs, and the mean of every two, on the cases that they held out; "
+        "write the choice.",
+    ),
+    "benefit": (
+        "benefit",
+        "Did CT help my MR? Trains each modality alone and all together, "
+        "and answers with an interval.",
+    ),
+    "export": (
+        "export",
+        "Write a run's model as safetensors, torch.export, ONNX or MONAI Bundle, and check it.",
+    ),
+    "reproduce": (
+        "reproduce",
+        "Run what a table needs and is missing, then print it. The same command goes on.",
+    ),
+    "settings": (
+        "settings",
+        "List the settings of a run, for KEY=VALUE and --config (docs/settings.md).",
+    ),
+    "presets": (
+        "settings",
+        "List the presets for --preset, or what one of them sets (docs/settings.md).",
+    ),
+}
+"""Verb -> its module, and what it says of itself first, of which help shows a line."""
+
+
+class _Verbs(TyperGroup):
+    """Verbs are read when they are called: help has no need of their options."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"unpaired.cli.{VERBS[cmd_name][0]}")
+        one = typer.Typer(add_completion=False, rich_markup_mode=None)
+        one.command(cmd_name)(getattr(module, cmd_name, None) or module.command)
+        return typer.main.get_command(one)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        limit = formatter.width - 6 - max(map(len, VERBS))
+        rows = [(name, verb.get_short_help_str(limit)) for name, verb in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="unpaired",
-    no_args_is_help=True,
+    cls=_Verbs,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
-    demo,
-    import_,
-    check,
-    prepare,
-    train,
-    predict,
-    evaluate,
-    report,
-    compare,
-    best,
-    benefit,
-    export,
-    reproduce,
-):
-    app.command(verb.NAME)(verb.command)
-for about in (settings.settings, settings.presets):
-    app.command()(about)
+for name, (_, about) in VERBS.items():
+    app.command(name, help=about)(lambda: None)
 
 
 def _version(asked: bool) -> bool:
@@ -99,7 +152,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         with terminable():
-            left = [a for a in arguments if a != "--debug"]
+            left = [a for a in arguments if a != "--debug"] or ["--help"]
             done = app(left, prog_name="unpaired", standalone_mode=False)
     except BaseException as error:
         return code_of(error, debug)
