@@ -7,8 +7,8 @@ SCRATCH_FILES = {
     "*/job.toml": _CALL,
     "*/inputs.json": "the sha256 of what a run is trained on; later than a154ab3, as are the next",
     "*/checkpoints/previous.pt": "the state before the last",
-    "*/plausibility.csv": "what of a prediction is odd",
-    "*/plausibility.json": "the same",
+    "*plausibility.csv": "what of a prediction is odd",
+    "*plausibility.json": "the same",
     "*/checkpoints/validated.json": "what validation gave, beside which that is judged",
     "*/threads.json": "the number of threads that was measured",
     "*/choices.json": "why a planned run is as it is",
@@ -44,9 +44,11 @@ NEW_SECTIONS = ("Odd results",)
 """Headings of a page that the tree alone may have, each with what follows up to the next."""
 NEW_LINES = "|".join(
     (
-        r" *\"(notes|passed_over)\": .*",  # as above, in what `--json` prints
+        r" *\"(notes|passed_over|odd)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
         r"(heartbeat_seconds|norms|average|fused) = .*",
+        r".*: about \* of memory \(\* free\)\.?",
+        r".*\(usually .*\).*",
         r"## Odd results",
         r"Without looking at the truth, prediction called .*",
         r"\| Case \| Worst class \| What was odd \|.*",

@@ -133,7 +133,7 @@ def _lines(data: bytes) -> Lines:
         text = re.sub(pattern, "*", text, flags=re.MULTILINE)
     # What stands beside a number that varies is padded by its length.
     padded = (re.sub(" +", " ", line) if "*" in line else line for line in text.splitlines())
-    kept = (line.rstrip() for line in padded)
+    kept = (line.rstrip(" *") for line in padded)
     return Lines(line for line in kept if line.strip("* "))
 
 
