@@ -10,6 +10,7 @@ SCRATCH_FILES = {
     "*plausibility.csv": "what of a prediction is odd",
     "*plausibility.json": "the same",
     "*/checkpoints/validated.json": "what validation gave, beside which that is judged",
+    "*/folds.json": "that folds are one model",
     "*/threads.json": "the number of threads that was measured",
     "*/choices.json": "why a planned run is as it is",
 }
@@ -49,6 +50,7 @@ NEW_LINES = "|".join(
         r"(heartbeat_seconds|norms|average|fused) = .*",
         r".*: about \* of memory \(\* free\)\.?",
         r".*\(usually .*\).*",
+        r"The mean of the \d+ folds is one model: .*",
         r"## Odd results",
         r"Without looking at the truth, prediction called .*",
         r"\| Case \| Worst class \| What was odd \|.*",
@@ -67,6 +69,13 @@ NEW_HELP = (
     " --quick A first model in ten minutes: --budget 10m.",
     " --accept-changes Go on with changed images, labels or splits.",
     "[:IMAGE]",
+    "; their mean is the model of RUN",
+    "A run, the runs of --folds, a choice (best.json) or an export; several: mean.",
+    "A run or an exported model; several: mean.",  # as it was
+    " --strict Exit 3 if a result is odd.",
+    " Of the runs of --folds also the cases that each fold held out.",
+    " best Compare runs, and the mean of every two, on the cases that.",
+    " benefit Did CT help my MR? Trains each modality alone and all.",
     "; 4:2 is the second image in series 4",
     " settings List the settings of a run, for KEY=VALUE and --config.",
     " presets List the presets for --preset, or what one of them sets.",
@@ -86,6 +95,7 @@ HARMLESS_KEYS = {
     "_target_": "name of a bundle's loader, the package's own since; a test opens both",
 }
 HARMLESS_TEXT = {
+    r"\bPresets: [\w, -]+": "the names of presets, of which there are more",
     r"\bunpaired [0-9a-f]{16}( [0-9a-f]{16})?$": "digest of model and settings; later, of both",
     r"^\| configuration \| sha256 .*$": "of all settings, of which there are more",
     r",$": "of a line of JSON, which depends on the next",
