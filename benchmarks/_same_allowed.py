@@ -69,7 +69,7 @@ NEW_HELP = (
     " --quick A first model in ten minutes: --budget 10m.",
     " --accept-changes Go on with changed images, labels or splits.",
     "[:IMAGE]",
-    "; their mean is the model of RUN",
+    "; their mean is the model of RUN.",
     "A run, the runs of --folds, a choice (best.json) or an export; several: mean.",
     "A run or an exported model; several: mean.",  # as it was
     " --strict Exit 3 if a result is odd.",
