@@ -38,9 +38,14 @@ def record(
     packages: Sequence[str] = ("torch", "numpy"),
     page: Path = PAGE,
 ) -> None:
-    """Replace the section `name` of the page (between its HTML markers) by a table of `rows`."""
+    """Replace the section `name` of the page by a table of `rows`."""
+    write_section(name, [f"## {name}", "", *_table(rows), "", machine(packages)], page)
+
+
+def write_section(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
+    """Replace what stands between the HTML markers of that name, or append it."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    section = "\n".join([begin, f"## {name}", "", *_table(rows), "", machine(packages), end])
+    section = "\n".join([begin, *lines, end])
     text = page.read_text(encoding="utf-8") if page.is_file() else _HEAD
     if begin in text and end in text:
         before, rest = text.split(begin, 1)

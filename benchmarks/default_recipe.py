@@ -20,6 +20,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from recipe_search import DOCS, write_section
+from unpaired.cli.options import parse_data
 from unpaired.config import load_config
 from unpaired.datasets.sources import open_dataset
 from unpaired.files import read_json, write_json
@@ -178,7 +179,7 @@ def main() -> None:
     found = read_json(STORED) if STORED.exists() else []
     if not options.write:
         sets = {
-            name: {m: Path(root).resolve() for m, root in (item.split("=", 1) for item in items)}
+            name: {m: root.resolve() for m, root in parse_data(items).items()}
             for name, *items in options.set
         }
         wanted = [r for r in ROWS if not options.rows or r.name in options.rows.split(";")]

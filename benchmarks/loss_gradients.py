@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recipe_search import DOCS, WAS, write_section
+from unpaired.cli.options import parse_data
 from unpaired.config import load_config
 from unpaired.errors import Interrupted
 from unpaired.files import read_json, write_json
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write the table")
     options = parser.parse_args()
     if not options.write:
-        data = {name: Path(root) for name, root in (item.split("=", 1) for item in options.data)}
+        data = parse_data(options.data)
         with TemporaryDirectory() as scratch:
             found = {
                 name: follow(overrides, data, Path(scratch) / str(i))

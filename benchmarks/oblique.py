@@ -20,6 +20,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from recipe_search import write_section
+from unpaired.cli.options import parse_data
 from unpaired.config import load_config
 from unpaired.evaluation.evaluate import evaluate
 from unpaired.files import read_json, write_json, write_text
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write the section")
     options = parser.parse_args()
     if not options.write:
-        data = {name: Path(root) for name, root in (item.split("=", 1) for item in options.data)}
+        data = parse_data(options.data)
         if not data:
             parser.error("name the data sets, --data NAME=DIR (or --write for the section alone)")
         control = {m: take_rotation_out(root, options.out / "data" / m) for m, root in data.items()}

@@ -19,6 +19,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
+from unpaired.cli.options import parse_data
 from unpaired.config import load_config
 from unpaired.files import read_json, write_json, write_text
 from unpaired.run.log import read_log
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write the table")
     options = parser.parse_args()
     if not options.write:
-        data = {name: Path(root) for name, root in (item.split("=", 1) for item in options.data)}
+        data = parse_data(options.data)
         jobs = [(t, draw) for _, round_ in ROUNDS for t in round_ for draw in t.draws]
         found = Parallel(n_jobs=options.jobs)(
             delayed(run_one)(tried, draw, data, options.out) for tried, draw in jobs

@@ -24,6 +24,7 @@ from rows import ROWS, Job, is_done, jobs_of, store
 from table import PAGE, STORE, write_page
 from tools import NnUnet, Ours, Study
 
+from unpaired.cli.options import parse_data
 from unpaired.datasets.dataset import Dataset, class_names, source_files
 from unpaired.datasets.sources import open_dataset
 from unpaired.datasets.split_file import read_splits
@@ -84,12 +85,7 @@ def opened(options: argparse.Namespace) -> Study:
     Raises:
         UsageError, DataError: an option, a data set or the split is wrong.
     """
-    roots = {}
-    for text in options.data:
-        name, equals, folder = text.partition("=")
-        if not equals:
-            raise UsageError(f"--data {text}: write NAME=FOLDER, such as ct=scans/ct.")
-        roots[name] = Path(folder).resolve()
+    roots = {m: root.resolve() for m, root in parse_data(options.data).items()}
     if len(roots) < 2:
         raise UsageError("give --data twice or more: one folder a modality.")
     datasets = {m: open_dataset(m, root) for m, root in roots.items()}

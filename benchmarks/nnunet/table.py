@@ -7,7 +7,7 @@ Dice is the mean over the classes of a case. Intervals are 95 %, by resampling c
 """
 
 import math
-import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from rows import JOINT, ROWS, read_records
 
-from unpaired.files import write_text
 from unpaired.metrics.bootstrap import bootstrap_interval
 from unpaired.metrics.effect import effect_of
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _report import write_section
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STORE, PAGE = DOCS / "nnunet", DOCS / "benchmarks.md"
-BEGIN, END = "<!-- begin nnunet -->", "<!-- end nnunet -->"
 METRICS = ("dice", "asd_mm", "hd95_mm", "nsd")
 Values = dict[tuple[int, str], float]
 """(seed, case) -> mean over the classes."""
@@ -30,14 +31,7 @@ Records = Sequence[Mapping[str, Any]]
 
 def write_page(store: Path = STORE, page: Path = PAGE) -> None:
     """Put the section of the records into its place; the rest of the page stays."""
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    body = f"{BEGIN}\n{section(read_records(store))}\n{END}"
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    if pattern.search(text):
-        text = pattern.sub(lambda _: body, text, count=1)
-    else:
-        text = f"{text.rstrip()}\n\n{body}\n".lstrip()
-    write_text(page, text)
+    write_section("nnunet", [section(read_records(store))], page)
 
 
 def section(records: Records) -> str:

@@ -185,15 +185,6 @@ def small_run(name: str, *more: str) -> Config:
     return plain.model_copy(update={"model": model})
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
-
-
 @pytest.fixture(scope="module", params=["ummkd", "valindria"])
 def finished(
     request: pytest.FixtureRequest, data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tiny_model import tiny_config, tiny_plan
-from toy import SHAPE, toy_config, write_toy
+from toy import SHAPE, toy_config
 from unpaired.errors import DataError, UsageError
 from unpaired.files import read_json
 from unpaired.inference.predictor import Predictor
@@ -92,15 +92,6 @@ def test_a_name_of_the_methods_own_is_refused() -> None:
 def test_a_term_is_one_number(value: Tensor | float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         terms_of(Consistency().with_term("odd", 1.0, lambda outputs, labels: value))  # type: ignore[arg-type, return-value]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
 
 
 @pytest.mark.slow

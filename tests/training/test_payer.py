@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from toy import toy_config, write_toy
+from toy import toy_config
 from unpaired.artifact.export import export
 from unpaired.config import Config, load_config
 from unpaired.data.plan import Plan
@@ -43,15 +43,6 @@ def config_of(*more: str) -> Config:
         *(f"train.{k}={v}" for k, v in kept.items()), "train.learning_rate=0.01",
     ]  # fmt: skip
     return load_config(None, None, [*base, *more])
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
 
 
 @pytest.fixture(scope="module")

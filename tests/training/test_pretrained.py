@@ -9,7 +9,7 @@ from test_train import losses, same, stop_after, weights
 
 from small_joint import shake, small_backbone, small_joint
 from swin_files import State, swin_classifier
-from toy import toy_config, write_toy
+from toy import toy_config
 from unpaired.data.plan import Plan
 from unpaired.errors import DataError, Interrupted, UsageError
 from unpaired.files import read_json
@@ -21,15 +21,6 @@ from unpaired.training.pretrained import HEAD, fill, preview, read_pretrained
 from unpaired.training.trainer import fix_numbers
 
 WIDTH = {"width": 8, "heads": (1, 2, 2, 4), "window": 2, "patch": 2}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("toy")
-    return {
-        "a": write_toy(root, "a", 4, True, (1, 2)),
-        "b": write_toy(root, "b", 4, False, (7, 3)),
-    }
 
 
 @pytest.fixture

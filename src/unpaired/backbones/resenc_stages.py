@@ -193,10 +193,7 @@ def levels_read(strides: Sequence[Sequence[int]], scales: int) -> list[int]:
 
 def size_step(options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
     """Per axis, the step of image sizes under these options."""
-    stages, blocks, strides, kernels = (
-        options.get(name) for name in ("stages", "blocks", "strides", "kernels")
-    )
-    count = stage_count(stages, blocks, strides, kernels)
+    count, strides = _said(options)
     if strides is not None:
         return total_strides(rows(strides, dims))[-1]
     plane = STEP["plane"] if count is None else 2 ** (count - 1)
@@ -206,8 +203,13 @@ def size_step(options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
 
 def least_side(options: Mapping[str, Any]) -> int:
     """The shortest side of an image that can be halved for all the stages."""
+    count, strides = _said(options)
+    return 1 if strides is not None else SMALLEST_MAP * 2 ** ((count or 2) - 1)
+
+
+def _said(options: Mapping[str, Any]) -> tuple[int | None, PerStage | None]:
+    """The number of stages, and the strides, as far as the options say them."""
     stages, blocks, strides, kernels = (
         options.get(name) for name in ("stages", "blocks", "strides", "kernels")
     )
-    count = stage_count(stages, blocks, strides, kernels)
-    return 1 if strides is not None else SMALLEST_MAP * 2 ** ((count or 2) - 1)
+    return stage_count(stages, blocks, strides, kernels), strides

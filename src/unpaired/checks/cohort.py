@@ -10,10 +10,10 @@ import numpy as np
 from unpaired.checks.finding import Finding, Index, Remark, from_error
 from unpaired.data import measure
 from unpaired.data.content import Box
-from unpaired.datasets.dataset import Dataset, class_names
+from unpaired.datasets.dataset import Dataset, class_names, unshared_classes
 from unpaired.datasets.planes import Lattice, common_planes, orient
 from unpaired.errors import DataError
-from unpaired.names import canonical_name, plural, printable, some
+from unpaired.names import plural, printable, some
 
 # A median of fewer scans says nothing about a third.
 FEW = 3
@@ -231,19 +231,13 @@ def _classes(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
     if len(named) < 2:
         return
     try:
-        shared = set(class_names(named))
+        class_names(named)
     except DataError as error:
         yield from_error(error, "", "", None, "classes")
         return
-    for modality, dataset in named.items():
-        unshared = [
-            name
-            for name, value in dataset.labels.items()
-            if value != 0 and canonical_name(name) not in shared
-        ]
-        if unshared:
-            what = f"only this modality has {', '.join(unshared)}: trained as background"
-            mend = "nothing, or give equal organs equal names"
-            yield Remark("classes", "warning", what, mend, f"{len(unshared)} classes").about(
-                modality, file=dataset.root
-            )
+    for modality, unshared in unshared_classes(named).items():
+        what = f"only this modality has {', '.join(unshared)}: trained as background"
+        mend = "nothing, or give equal organs equal names"
+        yield Remark("classes", "warning", what, mend, f"{len(unshared)} classes").about(
+            modality, file=named[modality].root
+        )

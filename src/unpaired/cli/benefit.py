@@ -14,8 +14,6 @@ from unpaired.errors import DataError
 if TYPE_CHECKING:
     from unpaired.experiments.benefit_answer import Benefit
 
-NAME = "benefit"
-
 
 def command(
     out: Annotated[

@@ -9,8 +9,6 @@ from unpaired.cli.options import Device, Json
 from unpaired.cli.output import note, say, say_json, say_table
 from unpaired.progress import ProgressBar
 
-NAME = "best"
-
 
 def command(
     runs: Annotated[

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from unpaired.config import Config
     from unpaired.data.plan import Plan
 
-NAME = "check"
 COLUMNS = ("severity", "modality", "case", "what", "amount", "mend", "file")
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from unpaired.report.compare import Comparison
     from unpaired.report.compare_sides import Side
 
-NAME = "compare"
 SHORT = {"asd": "asd_mm", "hd95": "hd95_mm"}
 
 

@@ -12,7 +12,6 @@ from unpaired.cli.output import say, say_lines
 from unpaired.errors import DataError
 from unpaired.progress import ProgressBar, duration
 
-NAME = "demo"
 CASES = 20
 
 

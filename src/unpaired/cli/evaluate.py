@@ -15,7 +15,6 @@ from unpaired.progress import ProgressBar
 if TYPE_CHECKING:
     from unpaired.run.scores import Evaluation
 
-NAME = "evaluate"
 PARTS = {"val": "cases that the folds held out", "test": "test cases, by the mean of all models"}
 
 

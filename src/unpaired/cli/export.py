@@ -12,8 +12,6 @@ from unpaired.progress import ProgressBar
 if TYPE_CHECKING:
     from unpaired.artifact.export import Exported
 
-NAME = "export"
-
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or one fold of it.")],

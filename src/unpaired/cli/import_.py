@@ -17,7 +17,6 @@ from unpaired.tables import Table
 if TYPE_CHECKING:
     from unpaired.importing.run import Outcome
 
-NAME = "import"
 PHANTOM = "phantom"
 
 

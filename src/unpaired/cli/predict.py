@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from unpaired.inference.outcome import Outcome
     from unpaired.inference.predictor import Predictor
 
-NAME = "predict"
-
 
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image, folder of a "

@@ -9,8 +9,6 @@ from unpaired.cli.options import ConfigFile, Data, Json, Overrides, Preset, pars
 from unpaired.cli.output import note, say, say_json, say_plan
 from unpaired.progress import ProgressBar
 
-NAME = "prepare"
-
 
 def command(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the cache goes.")],

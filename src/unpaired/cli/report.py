@@ -8,8 +8,6 @@ import typer
 from unpaired.cli.output import say
 from unpaired.errors import UsageError
 
-NAME = "report"
-
 
 def command(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
     """Write RUN/report/report.html, with figures of training and predictions."""

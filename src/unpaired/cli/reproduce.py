@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from unpaired.experiments.rows import Experiment
     from unpaired.experiments.study import Request, Study
 
-NAME = "reproduce"
 PHANTOM = "phantom"
 
 Which = Annotated[

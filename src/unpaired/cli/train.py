@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from unpaired.training.fit import TrainResult
     from unpaired.training.forecast import Forecast
 
-NAME = "train"
-
 
 def command(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder.")],

@@ -34,6 +34,12 @@ class Geometry:
     shape: tuple[int, int, int]
 
 
+def typical_extent_mm(scans: Sequence[Geometry]) -> np.ndarray:
+    """The median size [3] of the scans along slices, rows and columns."""
+    extents: np.ndarray = np.median([np.multiply(g.spacing_mm, g.shape) for g in scans], axis=0)
+    return extents
+
+
 def turned(scan: Lattice, turn: Orientation) -> Geometry:
     """The scan's grid with its axes in another order."""
     a, b, c = (scan.shape[axis] for axis in turn.axes)

@@ -6,7 +6,7 @@ import numpy as np
 
 from unpaired.config import ModalityConfig
 from unpaired.data.frame import needs_label
-from unpaired.data.measure import Geometry
+from unpaired.data.measure import Geometry, typical_extent_mm
 from unpaired.data.plan import Plan
 from unpaired.errors import UsageError
 
@@ -47,8 +47,7 @@ def choose(
     if wanted is not None:
         _check(wanted, multiple)
         return _as_patch(wanted), "The patch is as configured."
-    extent_mm = [np.multiply(g.spacing_mm, g.shape) for g in geometries]
-    typical = np.median(extent_mm, axis=0) / spacing
+    typical = typical_extent_mm(geometries) / spacing
     median = (typical if plane is None else np.array([typical[0], *plane]))[-dims:]
     patch = [
         max(1, min(int(size / unit + 0.5 + _HALF_WIDTH), MAX_SIDE // unit)) * unit

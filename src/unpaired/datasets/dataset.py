@@ -85,14 +85,24 @@ def class_names(
 
 def classes_left_out(datasets: Mapping[str, Dataset], wanted: Sequence[str] | None = None) -> str:
     """A sentence on the classes that only some data sets have; empty where all have them."""
-    names = {m: {canonical_name(n) for n, v in d.labels.items() if v} for m, d in datasets.items()}
     if wanted is not None:
         return ""
-    shared = set.intersection(*names.values())
-    parts = [f"{', '.join(sorted(own - shared))} ({m})" for m, own in names.items() if own - shared]
+    parts = [
+        f"{', '.join(sorted(set(map(canonical_name, own))))} ({m})"
+        for m, own in unshared_classes(datasets).items()
+    ]
     if not parts:
         return ""
     return f"Not every modality has {'; '.join(parts)}: their voxels count as background."
+
+
+def unshared_classes(datasets: Mapping[str, Dataset]) -> dict[str, list[str]]:
+    """Modality -> its classes that not every data set has, as its own file names and orders them;
+    modalities without such classes are left out."""
+    own = {m: [name for name, value in d.labels.items() if value] for m, d in datasets.items()}
+    shared = set.intersection(*({canonical_name(n) for n in names} for names in own.values()))
+    left = {m: [n for n in names if canonical_name(n) not in shared] for m, names in own.items()}
+    return {m: names for m, names in left.items() if names}
 
 
 def value_table(dataset: Dataset, classes: Sequence[str]) -> dict[int, int]:

@@ -12,6 +12,7 @@ from unpaired.evaluation.evaluate import NATIVE, Scoring, Steps, evaluate, scale
 from unpaired.files import printable
 from unpaired.inference.predictor import Predictor
 from unpaired.leftovers import sweep
+from unpaired.names import some
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.folder import Part, RunFiles
@@ -110,9 +111,8 @@ def common_cases(runs: Sequence[RunFolder], part: Part) -> tuple[Cases, list[str
     left = sorted(named - {f"{m}/{i}" for m, cases in shared.items() for i in cases})
     if not left:
         return shared, []
-    more = f" and {len(left) - 5} more" if len(left) > 5 else ""
     note = (
-        f"Left out, since not every fold has them as {part} cases: {', '.join(left[:5])}{more}; "
+        f"Left out, since not every fold has them as {part} cases: {some(left)}; "
         "the others may have learnt from them."
     )
     log.warning("%s", note)

@@ -8,6 +8,7 @@ volume are ever held, however long the scan is.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -94,14 +95,23 @@ class Mean:
 
     def scores(self) -> Float[Tensor, "Z H W"]:
         """The weighted mean of all classes of this slice."""
+        return self._scores
+
+    def label(self) -> Tensor:
+        """uint8 [H W]: the class of the highest score, ties to the lower class."""
+        return self._label
+
+    # Who watches looks at the same mean as who writes it.
+    @cached_property
+    def _scores(self) -> Tensor:
         total = self.parts[0].scores() * self.weights[0]
         for part, weight in zip(self.parts[1:], self.weights[1:], strict=True):
             total = total.add_(part.scores().to(total.device), alpha=weight)
         return total
 
-    def label(self) -> Tensor:
-        """uint8 [H W]: the class of the highest score, ties to the lower class."""
-        return best_class(self.scores()[None])[0]
+    @cached_property
+    def _label(self) -> Tensor:
+        return best_class(self._scores[None])[0]
 
 
 def native_labels(

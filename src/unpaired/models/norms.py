@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -39,16 +38,12 @@ class PrivateNorms(nn.ModuleList):
             for name, tensor in (*norm.named_parameters(), *norm.named_buffers())
         }
 
-    @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
         """Make them the network's own."""
-        own = network.state_dict(keep_vars=True)
-        for name, tensor in self.values_by_name().items():
-            own[name].copy_(tensor)
+        for path, norm in zip(self.paths, self, strict=True):
+            network.get_submodule(path).load_state_dict(norm.state_dict())
 
-    @torch.no_grad()
     def start_from(self, network: nn.Module) -> None:
         """Take the values of the network's own."""
-        own = network.state_dict(keep_vars=True)
-        for name, tensor in self.values_by_name().items():
-            tensor.copy_(own[name])
+        for path, norm in zip(self.paths, self, strict=True):
+            norm.load_state_dict(network.get_submodule(path).state_dict())

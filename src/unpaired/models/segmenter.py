@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unpaired.backbones.base import Backbone, Decoded
-from unpaired.models.norms import PrivateNorms
+from unpaired.models.norms import PrivateNorms, find_norms
 from unpaired.nn.block import Gains
 from unpaired.nn.dims import CONV
 
@@ -67,8 +67,8 @@ class Segmenter(nn.Module):
         self.norms = nn.ModuleDict()
         if private_norms:
             self.norms.update({m: PrivateNorms(backbone) for m in channels})
-            for name in PrivateNorms(backbone).values_by_name():
-                backbone.state_dict(keep_vars=True)[name].requires_grad_(False)  # nothing reads it
+            for norm in find_norms(backbone).values():
+                norm.requires_grad_(False)  # nothing reads it
         self.backbone = backbone
         self.branches = backbone.branches if not private_encoders else {}
         self.gains = nn.ModuleDict()

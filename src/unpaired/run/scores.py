@@ -11,12 +11,11 @@ import numpy as np
 from unpaired.errors import DataError
 from unpaired.files import read_json, write_json, write_text
 from unpaired.leftovers import sweep
+from unpaired.plausibility.expected import SOUND
 from unpaired.tables import ALL_MARKS, Table, escape, printed
 
 VERSION = 1
 METRICS = ("dice", "asd_mm", "hd95_mm", "nsd")
-FAILED = 0.5
-"""A case has failed where a class is below this Dice."""
 Summary = dict[str, dict[str, Any]]
 Tolerance = float | int | Mapping[str, float]
 
@@ -229,13 +228,13 @@ def alarm_sentence(evaluation: Evaluation) -> str:
     compared = {n: s for n, s in worst_classes(evaluation.scores).items() if n in evaluation.odd}
     counts = {True: [0, 0], False: [0, 0]}  # failed -> odd, all
     for name, worst in compared.items():
-        of = counts[worst.dice < FAILED]
+        of = counts[worst.dice < SOUND]
         of[0] += bool(evaluation.odd[name])
         of[1] += 1
     (caught, failed), (false, sound) = counts[True], counts[False]
     return (
         f"Without looking at the truth, prediction called {caught} of {failed} failed cases odd "
-        f"(a class below Dice {FAILED}), and {false} of {sound} sound ones (false alarms)."
+        f"(a class below Dice {SOUND}), and {false} of {sound} sound ones (false alarms)."
     )
 
 
@@ -246,7 +245,7 @@ def alarm_table(evaluation: Evaluation) -> Table | None:
     rows = [
         [name, worst.cls, said or "(not noticed)", printed("dice").number(worst.dice)]
         for name, worst in worst_classes(evaluation.scores).items()
-        if (said := evaluation.odd.get(name)) or (said == "" and worst.dice < FAILED)
+        if (said := evaluation.odd.get(name)) or (said == "" and worst.dice < SOUND)
     ]
     head = ["Case", "Worst class", "What was odd", "Dice (%)"]
     return Table(head, rows, names=3)

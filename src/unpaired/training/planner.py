@@ -219,7 +219,7 @@ def _with_size(base: Config, size: Size, given: set[str]) -> Config:
 
 def _with_levels(size: Size, plan: Plan, scans: Sequence[measure.Geometry]) -> Size:
     """Without the levels at which a typical image would have fewer than four voxels on a side."""
-    extent_mm = np.median([np.multiply(g.spacing_mm, g.shape) for g in scans], axis=0)
+    extent_mm = measure.typical_extent_mm(scans)
     voxels = extent_mm[1:] / coarser(plan.spacing_mm, scans, size.side)[1:]
     smallest = min(*voxels, *plan.patch[-2:])
     levels = int(np.log2(max(smallest, 8) / _SMALLEST_SIDE)) + 1
@@ -238,7 +238,7 @@ def coarser(
 
     Never finer than the scans', nor coarser than `COARSEST_MM` (there a plane is tiled).
     """
-    extent_mm = np.median([np.multiply(g.spacing_mm, g.shape) for g in scans], axis=0)
+    extent_mm = measure.typical_extent_mm(scans)
     voxels = extent_mm[1:] / spacing_mm[1:]
     factor = max(1.0, float(voxels.max()) / side)
     slices, rows, columns = spacing_mm
@@ -272,7 +272,7 @@ def _validation_seconds(
     datasets: Mapping[str, Dataset],
 ) -> float:
     """One pass over the validation cases, tile by tile."""
-    extent = np.median([np.multiply(g.spacing_mm, g.shape) for g in scans], axis=0)
+    extent = measure.typical_extent_mm(scans)
     voxels = np.maximum(1, extent / plan.spacing_mm)
     patch = np.array([1, *plan.patch] if plan.dims == 2 else plan.patch)
     step = patch * (1 - config.predict.overlap)
