@@ -317,3 +317,23 @@ def test_killed_while_writing_leaves_the_old_model(tmp_path: Path) -> None:
     assert done.returncode == -9, done.stderr.decode()
     assert Model.load(tmp_path).digest == before
     Model.load(tmp_path)
+
+
+def test_shapes_need_no_start_values_and_so_not_torch_s_compiler() -> None:
+    code = """
+import sys
+from torch import nn
+from unpaired.artifact.safetensors import build_shapes
+
+def filled(fill):
+    layer = nn.Linear(4, 4)
+    fill(layer.weight)
+    return layer
+
+fills = [nn.init.trunc_normal_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.zeros_]
+for fill in fills:
+    assert build_shapes(lambda: filled(fill), 2).weight.is_meta
+assert build_shapes(lambda: nn.Conv2d(1, 2, 3), 2).weight.shape == (2, 1, 3, 3)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

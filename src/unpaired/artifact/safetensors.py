@@ -81,6 +81,9 @@ class _Bounded(TorchFunctionMode):
             kwargs["device"] = "cpu"
         if self.left < 0:
             raise ValueError("it has far more layers than the file has tensors")
+        # Nothing to fill, and asking torch to would load its compiler: a second of every start.
+        if func is Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 
@@ -301,11 +304,9 @@ def _filled(
         network = build(config, plan, tensors)
     network.load_state_dict(tensors)
     network.eval().requires_grad_(False)
-    return (
-        network
-        if isinstance(network, Segmenter)
-        else Folded(dict.fromkeys(plan.modalities, network))
-    )
+    if isinstance(network, Segmenter):
+        return network
+    return Folded(dict.fromkeys(plan.modalities, network))
 
 
 def _segmenter_for(config: Config, plan: Plan, tensors: Mapping[str, Tensor]) -> Segmenter:
