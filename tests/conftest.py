@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import typed  # noqa: F401  before anything of the package
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

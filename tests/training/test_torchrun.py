@@ -27,10 +27,11 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     settings.write_text(to_toml(toy_config("train.steps_per_epoch=50000")))
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*more: str) -> subprocess.Popen[str]:
+    def begin(*more: str, processes: int = 2) -> subprocess.Popen[str]:
         call = f"train --data a={data} --config {settings} --out {tmp_path / 'run'}".split()
         process = subprocess.Popen(
-            [sys.executable, "-m", "unpaired.torchrun", "--nproc_per_node=2", *call, *more],
+            [sys.executable, "-m", "unpaired.torchrun", f"--nproc_per_node={processes}",
+             *call, *more],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -80,7 +81,7 @@ def test_a_launcher_that_is_killed_leaves_a_saved_run_and_no_process(
 
 
 def test_exit_codes_of_the_processes_and_who_was_killed(launch: Launch, tmp_path: Path) -> None:
-    wrong = launch("train.stepz=1")
+    wrong = launch("train.stepz=1", processes=1)
     assert wrong.wait(60) == 2
     process = launch("train.steps=100000")
     ranks_of(process, tmp_path / "run")[1].kill()
