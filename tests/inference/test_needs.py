@@ -155,3 +155,22 @@ def test_a_prediction_stays_within_its_forecast(tmp_path: Path) -> None:
     assert said and peak, ended.stderr
     assert int(peak[1]) <= 1.2 * int(said[1])
     assert int(said[1]) <= 2 * int(peak[1])
+
+
+def test_a_prediction_does_not_load_the_compiler_of_torch(tmp_path: Path) -> None:
+    # A convolutional network: Swin-Unet's tables of offsets, built as shapes alone, do load it.
+    options = {"base_width": 4, "max_width": 8, "stages": 2, "blocks": (1, 1)}
+    config = tiny_config("V2")
+    model = config.model.model_copy(update={"backbone": "resenc_unet", "options": options})
+    write_model(tmp_path / "model", config=config.model_copy(update={"model": model}))
+    write_nifti(tmp_path / "one.nii.gz", smooth_image((24, 24, 6)), np.diag([2.0, 2, 5, 1]))
+    code = (
+        "import sys; from pathlib import Path; from unpaired.inference.predictor import Predictor; "
+        "model, image, out = map(Path, sys.argv[1:]); "
+        "Predictor.from_folder(model, device='cpu').predict_file(image, out, 'ct', on_needs=print); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    given = [str(tmp_path / name) for name in ("model", "one.nii.gz", "label.nii.gz")]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "label.nii.gz").exists()

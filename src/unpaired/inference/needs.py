@@ -126,6 +126,11 @@ class Counted(TorchDispatchMode):
         self.most = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would load its compiler, a second, to keep it away from this class.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
