@@ -1,5 +1,6 @@
 """The Python face: data in memory, scores, settings, and the errors of the command line."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_every_public_name_is_there() -> None:
         assert getattr(up, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = up.trian  # type: ignore[attr-defined]
+
+
+def test_strings_go_wherever_paths_go() -> None:
+    public = [getattr(up, name) for name in up.__all__]
+    methods = [m for one in public if inspect.isclass(one) for m in vars(one).items()]
+    found = [(one.__name__, one) for one in public if inspect.isfunction(one)]
+    found += [(n, getattr(m, "__func__", m)) for n, m in methods if not n.startswith("_")]
+    takes = [
+        (name, argument, str(kind))
+        for name, one in found
+        for argument, kind in getattr(one, "__annotations__", {}).items()
+        if argument != "return" and "Path" in str(kind)
+    ]
+    assert len(takes) > 10
+    assert not [one for one in takes if "str" not in one[2]]
 
 
 def test_scans_in_memory_are_written_as_they_are(tmp_path: Path) -> None:

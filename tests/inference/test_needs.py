@@ -165,9 +165,9 @@ def test_a_prediction_does_not_load_the_compiler_of_torch(tmp_path: Path) -> Non
     write_model(tmp_path / "model", config=config.model_copy(update={"model": model}))
     write_nifti(tmp_path / "one.nii.gz", smooth_image((24, 24, 6)), np.diag([2.0, 2, 5, 1]))
     code = (
-        "import sys; from pathlib import Path; from unpaired.inference.predictor import Predictor; "
+        "import sys; from pathlib import Path; from unpaired import load; "
         "model, image, out = map(Path, sys.argv[1:]); "
-        "Predictor.from_folder(model, device='cpu').predict_file(image, out, 'ct', on_needs=print); "
+        "load(model, device='cpu').predict_file(image, out, 'ct', on_needs=print); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     given = [str(tmp_path / name) for name in ("model", "one.nii.gz", "label.nii.gz")]

@@ -105,7 +105,7 @@ def test_what_is_done_is_kept_until_model_options_or_image_change(tmp_path: Path
     images, out = tmp_path / "in", tmp_path / "out"
     write_cases(images, "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz")
     predictor = pointwise_predictor(tiny_plan())
-    predictor.predict_folder(images, out, "ct")
+    predictor.predict_folder(str(images), str(out), "ct")
     before = stamps(out)
     outcome = predictor.predict_folder(images, out, "ct")
     assert stamps(out) == before and set(outcome.kept) == set("abcd") and not outcome.written

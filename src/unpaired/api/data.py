@@ -61,13 +61,14 @@ class MemoryDataset:
         names = ", ".join(n for n, value in self.classes.items() if value and n != IGNORE)
         return f"MemoryDataset({len(self.images)} cases of {', '.join(self.channels)}: {names})"
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: str | Path) -> Path:
         """Write the scans as a folder in the nnU-Net layout, once; returns the folder.
 
         Raises:
             DataError: the folder holds other scans already.
             ResourceError: it cannot be written.
         """
+        folder = Path(folder).expanduser()
         now = {"digests": {i: self._digest(i) for i in sorted(self.images)}}
         record = folder / RECORD
         if record.is_file():

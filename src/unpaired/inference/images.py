@@ -25,8 +25,15 @@ from unpaired.io.volume import Number, Volume, volume_of_array
 from unpaired.io.write import marked
 from unpaired.names import ending_of
 
-Image = Path | str | Volume | np.ndarray | Tensor
+AnyPath = Path | str
+Image = AnyPath | Volume | np.ndarray | Tensor
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+def paths_of(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Of one or several, given as text or as paths; `~` is the user's folder."""
+    several = [given] if isinstance(given, str | Path) else given
+    return [Path(one).expanduser() for one in several]
 
 
 def volumes_of(

@@ -17,11 +17,13 @@ from unpaired.errors import UsageError
 from unpaired.files import printable
 from unpaired.inference.ensemble import Ensemble, told_for
 from unpaired.inference.images import (
+    AnyPath,
     Image,
     content_mark,
     files_in,
     grid_of,
     group_channels,
+    paths_of,
     told_otherwise,
     volumes_of,
 )
@@ -135,8 +137,8 @@ class Predictor:
 
     def predict_file(
         self,
-        image: Path | Sequence[Path],
-        out: Path,
+        image: AnyPath | Sequence[AnyPath],
+        out: AnyPath,
         modality: str | None = None,
         **options: Any,
     ) -> Prediction:
@@ -149,8 +151,8 @@ class Predictor:
         Raises:
             as `predict`, and UsageError where `out` would overwrite the image.
         """
-        paths, asked = [image] if isinstance(image, Path) else list(image), Options(**options)
-        targets = targets_of(out, paths, asked.writing or Writing())
+        paths, asked = paths_of(image), Options(**options)
+        targets = targets_of(paths_of(out)[0], paths, asked.writing or Writing())
         sweep(targets[0].parent)
         return self._predict_into(paths, targets, modality, asked)
 
@@ -181,8 +183,8 @@ class Predictor:
 
     def predict_folder(
         self,
-        images: Path | Sequence[Path],
-        out: Path,
+        images: AnyPath | Sequence[AnyPath],
+        out: AnyPath,
         modality: str | None = None,
         *,
         strict: bool = True,
@@ -202,24 +204,26 @@ class Predictor:
             UsageError: an unknown modality or class, or `out` is the folder of the images.
         """
         name = self.modality(modality)
-        paths = files_in(images) if isinstance(images, Path) else list(images)
-        if any(out.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
+        paths, (target,) = paths_of(images), paths_of(out)
+        folder = paths[0] if isinstance(images, str | Path) else None
+        paths = files_in(folder) if folder else paths
+        if any(target.resolve() in (path.resolve(), path.resolve().parent) for path in paths):
             raise UsageError(
-                f"{printable(out)} holds the images; choose another folder for the labels."
+                f"{printable(target)} holds the images; choose another folder for the labels."
             )
         cases, broken = group_channels(paths, len(self.plan.modalities[name].channel_names))
-        outcome = self.predict_cases(cases, out, name, **options)
+        outcome = self.predict_cases(cases, target, name, **options)
         outcome.failures.update(broken)
-        if isinstance(images, Path) and images not in paths:  # itself where it is a series
-            outcome.passed_over.extend(others_in(images, paths))
+        if folder and folder not in paths:  # itself where it is a series
+            outcome.passed_over.extend(others_in(folder, paths))
         if strict:
             outcome.raise_failures()
         return outcome
 
     def predict_cases(
         self,
-        cases: Mapping[str, Sequence[Path]],
-        out: Path,
+        cases: Mapping[str, Sequence[AnyPath]],
+        out: AnyPath,
         modality: str,
         *,
         overwrite: bool = False,
@@ -238,12 +242,13 @@ class Predictor:
             ResourceError: `out` cannot be written.
         """
         asked = Options(**{**options, "label_files": False})
-        mark, outcome = self.mark(modality, asked), Outcome()
+        mark, outcome, (out,) = self.mark(modality, asked), Outcome(), paths_of(out)
         sweep(out)
         write_label_files(out, self.classes)
         compares = self.plan.modalities[modality].expected is not None
         with Entries(out) as entries:
-            for done, (case, paths) in enumerate(cases.items(), 1):
+            for done, (case, given) in enumerate(cases.items(), 1):
+                paths = paths_of(given)
                 targets = case_targets(out, case, paths[0], asked.writing or Writing())
                 extra = [out / f"{file_name(case)}_probabilities.nii"] * asked.probabilities
                 with outcome.attempt(case):
@@ -253,7 +258,7 @@ class Predictor:
                     if done_before and not overwrite:
                         outcome.kept[case] = targets[0]
                     else:
-                        found = self._predict_into(list(paths), targets, modality, asked)
+                        found = self._predict_into(paths, targets, modality, asked)
                         outcome.written[case] = targets[0]
                         if found.notes:
                             outcome.notes[case] = found.notes
