@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,30 @@ def test_global_randomness_stays_as_it_was() -> None:
     torch.manual_seed(3)
     forecast(toy_config("train.batch_size=1"), plan((32, 32)))
     assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(1e9, 3), (0.0, 1)])
+def test_quick_steps_are_timed_as_the_trainer_takes_them_and_slow_ones_image_by_image(
+    monkeypatch: pytest.MonkeyPatch, limit: float, largest: int
+) -> None:
+    seen: list[int] = []
+    updates: list[int] = []
+    build = module.build_optimizer
+
+    def watched(joint: nn.Module, *rest: Any) -> torch.optim.Optimizer:
+        def note(_: nn.Module, given: tuple[dict[str, torch.Tensor]]) -> None:
+            seen.append(max(len(image) for image in given[0].values()))
+
+        joint.register_forward_pre_hook(note)
+        optimizer = build(joint, *rest)
+        optimizer.register_step_post_hook(lambda *_: updates.append(1))
+        return optimizer
+
+    monkeypatch.setattr(module, "build_optimizer", watched)
+    monkeypatch.setattr(module, "_WHOLE_SECONDS", limit)
+    found = forecast(toy_config("train.batch_size=3"), plan((32, 32)))
+    assert max(seen) == largest and found.seconds_per_step > 0
+    assert bool(updates) == (largest == 3)
 
 
 def toy_data(root: Path) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """What a training will need, said before it starts: parameters, memory, time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -10,21 +10,32 @@ from torch import Tensor, nn
 
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
+from unpaired.data.augment import augment
 from unpaired.data.plan import Plan
+from unpaired.data.sampling import Batch
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import autocast, autocast_dtype, find_device, resident_bytes
 from unpaired.methods import method_of
 from unpaired.models import Joint
 from unpaired.training.optim import build_optimizer
-from unpaired.training.threads import LONG_SECONDS, choose, free_to_choose, step_seconds
+from unpaired.training.threads import (
+    LONG_SECONDS,
+    choose,
+    free_to_choose,
+    step_seconds,
+    typical_seconds,
+)
 
 STATE_BYTES = {"adamw": 16, "sgd": 12}
 """Per parameter: weight, gradient, and the optimiser's moments, in float32."""
 
+# Of a step: slower ones are not repeated, but reckoned from one image.
+_WHOLE_SECONDS = 8.0
+
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates, from one image per modality; a full batch is often quicker per image.
+    """Estimates: memory from one image per modality, time from full batches where they are quick.
 
     Attributes:
         memory_bytes: of the GPU, or on the CPU of the whole process as the system counts it.
@@ -63,23 +74,71 @@ def forecast(config: Config, plan: Plan, threads: bool = False) -> Forecast:
         began = perf_counter()
         _step(config, plan, joint, device)
         seconds = (perf_counter() - began) * config.train.batch_size
-        by_threads: dict[int, float] = {}
+        counts = parameter_counts(joint)
+        state = counts["training"] * STATE_BYTES[config.train.optimizer]
+        memory = process + state + saved * config.train.batch_size
+        available = _available(device) + process
         long = seconds * config.train.steps > LONG_SECONDS
+        by_threads: dict[int, float] = {}
+        if seconds < _WHOLE_SECONDS and memory < available:
+            step, images = whole_step(config, plan, joint, device), config.train.batch_size
+        else:
+            step, images = (lambda: _step(config, plan, joint, device)), 1
         if threads and long and free_to_choose(config, device):
-            found = step_seconds(lambda: _step(config, plan, joint, device))
-            by_threads = {n: s * config.train.batch_size for n, s in found.items()}
+            found = step_seconds(step)
+            by_threads = {n: s * config.train.batch_size / images for n, s in found.items()}
             seconds = by_threads[choose(by_threads)]
-    counts = parameter_counts(joint)
-    state = counts["training"] * STATE_BYTES[config.train.optimizer]
+        elif images > 1:
+            seconds = typical_seconds(step)
     return Forecast(
         counts["training"],
         counts["test"],
-        process + state + saved * config.train.batch_size,
-        _available(device) + process,
+        memory,
+        available,
         seconds,
         device.type,
         by_threads,
     )
+
+
+def whole_step(
+    config: Config, plan: Plan, joint: Joint, device: torch.device
+) -> Callable[[], None]:
+    """A step as the trainer takes it: full batches, augmented, clipped gradients, an update."""
+    method, options = method_of(config), config.train
+    objective = method.objective(config, plan)
+    optimizer = build_optimizer(joint, options, joint.segmenter.backbone.no_decay)
+    count = options.batch_size
+    positions, cases = torch.arange(count), ("",) * count
+    batches = {
+        name: Batch(
+            torch.randn(count, *shape),
+            torch.randint(len(plan.classes), (count, *shape[1:])),
+            cases,
+            positions,
+        )
+        for name, shape in method.input_shapes(plan).items()
+    }
+
+    def step() -> None:
+        made = {
+            name: augment(
+                batch.to(device), config.augment, (False,) * plan.dims, options.seed, name
+            )
+            for name, batch in batches.items()
+        }
+        with autocast(device, autocast_dtype(options.precision, device)):
+            outputs = joint({name: batch.image for name, batch in made.items()})
+        labels = {name: batch.label for name, batch in made.items()}
+        optimizer.zero_grad(set_to_none=True)
+        objective(outputs, labels).total.backward()
+        if options.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(joint.parameters(), options.gradient_clip)
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
 
 
 def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:

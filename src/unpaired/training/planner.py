@@ -180,6 +180,7 @@ def _candidates(
     base: Config, given: set[str], datasets: Mapping[str, Dataset], device: str, before: float
 ) -> Iterator[_Candidate]:
     """Measured, the smallest first: on a slow machine the large ones are never tried."""
+    began = perf_counter()  # measuring is part of the budget
     # The windows of intensities cost nothing later and reading of all labels now.
     quick = {m: ModalityConfig(clip="percentile") for m in datasets}
     scans = measure.lattices(datasets)
@@ -202,7 +203,7 @@ def _candidates(
             config = config.replace(train={"batch_size": config.train.batch_size // 2})
             ahead = forecast(config, plan)
         validation = _validation_seconds(config, plan, ahead, turned, datasets)
-        cost = Cost(before, ahead.seconds_per_step, validation)
+        cost = Cost(before + perf_counter() - began, ahead.seconds_per_step, validation)
         yield _Candidate(size, config.model_copy(update={"modalities": base.modalities}), plan,
                          ahead, cost)  # fmt: skip
 

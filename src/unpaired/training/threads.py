@@ -46,8 +46,12 @@ def step_seconds(step: Callable[[], object]) -> dict[int, float]:
 
 
 def _with_threads(step: Callable[[], object], count: int) -> float:
-    """The median of some steps after a first one."""
     torch.set_num_threads(count)
+    return typical_seconds(step)
+
+
+def typical_seconds(step: Callable[[], object]) -> float:
+    """The median of some steps after a first one."""
     step()
     spent: list[float] = []
     while len(spent) < REPEATS and sum(spent) < PATIENCE_SECONDS:
