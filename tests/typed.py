@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 original = jaxtyping.jaxtyped
+check = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
+"""With the error that the hook would raise, a TypeError, as Python's own of a wrong call."""
 TRACED = tuple(f"unpaired.{room}" for room in ("nn", "backbones", "models", "methods", "artifact"))
 """What may run in a trace, where a test can ask that nothing is checked: sizes are no numbers."""
 
@@ -50,7 +52,7 @@ def checked(plain: Callable[..., Any]) -> Callable[..., Any]:
     known = {name: resolved(hint, plain.__globals__) for name, hint in written.items()}
     plain.__annotations__ = known
     try:
-        quick = beartype(plain)
+        quick = check(plain)
     finally:
         plain.__annotations__ = written
     quick.__annotations__ = written  # the command line reads its options there
