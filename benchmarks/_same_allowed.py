@@ -104,6 +104,9 @@ HARMLESS_TEXT = {
     r"[\d.]+ [KMG]iB\b": "memory measured",
     r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
+    r"^Segment\d+_Color:=[\d. ]+$": "the colour of a class, since the same as in the report",
+    r"(?<=^ {4}\d) +\d+ +\d+ +\d+(?= +\d +[01] +[01] )": "the same, for ITK-SNAP",
+    r"(?<= )\d+ \d+ \d+ (?=255$)": "the same, for 3D Slicer",
     r"^\w+ \d+/\d+([ ,].*)?$": "progress, which speaks every ten seconds",
     r"^.*(resource_tracker|warnings\.warn).*$": "of joblib, depends on what else runs",
 }

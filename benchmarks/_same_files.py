@@ -284,7 +284,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "*.onnx": _onnx,
     "*.pt2": _pt2,
     "*.toml": lambda data: tomllib.loads(data.decode()),
-    **dict.fromkeys(("*.txt", "*.csv", "*.md"), _lines),
+    **dict.fromkeys(("*.txt", "*.csv", "*.md", "*.ctbl"), _lines),
 }
 
 

@@ -46,6 +46,7 @@ LEVELS = {
     "progress": 0,
     "leftovers": 0,
     "errors": 0,
+    "colours": 0,
     "names": -1,
     "signals": -1,
 }

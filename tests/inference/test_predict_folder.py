@@ -19,10 +19,11 @@ from tiny_model import (
     tiny_plan,
     write_nifti,
 )
+from unpaired.colours import class_rgb
 from unpaired.errors import DataError, ResourceError, UsageError
 from unpaired.files import read_json
 from unpaired.inference.images import files_in, group_channels
-from unpaired.inference.label_files import colour, itksnap_table, slicer_table
+from unpaired.inference.label_files import itksnap_table, slicer_table
 from unpaired.inference.predictor import Predictor
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -213,5 +214,4 @@ def test_label_tables_say_what_the_viewers_read() -> None:
     assert rows[0][1:7] == ["0"] * 6 and rows[1][4:7] == ["1", "1", "1"]
     columns = [line.split() for line in slicer_table(classes).splitlines()[1:]]
     assert [c[1] for c in columns] == ["background", "left_kidney", 'odd_"name"']
-    assert [tuple(map(int, c[2:5])) for c in columns] == [colour(z) for z in range(3)]
-    assert len({colour(z) for z in range(64)}) == 64
+    assert [tuple(map(int, c[2:5])) for c in columns] == class_rgb(classes)

@@ -23,8 +23,8 @@ from bad_inputs import (
 from nifti_files import save
 from unpaired.checks.check import examine_roots
 from unpaired.checks.finding import Finding
+from unpaired.colours import class_colours
 from unpaired.report.check_page import all_classes, open_scan, thumbnail, write_check_page
-from unpaired.report.figures import class_colours
 
 
 def page(tmp_path, roots):

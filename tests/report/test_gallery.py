@@ -9,8 +9,8 @@ from made_run import CLASSES, make_run, small_subject
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from unpaired.colours import class_colours
 from unpaired.errors import DataError
-from unpaired.report.figures import class_colours
 from unpaired.report.overlays import OPACITY, PANEL, Line, gallery
 from unpaired.report.slices import load_slice
 from unpaired.run.contents import read_contents

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_run import VALUES, imperfect, small_subject
 
 from unpaired.report.curves import cosines, running_mean, same_class_sentence
-from unpaired.report.figures import Picture, class_colours, plain
+from unpaired.report.figures import Picture, plain
 from unpaired.report.html import Card, environment
 from unpaired.report.overlays import draw
 from unpaired.report.slices import (
@@ -101,22 +101,6 @@ def test_the_crop_leaves_air_and_keeps_labels():
     rows, columns = body_box(image, labels, 0.0, 100.0)
     assert rows.stop > 90 and columns.start <= 5
     assert body_box(labels * 0.0, labels * 0, 0.0, 1.0) == (slice(0, 100), slice(0, 120))
-
-
-def test_colours_are_the_papers_or_apart():
-    names = ["background", "Liver", "right_kidney", "left kidney", "spleen", "aorta"]
-    colours = class_colours(names)
-    assert colours["spleen"] == "#e0352b" and colours["Liver"] == "#e9b000"
-    assert len(set(colours.values())) == 5
-    heart = ["background", "myocardium", "left atrium", "left ventricle", "ascending aorta"]
-    assert class_colours(heart) == {
-        "ascending aorta": "#e0352b", "left atrium": "#2fa84f",
-        "left ventricle": "#2f6fe4", "myocardium": "#e9b000",
-    }  # fmt: skip
-    both = class_colours(["background", "liver", "myocardium", "spleen", "AA"])
-    assert both["liver"] == "#e9b000" and len(set(both.values())) == 4
-    assert class_colours(["background", "a", "b"]) == {"a": "#0072B2", "b": "#E69F00"}
-    assert len(class_colours([str(i) for i in range(60)])) == 59
 
 
 EVIL = """<a href='x' title="y">&"""

@@ -1,6 +1,5 @@
 """What the numbers in a label file mean, for programs and for two viewers."""
 
-import colorsys
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import BinaryIO
 import nibabel as nib
 import numpy as np
 
+from unpaired.colours import class_rgb
 from unpaired.errors import UsageError
 from unpaired.files import atomic, printable, write_json, write_text
 from unpaired.io.volume import Volume
@@ -32,8 +32,7 @@ def write_label_files(folder: Path, classes: Sequence[str], prefix: str = "") ->
 def itksnap_table(classes: Sequence[str]) -> str:
     """ITK-SNAP's label descriptions: value, R G B, opacity, shown, shown in 3D, name."""
     lines = ["# value R G B opacity visible mesh label"]
-    for value, name in enumerate(classes):
-        r, g, b = colour(value)
+    for value, (name, (r, g, b)) in enumerate(zip(classes, class_rgb(classes), strict=True)):
         on = int(value > 0)
         lines.append(
             f'{value:5d} {r:5d} {g:4d} {b:4d} {on:8d} {on:2d} {on:2d}    "{_quoted(name)}"'
@@ -44,26 +43,11 @@ def itksnap_table(classes: Sequence[str]) -> str:
 def slicer_table(classes: Sequence[str]) -> str:
     """3D Slicer's color table: value, name, R G B, opacity; a name holds no blank there."""
     lines = ["# value name R G B opacity"]
-    for value, name in enumerate(classes):
-        r, g, b = colour(value)
+    for value, (name, (r, g, b)) in enumerate(zip(classes, class_rgb(classes), strict=True)):
         lines.append(
             f"{value} {'_'.join(printable(name).split())} {r} {g} {b} {255 if value else 0}"
         )
     return "\n".join(lines) + "\n"
-
-
-def colour(value: int) -> tuple[int, int, int]:
-    """A colour per class, the same in every file; neighbours differ by the golden angle."""
-    if value == 0:
-        return 0, 0, 0
-    hue = (value * 0.618033988749895) % 1.0
-    r, g, b = colorsys.hsv_to_rgb(hue, (0.75, 0.5, 0.95)[value % 3], (0.95, 0.85, 0.7)[value % 3])
-    return round(255 * r), round(255 * g), round(255 * b)
-
-
-def colours(count: int) -> list[tuple[int, int, int]]:
-    """The colours of so many classes, background first."""
-    return [colour(value) for value in range(count)]
 
 
 def recipe_mark(*parts: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unpaired.colours import class_rgb
 from unpaired.errors import DataError, UsageError
 from unpaired.inference.ensemble import OutOfMemoryError
-from unpaired.inference.label_files import colours
 from unpaired.inference.needs import Needs
 from unpaired.io.raw import Names
 from unpaired.io.read import Reading
@@ -86,7 +86,7 @@ class Prediction:
         """
         target = Path(path).expanduser()
         target.parent.mkdir(parents=True, exist_ok=True)
-        names = Names(self.classes, colours(len(self.classes)), self.modality)
+        names = Names(self.classes, class_rgb(self.classes), self.modality)
         write_labels(target, self.labels, self.volume, names)
 
     def volume_ml(self, cls: str) -> float:

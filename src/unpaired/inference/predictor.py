@@ -11,6 +11,7 @@ from torch import nn
 
 from unpaired.artifact.members import load_models
 from unpaired.artifact.model import Model
+from unpaired.colours import class_rgb
 from unpaired.data.units import doubt
 from unpaired.device import Precision, find_device
 from unpaired.errors import UsageError
@@ -29,7 +30,6 @@ from unpaired.inference.images import (
 )
 from unpaired.inference.label_files import (
     SCALE,
-    colours,
     encode,
     probability_file,
     recipe_mark,
@@ -173,7 +173,7 @@ class Predictor:
                 del scores  # Windows renames no file that is mapped
         else:
             found = self._segment(volumes, name, asked)
-        notes, told = list(found.notes), Names(self.classes, colours(len(self.classes)), mark)
+        notes, told = list(found.notes), Names(self.classes, class_rgb(self.classes), mark)
         for target in targets:
             notes += write_labels(target, found.labels, grid, told, asked.writing)
         if asked.label_files:

@@ -15,6 +15,7 @@ from unpaired.checks.cohort import ScanSummary
 from unpaired.checks.finding import Finding
 from unpaired.checks.intensity import looks_hounsfield, sample
 from unpaired.checks.labels import table as coverage_table
+from unpaired.colours import class_colours
 from unpaired.datasets.dataset import Case, Dataset, canonical_name
 from unpaired.datasets.split_file import PARTS
 from unpaired.errors import UnpairedError
@@ -22,7 +23,7 @@ from unpaired.files import printable, write_text
 from unpaired.io.read import read_image, read_label_image
 from unpaired.io.volume import SAME_GRID_MM, SliceAxis, Volume, canonical_orientation, same_grid
 from unpaired.leftovers import sweep
-from unpaired.report.figures import Picture, class_colours, to_png
+from unpaired.report.figures import Picture, to_png
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import PLANES, paint
 from unpaired.report.slices import Slice, richest_slice

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from unpaired.colours import SAFE
 from unpaired.metrics.effect import Effect
 from unpaired.report.compare import Comparison
 from unpaired.report.compare_words import modality_name, pairs_text
@@ -13,7 +14,6 @@ from unpaired.report.figures import (
     INK,
     LINE,
     MUTED,
-    SAFE,
     Picture,
     axis_labels,
     new_figure,

@@ -1,7 +1,7 @@
 """Pictures of the training: curves of its log, and heat maps of what the modalities share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
+from unpaired.colours import SAFE, Look, class_looks
 from unpaired.report.figures import (
     FONT,
     INK,
+    LINE,
     MUTED,
-    SAFE,
     Picture,
     axis_labels,
-    class_colours,
     grid,
     legend_below,
     new_figure,
@@ -31,8 +31,12 @@ SIZE = (5.4, 3.3)
 SMOOTH_FROM = 20
 STYLES = ("-", "--", ":", "-.")
 FAMILIES = ("seg", "aux", "mcr", "icr")
+NAMED_CLASSES, NAMED_OF_MANY = 12, 8
+"""With more classes than the first a picture names so many, those of the lowest scores."""
 NUMBERS_UP_TO = 10
 """Classes; in a larger heat map the numbers in the cells would overlap."""
+NAMES_UP_TO = 24
+"""In a larger heat map only every second name, or third, has room."""
 NAMES = {"seg": "segmentation", "aux": "auxiliary", "mcr": "L_mcr", "icr": "L_icr"}
 
 
@@ -65,22 +69,48 @@ def loss_curves(run: RunContents) -> Picture | None:
 def validation_curves(run: RunContents) -> list[Picture]:
     """Dice on the validation cases, one picture per modality."""
     pictures = []
-    colours = class_colours(run.classes)
+    looks = class_looks(run.classes)
     modalities = list(dict.fromkeys(m for r in run.validations for m in r.get("dice", {})))
     for index, modality in enumerate(modalities, start=1):
         records = [record for record in run.validations if modality in record.get("dice", {})]
         figure, axes = new_figure(*SIZE)
         x = [record["step"] for record in records]
-        for cls in records[-1]["dice"][modality]:
+        last = records[-1]["dice"][modality]
+        named = lowest({cls: _percent(value) for cls, value in last.items()})
+        for cls in [*(cls for cls in last if cls not in named), *named]:
             y = [_percent(record["dice"][modality].get(cls)) for record in records]
-            axes.plot(x, y, color=colours.get(cls, MUTED), linewidth=1.3, label=plain(cls))
+            axes.plot(x, y, **_line_of(cls, looks, cls in named))
         mean = [_percent(record.get("mean", {}).get(modality)) for record in records]
         axes.plot(x, mean, color=INK, linewidth=2.2, label="mean", marker="o", markersize=2.5)
         axes.set_ylim(0, 102)
         _finish(axes, f"Validation Dice, {modality}", "step", "Dice (%)", 5)
         alt = f"Validation Dice of {modality} per class; the last mean is {_number(mean[-1])} %."
-        pictures.append(Picture(f"validation_{index}", to_png(figure), alt))
+        caption = others_sentence(len(last), len(named))
+        pictures.append(Picture(f"validation_{index}", to_png(figure), alt, caption))
     return pictures
+
+
+def _line_of(cls: str, looks: Mapping[str, Look], named: bool) -> dict[str, Any]:
+    """How the curve of a class is drawn; one of many without a name is a thin grey line."""
+    look = looks.get(cls)
+    if look is None or not named:
+        return {"color": LINE, "linewidth": 0.8, "label": plain(cls) if named else None}
+    style = (0, look.dashes) if look.dashes else "-"
+    return {"color": look.colour, "linewidth": 1.4, "linestyle": style, "label": plain(cls)}
+
+
+def lowest(values: Mapping[str, float]) -> list[str]:
+    """Of many classes those of the lowest values, which get a name; of few all, in their order."""
+    if len(values) <= NAMED_CLASSES:
+        return list(values)
+    ranked = sorted(values, key=lambda cls: (not math.isfinite(values[cls]), values[cls], cls))
+    chosen = set(ranked[:NAMED_OF_MANY])
+    return [cls for cls in values if cls in chosen]
+
+
+def others_sentence(count: int, named: int) -> str:
+    """What a picture of many classes leaves without a name; empty where each has one."""
+    return f"The {named} lowest of {count} classes have a colour." if named < count else ""
 
 
 def consistency_curves(run: RunContents) -> list[Picture]:
@@ -229,13 +259,14 @@ def heat_map(
 ) -> bytes:
     """One square matrix with its names, numbers in the cells where there is room."""
     count = len(matrix)
-    side = 2.2 + 0.36 * max(count, 4)
+    side = 2.2 + 0.36 * min(max(count, 4), NAMES_UP_TO)
     figure, axes = new_figure(side, side * 0.9)
     image = axes.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1])
     axes.spines[:].set_visible(False)
-    labels = [plain(name) for name in names]
-    axes.set_xticks(range(count), labels, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), labels)
+    every = -(-count // NAMES_UP_TO)
+    labels = [plain(name) for name in names][::every]
+    axes.set_xticks(range(0, count, every), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(0, count, every), labels)
     axes.tick_params(labelcolor=INK, labelsize=8, labelfontfamily=FONT)
     for edge in rules:
         axes.axhline(edge - 0.5, color="white", linewidth=2.5)

@@ -2,42 +2,17 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from unpaired.datasets.dataset import canonical_name
 from unpaired.names import printable
 
 INK, MUTED, LINE = "#1b2733", "#5a6b7b", "#d9e0e6"
 FONT = "DejaVu Sans"
 DPI = 160
-
-RED, GREEN, BLUE, YELLOW = "#e0352b", "#2fa84f", "#2f6fe4", "#e9b000"
-# The paper's colours (its Fig. 4), in tones that read on white and on a grey image.
-PAPER = {
-    "spleen": RED,
-    "right kidney": GREEN,
-    "kidney right": GREEN,
-    "left kidney": BLUE,
-    "kidney left": BLUE,
-    "liver": YELLOW,
-    "ascending aorta": RED,
-    "aa": RED,
-    "left atrium": GREEN,
-    "lac": GREEN,
-    "left ventricle": BLUE,
-    "lvc": BLUE,
-    "myocardium": YELLOW,
-    "lvm": YELLOW,
-}
-# Okabe and Ito's set, told apart by all common forms of colour vision.
-SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800")
 
 
 @dataclass(frozen=True)
@@ -61,24 +36,6 @@ class Picture:
     def base64(self) -> str:
         """The PNG as text, for the page."""
         return base64.b64encode(self.png).decode("ascii")
-
-
-def class_colours(classes: Sequence[str]) -> dict[str, str]:
-    """A colour per foreground class: the paper's for its organs, otherwise a safe set.
-
-    Of two organs that the paper gives one colour, one of its heart and one of its abdomen, the
-    first keeps it.
-    """
-    names = list(classes)[1:]
-    known: dict[str, str] = {}
-    for name in names:
-        colour = PAPER.get(canonical_name(name))
-        if colour is not None and colour not in known.values():
-            known[name] = colour
-    more = [to_hex(colour) for colour in colormaps["tab20"].colors]  # type: ignore[attr-defined]
-    rest = SAFE if not known else ("#8a4fbf", "#12a5a5", "#e87fb0", "#8c6239", *SAFE)
-    spare = iter([c for c in (*rest, *more * 20) if c not in known.values()])
-    return {name: known.get(name) or next(spare) for name in names}
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -12,10 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from unpaired.colours import Look, class_colours, class_looks
 from unpaired.datasets.dataset import canonical_name
 from unpaired.errors import DataError
 from unpaired.files import atomic
-from unpaired.report.figures import DPI, FONT, INK, MUTED, Picture, class_colours, plain, to_png
+from unpaired.report.figures import DPI, FONT, INK, MUTED, Picture, plain, to_png
 from unpaired.report.slices import Slice, best_median_worst, load_slice
 from unpaired.report.tables import case_means
 from unpaired.run.contents import RunContents, read_contents
@@ -93,13 +94,14 @@ def paint(
         cut.image, cmap="gray", vmin=cut.low, vmax=cut.high, extent=extent,
         interpolation="bilinear",
     )  # fmt: skip
-    colours = class_colours(classes)
+    looks = class_looks(classes)
     labels = {"truth": cut.truth, "prediction": cut.prediction}
     if fill:
-        axes.imshow(_fill(labels[fill], classes, colours, OPACITY), extent=extent)
+        colours = [looks[name].colour for name in classes[1:]]
+        axes.imshow(_fill(labels[fill], colours), extent=extent)
     for index, name in enumerate(classes[1:], start=1):
         if line:
-            _outline(axes, labels[line] == index, cut.spacing_mm, colours[name])
+            _outline(axes, labels[line] == index, cut.spacing_mm, looks[name])
     axes.set_xlim(0, wide)
     axes.set_ylim(high, 0)
     axes.set_aspect("equal")
@@ -107,23 +109,22 @@ def paint(
     _marks(axes, cut.axis, high, wide)
 
 
-def _fill(
-    labels: np.ndarray, classes: Sequence[str], colours: Mapping[str, str], alpha: float
-) -> np.ndarray:
-    table = np.zeros((len(classes), 4))
-    for index, name in enumerate(classes[1:], start=1):
-        table[index] = (*to_rgb(colours[name]), alpha)
-    return table[np.minimum(labels, len(classes) - 1)]
+def _fill(labels: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+    table = np.zeros((len(colours) + 1, 4))
+    for index, colour in enumerate(colours, start=1):
+        table[index] = (*to_rgb(colour), OPACITY)
+    return table[np.minimum(labels, len(colours))]
 
 
-def _outline(axes: Axes, mask: np.ndarray, spacing_mm: tuple[float, float], colour: str) -> None:
+def _outline(axes: Axes, mask: np.ndarray, spacing_mm: tuple[float, float], look: Look) -> None:
     if not mask.any():
         return
     # A frame of background closes the contour of a mask that the crop or the image cuts.
     framed = np.pad(mask, 1).astype(np.float32)
     y, x = ((np.arange(n) - 0.5) * s for n, s in zip(framed.shape, spacing_mm, strict=True))
     axes.contour(x, y, framed, levels=[0.5], colors=["black"], linewidths=2.4, alpha=0.55)
-    axes.contour(x, y, framed, levels=[0.5], colors=[colour], linewidths=1.3)
+    axes.contour(x, y, framed, levels=[0.5], colors=[look.colour], linewidths=1.3,
+                 linestyles=[(0, look.dashes or None)])  # fmt: skip
 
 
 def _marks(axes: Axes, axis: str, high: float, wide: float) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unpaired.colours import class_colours
 from unpaired.files import atomic, write_text
 from unpaired.leftovers import sweep
 from unpaired.report import tables
@@ -14,7 +15,7 @@ from unpaired.report.curves import (
     loss_curves,
     validation_curves,
 )
-from unpaired.report.figures import Picture, class_colours
+from unpaired.report.figures import Picture
 from unpaired.report.html import Card, render
 from unpaired.report.overlays import overlays
 from unpaired.run.contents import RunContents, read_contents

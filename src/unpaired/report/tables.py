@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unpaired.report.figures import class_colours
+from unpaired.colours import class_colours
 from unpaired.run.contents import RunContents
 from unpaired.run.scores import Evaluation, mean_cell, summarise, tolerance_text
 from unpaired.tables import UNDEFINED, Table, printed
