@@ -10,7 +10,7 @@ endif
 STAMP := $(VENV)/.installed
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: install demo test lint format map wheel bench chaos clean
+.PHONY: install demo test coverage lint format map wheel bench chaos clean
 
 install: $(STAMP)
 
@@ -27,6 +27,9 @@ demo: $(STAMP)
 	$(BIN)/unpaired demo --out demo
 
 test: lint
+	$(BIN)/python -m pytest -n auto --dist loadscope
+
+coverage: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadscope --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
