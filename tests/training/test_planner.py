@@ -19,7 +19,7 @@ from unpaired.errors import UsageError
 from unpaired.methods import method_of
 from unpaired.run import RunFolder
 from unpaired.training import planner
-from unpaired.training.budget import Cost, parse_budget, schedule
+from unpaired.training.budget import Cost, paced, parse_budget, schedule
 from unpaired.training.forecast import Forecast
 from unpaired.training.planner import SIZES, coarser, is_planned, plan_training
 
@@ -59,6 +59,22 @@ def test_a_schedule_fills_its_budget_and_never_exceeds_it(budget: float, cost: C
         assert (
             found.every * (found.validations - 1) < found.steps <= found.every * found.validations
         )
+
+
+def test_steps_are_counted_anew_by_the_pace_of_the_warm_up() -> None:
+    options = load_config(None, None, [
+        "train.steps=1000", "train.warmup_steps=50", "train.steps_per_epoch=100",
+        "train.pace_minutes=10",
+    ]).train  # fmt: skip
+    assert paced(options, 50, 30.0) is None and paced(options, 50, 31.0) is None  # as planned
+    assert paced(options, 49, 60.0) is None and paced(options, 51, 60.0) is None
+    slow, quick = paced(options, 50, 60.0), paced(options, 50, 15.0)
+    assert slow is not None and quick is not None
+    assert (slow.steps, slow.steps_per_epoch) == (500, 50)  # 1.2 s a step, ten validations
+    assert (quick.steps, quick.steps_per_epoch) == (2000, 200)
+    late = paced(options, 50, 700.0)
+    assert late is not None and late.steps == 51
+    assert paced(options.model_copy(update={"pace_minutes": None}), 50, 60.0) is None
 
 
 def test_nothing_fits_a_budget_that_preparation_takes() -> None:

@@ -168,6 +168,23 @@ def test_a_finished_run_goes_on_when_steps_are_raised(
     assert not same(weights(whole / "checkpoints/last.pt"), weights(run.files.last))
 
 
+def test_a_training_that_keeps_its_pace_is_the_one_planned_so(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    warm = "train.warmup_steps=2"
+    paced = toy_config("train.steps=9", warm, "train.pace_minutes=1e-9")
+    done = train(paced, data, tmp_path / "paced")
+    assert (done.step, done.stopped) == (3, "steps")
+    run = RunFolder(tmp_path / "paced")
+    assert run.config.train.steps == 3 and run.config.train.pace_minutes == 1e-9
+    every = run.config.train.steps_per_epoch
+    train(toy_config("train.steps=3", warm, f"train.steps_per_epoch={every}"), data, tmp_path / "b")
+    planned = RunFolder(tmp_path / "b")
+    assert same(weights(run.files.last), weights(planned.files.last))
+    assert [r["lr"] for r in run.steps] == [r["lr"] for r in planned.steps]
+    assert {"kind": "pace", "step": 2, "before": 9, "steps": 3} in read_log(run.files.log)
+
+
 def test_a_stopped_run_goes_on_when_steps_are_raised(
     data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,8 @@ class TrainConfig(Section):
     """Stop after so many epochs without gain of the smoothed score; none: never."""
     max_minutes: Positive | None = None
     """Stop, resumable, after so many minutes; none: never."""
+    pace_minutes: Positive | None = None
+    """What the steps should take: after the warm-up they are counted anew; none: `steps` stays."""
     heartbeat_seconds: Positive = 60.0
     """Without a sign of life for so long, a worker or another process counts as stalled."""
     log_every: Size = 10

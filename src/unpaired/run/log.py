@@ -53,6 +53,11 @@ def note_schedule(path: Path, before: int, steps: int) -> None:
     _append(path, {"kind": SCHEDULE, "step": last, "before": before, "steps": steps})
 
 
+def note_pace(path: Path, step: int, before: int, steps: int) -> None:
+    """Say in the log that from `step` on a run is to end at step `steps`, not `before`."""
+    _append(path, {"kind": "pace", "step": step, "before": before, "steps": steps})
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All whole records; a line cut short by a crash is left out.
 

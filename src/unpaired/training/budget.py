@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from unpaired.config import TrainConfig
 from unpaired.errors import UsageError
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -12,6 +13,10 @@ ON_CPU_SECONDS, ON_GPU_SECONDS = 3600.0, 12 * 3600.0
 _MARGIN = 0.05
 # The most of a budget that validation may take.
 _VALIDATION = 0.10
+# Nearer to the plan the number of steps stays, so that the same call twice trains alike.
+_TOLERANCE = 0.05
+PACE = "pace"
+"""Why a loop ended whose training goes on with another number of steps."""
 MOST_VALIDATIONS, FEWEST_VALIDATIONS = 20, 3
 
 
@@ -90,6 +95,29 @@ def schedule(budget: float, cost: Cost, limit: int | None = None) -> Schedule:
     every = -(-steps // validations)
     spent = cost.before + steps * cost.step + validations * cost.validation
     return Schedule(steps, every, spent)
+
+
+def paced(options: TrainConfig, step: int, seconds: float) -> TrainConfig | None:
+    """More or fewer steps, as many as `pace_minutes` hold at the pace so far; None where those
+    planned do. Another program on the machine can make every step slower than the measured one.
+
+    Up to the end of the warm-up the rate does not depend on the number of steps, so the training
+    is the one that would have been planned so.
+
+    Args:
+        step, seconds: how many steps were taken, and in what time, at the end of the warm-up.
+    """
+    if options.pace_minutes is None or step != options.warmup_steps or step >= options.steps:
+        return None
+    left = max(0.0, 60 * options.pace_minutes - seconds)
+    steps = step + max(1, int(left * step / seconds))
+    if abs(steps - options.steps) <= _TOLERANCE * options.steps:
+        return None
+    steps = max(step + 1, _round_down(steps))
+    every = options.steps_per_epoch
+    if every is not None:  # as many validations as before
+        every = -(-steps // -(-options.steps // every))
+    return options.model_copy(update={"steps": steps, "steps_per_epoch": every})
 
 
 def needed_seconds(steps: int, cost: Cost) -> float:

@@ -6,13 +6,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from unpaired.config import Config
+from unpaired.config import Config, to_toml
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import find_device
 from unpaired.errors import Interrupted
+from unpaired.files import write_text
 from unpaired.methods import Method
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
+from unpaired.run.log import note_pace
+from unpaired.training.budget import PACE, paced
 from unpaired.training.distributed import Group, Stop, leads, meeting, process_group, stop_signals
 from unpaired.training.forecast import forecast
 from unpaired.training.network import check_device
@@ -105,11 +108,31 @@ def fit(
         stop.met.wait_for_lead(stop)
     with process_group(device.type == "cuda", stop.met) as group:
         group.barrier()
-        return _train(Trainer(config, run, group, progress, on_step, method), stop, group)
+        trainer = Trainer(config, run, group, progress, on_step, method)
+        stopped = trainer.loop(stop)
+        if stopped == PACE:
+            config = _with_pace(trainer)
+            trainer = Trainer(config, run, group, progress, on_step, method)
+            stopped = trainer.loop(stop)
+        return _finish(trainer, stopped, stop, group)
 
 
-def _train(trainer: Trainer, stop: Stop, group: Group) -> TrainResult:
-    stopped = trainer.loop(stop)
+def _with_pace(trainer: Trainer) -> Config:
+    """The run goes on as if it had been planned with the steps that its time holds."""
+    before, run = trainer.config, trainer.run
+    train = paced(before.train, trainer.step, trainer.state.seconds)
+    assert train is not None
+    config = before.model_copy(update={"train": train})
+    write_text(run.files.config, to_toml(config))
+    note_pace(run.files.log, trainer.step, before.train.steps, train.steps)
+    log.warning(
+        "a step takes %.2g s, so %d steps instead of %d keep to the time.",
+        trainer.state.seconds / trainer.step, train.steps, before.train.steps,
+    )  # fmt: skip
+    return config
+
+
+def _finish(trainer: Trainer, stopped: str, stop: Stop, group: Group) -> TrainResult:
     if group.leads:
         trainer.run.check_there()
         # One that ran out of time goes on with the same command.

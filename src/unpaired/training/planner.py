@@ -286,6 +286,8 @@ def _validation_seconds(
 
 def _planned(candidate: _Candidate, found: Schedule, budget: float, given: set[str]) -> Planned:
     own: dict[str, object] = {"steps": found.steps}
+    if "train.steps" not in given and "train.pace_minutes" not in given:
+        own["pace_minutes"] = round(found.steps * candidate.cost.step / 60, 2)
     if "train.steps_per_epoch" not in given:
         own["steps_per_epoch"] = found.every
     if "train.warmup_steps" not in given:

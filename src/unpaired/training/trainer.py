@@ -27,6 +27,7 @@ from unpaired.names import printable
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
 from unpaired.run.log import RunLog, read_log, write_metrics
+from unpaired.training.budget import PACE, paced
 from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import MovingMean, build_optimizer, learning_rate
@@ -131,6 +132,9 @@ class Trainer:
             self.group.at(state.step)
             state.seconds = before + monotonic() - began
             self._report(terms)
+            if self.group.world == 1 and paced(options, state.step, state.seconds):
+                self._save()
+                return PACE
             if state.step % self.epoch_steps == 0 or state.step == options.steps:
                 self._validate()
                 self._save()
