@@ -132,6 +132,6 @@ def as_budget(seconds: float) -> str:
 
 
 def _round_down(steps: int) -> int:
-    """To two digits: 1234 -> 1200."""
-    digits = 10 ** max(0, len(str(steps)) - 2)
+    """To three digits: 1234 -> 1230."""
+    digits = 10 ** max(0, len(str(steps)) - 3)
     return steps // digits * digits

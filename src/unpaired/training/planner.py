@@ -16,7 +16,6 @@ from unpaired.config.schema import ModalityConfig
 from unpaired.data import measure
 from unpaired.data.plan import Plan
 from unpaired.datasets.dataset import Dataset
-from unpaired.datasets.planes import orient
 from unpaired.device import find_device
 from unpaired.errors import DataError
 from unpaired.io.read import read_image, read_label_image
@@ -32,12 +31,11 @@ from unpaired.training.budget import (
 )
 from unpaired.training.forecast import Forecast, forecast
 from unpaired.training.prepare import labelled_only
+from unpaired.training.region import coarser, is_part, patch_of, seen_mm, turned_of
 
 PRESET = "default"
 FEWEST_STEPS = 300
 """Fewer do not make a model: the smallest network is not begun."""
-# Coarser planes lose the organs; larger ones are tiled.
-COARSEST_MM = 4.0
 # Of the free memory, for what the estimate leaves out.
 _ROOM = 0.8
 # Resampling and writing, beside reading a scan; measured on scans of the trunk.
@@ -188,13 +186,17 @@ def _candidates(
     few = _with_size(base, replace(smallest, blocks=smallest.blocks[:2]), given)
     native = method_of(few).plan(few.model_copy(update={"modalities": quick}), datasets)
     turned = turned_of(scans, native)
+    seen = seen_mm(datasets, native, turned)
     for size in reversed(SIZES[device]):
-        size = _with_levels(size, native, turned)
+        size = _with_levels(size, native, seen)
         config = _with_size(base, size, given).model_copy(update={"modalities": quick})
         if "data.spacing_mm" not in given:
-            spacing = coarser(native.spacing_mm, turned, size.side)
+            spacing = coarser(native.spacing_mm, seen, size.side)
             if spacing != native.spacing_mm:
                 config = config.replace(data={"spacing_mm": spacing})
+            if config.data.dims == 2 and "data.patch" not in given and is_part(seen, turned):
+                patch = patch_of(seen, spacing, 2 ** (len(size.blocks) - 1), size.side)
+                config = config.replace(data={"patch": patch})
         plan = method_of(config).plan(config, datasets)
         ahead = forecast(config, plan)
         while ahead.memory_bytes > _ROOM * ahead.memory_available_bytes and (
@@ -218,34 +220,12 @@ def _with_size(base: Config, size: Size, given: set[str]) -> Config:
     return base.replace(**tables)
 
 
-def _with_levels(size: Size, plan: Plan, scans: Sequence[measure.Geometry]) -> Size:
-    """Without the levels at which a typical image would have fewer than four voxels on a side."""
-    extent_mm = measure.typical_extent_mm(scans)
-    voxels = extent_mm[1:] / coarser(plan.spacing_mm, scans, size.side)[1:]
+def _with_levels(size: Size, plan: Plan, seen: np.ndarray) -> Size:
+    """Without the levels at which a patch would have fewer than four voxels on a side."""
+    voxels = seen[1:] / coarser(plan.spacing_mm, seen, size.side)[1:]
     smallest = min(*voxels, *plan.patch[-2:])
     levels = int(np.log2(max(smallest, 8) / _SMALLEST_SIDE)) + 1
     return replace(size, blocks=size.blocks[: max(2, levels)])
-
-
-def turned_of(scans: Sequence[measure.Lattice], plan: Plan) -> list[measure.Geometry]:
-    """The scans' grids along the plan's axes."""
-    return [measure.turned(s, orient(s, plan.slice_axis, plan.planes)) for s in scans]
-
-
-def coarser(
-    spacing_mm: Sequence[float], scans: Sequence[measure.Geometry], side: int
-) -> tuple[float, float, float]:
-    """The spacing in the plane at which the longer side of the median plane has `side` voxels.
-
-    Never finer than the scans', nor coarser than `COARSEST_MM` (there a plane is tiled).
-    """
-    extent_mm = measure.typical_extent_mm(scans)
-    voxels = extent_mm[1:] / spacing_mm[1:]
-    factor = max(1.0, float(voxels.max()) / side)
-    slices, rows, columns = spacing_mm
-    rows, columns = (mm if factor == 1 else max(mm, min(mm * factor, COARSEST_MM))
-                     for mm in (rows, columns))  # fmt: skip
-    return round(slices, 4), round(rows, 4), round(columns, 4)
 
 
 def _preparing_seconds(datasets: Mapping[str, Dataset], workers: int) -> float:
@@ -302,8 +282,13 @@ def _planned(candidate: _Candidate, found: Schedule, budget: float, given: set[s
     )
     if "data.spacing_mm" not in given and chosen.config.data.spacing_mm is not None:
         reasons["spacing_mm"] = (
-            f"Planes are made coarser until the longer side of a typical one has "
-            f"{chosen.size.side} voxels: finer ones would leave too few steps in the budget."
+            f"Planes are made coarser until the longer side of a patch has {chosen.size.side} "
+            "voxels: finer ones would leave too few steps in the budget."
+        )
+    if "data.patch" not in given and chosen.config.data.patch is not None:
+        reasons["patch"] = (
+            "A patch shows the labelled structures of a typical case and a third more around them; "
+            "larger planes are tiled."
         )
     return Planned(chosen.config, reasons)
 
