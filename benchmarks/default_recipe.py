@@ -76,6 +76,7 @@ ROWS = (
     Row("V2, private norms", (*PLAIN, *NORMS)),
     Row("V3, gains only", GAINS),
     Row("V3, private norms", (*GAINS, *NORMS)),
+    Row("V3, every loss", ("model.variant=V3",)),
     Row("alone, halved batch", (*PLAIN, *HALVED), alone=True),
     Row("V2, private norms, halved batch", (*PLAIN, *NORMS, *HALVED)),
 )
