@@ -1,16 +1,20 @@
 """Records of runs that never ran, with random scores."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.record import Record
 from unpaired.experiments.results import Result, Results
-from unpaired.experiments.rows import EXPERIMENTS, Row
+from unpaired.experiments.rows import EXPERIMENTS, HEART, NETWORKS, Network, Row
 from unpaired.run.scores import Score
 
 CLASSES = ("liver", "spleen", "right kidney", "left kidney")
 SETTINGS = {
-    "model.backbone": "swin_unet", "data.spacing_mm": [6.0, 3.0, 3.0], "train.steps": 100,
+    "model.backbone": "swin_unet", "data.dims": 2, "data.spacing_mm": [6.0, 3.0, 3.0],
+    "train.steps": 100, "loss.tau": 32.0, "loss.mask_absent": True, "model.maps": "raw",
     "loss.alpha": 0.4, "loss.beta": 0.1, "loss.gamma": 0.1,
 }  # fmt: skip
 
@@ -54,17 +58,30 @@ def made_record(row: str, seed: int, *modalities: str, cases: int = 4) -> Record
     )
 
 
-def made_result(row: Row, seeds: int) -> Result:
+def made_result(row: Row, seeds: int, network: Network) -> Result:
     groups = [("ct", "mr")] if row.who == "all" else [("ct",), ("mr",)]
     records = {s: [made_record(row.name, s, *group) for group in groups] for s in range(seeds)}
-    return Result(row, records, seeds)
+    return with_settings(
+        Result(row, records, seeds),
+        {"model.backbone": network.name, "data.dims": network.dims},
+    )
+
+
+def with_settings(result: Result, more: dict[str, Any]) -> Result:
+    """The same records of runs with other settings."""
+    records = {
+        seed: [replace(one, settings={**one.settings, **more}) for one in own]
+        for seed, own in result.records.items()
+    }
+    return replace(result, records=records)
 
 
 def made_results(name: str, seeds: int = 3, paper: bool = False, left_out: int = 0) -> Results:
-    """All rows of an experiment but the last `left_out`, which were not run."""
+    """All rows of an experiment but the last `left_out`, which were not run; its own network."""
     experiment = EXPERIMENTS[name]
     cut = len(experiment.rows) - left_out
-    rows = [made_result(row, seeds) for row in experiment.rows[:cut]]
+    network = experiment.network or NETWORKS[HEART]
+    rows = [made_result(row, seeds, network) for row in experiment.rows[:cut]]
     rows += [Result(row, {}, seeds) for row in experiment.rows[cut:]]
     printed = {"ct": "CT", "mr": "MR"} if paper else {}
     return Results(experiment, tuple(rows), ("ct", "mr"), printed)

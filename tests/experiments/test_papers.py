@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from unpaired.experiments.paper import in_order, is_papers, printed_names, protocol_of
+from unpaired.errors import UsageError
+from unpaired.experiments.paper import (
+    check_papers,
+    in_order,
+    is_papers,
+    printed_names,
+    protocol_of,
+)
 from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.files import write_json
 
@@ -33,10 +40,28 @@ def test_only_the_papers_data_have_its_column(
     assert is_papers(EXPERIMENTS[name], imported(tmp_path, **sources)) == found
 
 
+@pytest.mark.parametrize(
+    ("name", "sources", "said"),
+    [
+        ("draws", {"ct": "mmwhs", "mr": "mmwhs"}, "the paper does not have draws"),
+        ("table2", {}, "those of the phantom are synthetic"),
+        ("table2", {"ct": "mmwhs", "mr": "mmwhs"}, r"ct \(.*\) was imported from mmwhs; table2 is "
+         "on btcv and chaos"),
+        ("table5", {"mr": "chaos", "ct": "mmwhs"}, "mr .* imported from chaos; table5 is on mmwhs"),
+    ],
+)  # fmt: skip
+def test_what_is_not_the_papers_is_refused(
+    name: str, sources: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_papers(EXPERIMENTS[name], imported(tmp_path, **sources) or None)
+
+
 def test_damaged_or_missing_provenance_is_no_paper(tmp_path: Path) -> None:
     data = imported(tmp_path, ct="mmwhs", mr="mmwhs")
     (data["mr"] / "provenance.json").write_text("{")
     assert not is_papers(EXPERIMENTS["table5"], data)
+    check_papers(EXPERIMENTS["table5"], data)  # nothing speaks against it
     (data["mr"] / "provenance.json").unlink()
     assert not is_papers(EXPERIMENTS["table5"], data)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_study import toy_study
 
 from sealed import unsealed
+from swin_files import swin_classifier
 from unpaired.cli.reproduce import draw_overlays
 from unpaired.errors import UsageError
 from unpaired.evaluation.evaluate import evaluate
@@ -24,6 +26,7 @@ from unpaired.experiments.rows import EXPERIMENTS
 from unpaired.experiments.store import collect
 from unpaired.experiments.study import Study
 from unpaired.experiments.tables import markdown
+from unpaired.files import read_json
 from unpaired.run import RunFolder
 from unpaired.run.scores import read_evaluation
 
@@ -39,8 +42,12 @@ def the_job(study: Study) -> Job:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Job]:
-    """An unbroken run in this process."""
-    study = toy_study(tmp_path_factory.mktemp("whole"), *STEPS)
+    """An unbroken run in this process, from a file of weights."""
+    root = tmp_path_factory.mktemp("whole")
+    weights = swin_classifier(8, (1, 1, 2), (1, 2, 2), 7)
+    weak = {name: 0.2 * value if value.ndim > 1 else value for name, value in weights.items()}
+    torch.save({"model": weak}, root / "swin.pth")  # as large as those of a fresh network
+    study = toy_study(root, *STEPS, f"model.pretrained={root / 'swin.pth'}")
     job = the_job(study)
     execute(job, study.out / "prepared")
     return study, job
@@ -94,6 +101,19 @@ def test_what_is_kept_names_no_folder(whole: tuple[Study, Job]) -> None:
     assert "spacing_mm" in text and '"training"' in text
 
 
+def test_the_record_says_what_the_weights_filled(whole: tuple[Study, Job]) -> None:
+    study, job = whole
+    filled = read_json(job.folder / "pretrained.json")
+    record = read_record(job.record(DEFAULT))
+    assert record.pretrained == {
+        "file": "swin.pth", "layout": filled["layout"], "percent": round(filled["percent"], 1),
+    }  # fmt: skip
+    assert 0 < filled["percent"] < 100
+    text = markdown(collect(plan_runs(TABLE, study, [0]), study))
+    share = f"{record.pretrained['percent']:g} % of encoder and decoder"
+    assert f"from swin.pth ({filled['layout']}; {share})" in text
+
+
 def dice(record: Record) -> list[float]:
     return [one.dice for one in record.scores["prepared"]]
 
@@ -107,8 +127,8 @@ def test_a_picture_shows_the_median_case_by_every_row_that_was_run(
     case = median_case(results, "a", 0)
     assert case is not None and case in {s.case for s in results.rows[0].scores("native")[0]}
     found = predictions_of(results, runs, "a", case, 0)
-    assert list(found) == ["Ours (w/ CR)"]  # the other row of it is only tested otherwise
-    assert (found["Ours (w/ CR)"] / "predictions" / "a" / f"{case}.nii.gz").exists()
+    assert list(found) == ["Ours"]  # the other row of it is only tested otherwise
+    assert (found["Ours"] / "predictions" / "a" / f"{case}.nii.gz").exists()
     path = draw_overlays(results, runs, tmp_path)
     assert path is not None and path.read_bytes().startswith(b"\x89PNG")
     nothing = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
@@ -167,9 +187,10 @@ def test_killed_and_gone_on_equals_unbroken(whole: tuple[Study, Job], tmp_path: 
     out = tmp_path / "out"
     command = [
         sys.executable, "-c", "from unpaired.cli import main; main()", "reproduce", "scaling",
-        "--rows", "Ours (w/ CR); Ours, no gains at test",
+        "--rows", "Ours; Ours, no gains at test",
         *(f"--data={m}={root}" for m, root in study.data.items()),
         "--config", str(study.file), "--out", str(out), "--seeds", "1", *STEPS,
+        "--pretrained", str(study.data["a"].parents[1] / "swin.pth"),
     ]  # fmt: skip
     caller = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     run = out / "runs" / job.folder.name

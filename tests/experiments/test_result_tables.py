@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import CLASSES, made_results
+from made_results import CLASSES, made_results, with_settings
 
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.notes import notes
@@ -110,7 +110,7 @@ def test_effects_are_paired_by_seed_and_case() -> None:
                 means.append(sum(values) / len(values))
             differences.append(means[0] - means[1])
     found = results.effects
-    assert len(found) == 6
+    assert len(found) == 8
     one = found[other.row.name, reference.row.name, "mr"]
     assert one.difference.mean == pytest.approx(sum(differences) / 12)
     assert one.low < one.difference.mean < one.high
@@ -121,7 +121,7 @@ def test_effects_are_paired_by_seed_and_case() -> None:
 def test_further_comparisons_stand_beside_those_with_the_reference() -> None:
     results = made_results("draws")
     found = {label: e.difference.mean for label, e in results.effects.items()}
-    ours, control = "Ours (w/ CR)", "Ours, one embedding set"
+    ours, control = "Ours", "Ours, one embedding set"
     assert len(found) == 2 * (3 + 2)
     for m in ("ct", "mr"):
         against_v3, control_v3 = found[ours, "Joint V3", m], found[control, "Joint V3", m]
@@ -172,8 +172,8 @@ def test_holm_is_over_all_rows_and_modalities() -> None:
         better.append(replace(result, records=records))
     found = replace(results, rows=tuple(better)).effects.values()
     assert all(one.p == pytest.approx(2 / 2**8) for one in found)
-    assert all(one.adjusted == pytest.approx(6 * 2 / 2**8) for one in found)
-    assert [round(one.difference.mean, 6) for one in found] == [1, 1, 2, 2, 3, 3]
+    assert all(one.adjusted == pytest.approx(8 * 2 / 2**8) for one in found)
+    assert [round(one.difference.mean, 6) for one in found] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def _lifted(record, by: float, cases: int):  # type: ignore[no-untyped-def]
@@ -230,8 +230,8 @@ def test_the_papers_column_and_the_gap() -> None:
     results = made_results("table7", paper=True)
     first = score_tables(results)[0]
     ours, paper, gap = first.rows[:3]
-    assert [row[1] for row in first.rows[:3]] == ["ours", "paper", "gap"]
-    assert {row[0] for row in first.rows[:3]} == {"Joint V3"}
+    assert [row[2] for row in first.rows[:3]] == ["ours", "paper", "gap"]
+    assert {row[:2] for row in first.rows[:3]} == {("Joint V3", "nnFormer 3D")}
     column = first.head.index("mr liver")
     printed = cell("7", "dice_percent", "Joint V3", "MR", "Liver")
     assert printed is not None
@@ -242,7 +242,11 @@ def test_the_papers_column_and_the_gap() -> None:
     last = first.head.index("all, mean")
     assert paper[last] == "91.5"
     native = next(t for t in score_tables(results) if "own grid" in t.title)
-    assert set(native.rows[1][2:]) == {"-"}
+    assert set(native.rows[1][3:]) == {"-"}
+    paper = {row[0]: row for row in first.rows if row[2] == "paper"}
+    theirs = cell("7", "dice_percent", "Ours (w/ CR)", "MR", "Liver")
+    assert theirs is not None and paper["Ours, as printed"][column].startswith(f"{theirs.mean} ")
+    assert set(paper["Ours"][3:]) == {"-"}  # a row that the paper does not have
 
 
 def test_an_erratum_is_marked_and_explained() -> None:
@@ -254,23 +258,23 @@ def test_an_erratum_is_marked_and_explained() -> None:
 
 def test_without_the_papers_data_there_is_no_column_of_it() -> None:
     table = score_tables(made_results("table7"))[0]
-    assert "paper" not in str(table) and table.names == 1
+    assert "paper" not in str(table) and table.names == 2
     assert markdown(made_results("table5")).startswith("## Table 5: variants\n")
     assert markdown(made_results("table5", paper=True)).startswith(
         "## Table 5: variants, the heart"
     )
-    assert len(table.rows) == 4 + 1  # the rows, and what position alone scores
+    assert len(table.rows) == 5 + 1  # the rows, and what position alone scores
 
 
 def test_what_was_not_run_says_so() -> None:
     results = made_results("table7", left_out=2)
     table = score_tables(results)[0]
-    assert set(table.rows[2][1:]) == set(table.rows[3][1:]) == {"not run"}
-    assert "not run" not in table.rows[1]
+    assert set(table.rows[3][2:]) == set(table.rows[4][2:]) == {"not run"}
+    assert table.rows[3][1] == "-" and "not run" not in table.rows[2]
     assert to_csv(results).count(",not run") == 2 * 5 * len(results.columns)
-    failed = replace(results.rows[3], reason="failed: no memory")
-    again = replace(results, rows=(*results.rows[:3], failed))
-    cells = score_tables(again)[0].rows[3][1:]
+    failed = replace(results.rows[4], reason="failed: no memory")
+    again = replace(results, rows=(*results.rows[:4], failed))
+    cells = score_tables(again)[0].rows[4][2:]
     assert cells[0] == "failed: no memory" and set(cells[1:]) == {"failed"}
     empty = replace(results, rows=tuple(replace(r, records={}) for r in results.rows))
     assert len(all_tables(empty)) == 1 and figures(empty) == {}
@@ -281,11 +285,11 @@ def test_the_floor_and_the_parameters_are_in_the_tables() -> None:
     tables = all_tables(made_results("table5"))
     prior = tables[0].rows[-1]
     assert prior[0] == "position alone, no image"
-    assert set(prior[1:]) == {"51.0"}  # of 50, 51 and 52
+    assert prior[1] == "-" and set(prior[2:]) == {"51.0"}  # of 50, 51 and 52
     parameters = tables[-1]
     assert parameters.title == "Parameters"
     assert ("Backbone", "ct", "2,000", "1,000") in parameters.rows
-    assert ("Ours (w/ CR)", "ct, mr", "2,000", "1,000") in parameters.rows
+    assert ("Ours", "ct, mr", "2,000", "1,000") in parameters.rows
 
 
 def test_notes_come_from_the_records() -> None:
@@ -297,7 +301,58 @@ def test_notes_come_from_the_records() -> None:
     assert "not found at all: Joint V3 6, Joint V3 + L_mcr 2," in text  # one a modality and seed
     assert "4/4 to train, 0/0 to validate, 4/4 to test; one split for all seeds" in text
     assert "steps 100" in text and "β 0.1 where used" in text
-    assert "10 runs, median 1.0 min" in text
+    assert "13 runs, median 1.0 min" in text
+
+
+def test_every_setting_of_the_losses_that_is_not_the_papers_is_named() -> None:
+    """By row, those that a row does not use left out; the rest is said to be the paper's."""
+    results = made_results("table7")
+    printed = {"loss.tau": 4.0, "loss.mask_absent": False}
+    part = "classes absent from an image left out of L_icr yes (the paper: no)"
+
+    def told(*more: dict[str, object]) -> str:
+        rows = zip(results.rows, more, strict=True)
+        found = notes(replace(results, rows=tuple(with_settings(*row) for row in rows)))
+        (text,) = [line for line in found if "the losses" in line]
+        return text
+
+    v3, only_mcr, only_icr = {"loss.gamma": 0.0, "loss.beta": 0.0}, {"loss.gamma": 0.0}, printed
+    text = told(v3, only_mcr, only_icr, printed, {})
+    assert f"not the paper's: τ 32 (the paper: 4) in Ours; {part} in Ours. What" in text
+    text = told(v3, only_mcr, only_icr, printed, {**printed, "model.maps": "scaled"})
+    assert "semantic-aware maps scaled (the paper: raw) in Ours." in text
+    classes = {"loss.class_weights": [0.3, 2.0], "loss.dice_background": False, **printed}
+    text = told(*[classes] * 5)
+    assert "classes 0.3, 2 (the paper: none) in every row; background in the Dice" in text
+    assert told(*[printed] * 5) == (
+        "Every setting of the losses is the paper's. What the paper leaves open is ours: α, β and "
+        "γ, and of cross-entropy and Dice all but their names."
+    )
+    new = {**printed, "loss.tau": 5.0}
+    assert "τ 5 (the paper: 4) in Joint V3, Ours." in told(new, *[printed] * 3, new)
+    curve = "\n".join(notes(made_results("fig5")))
+    assert "τ 32" not in curve and part in curve  # what the curve is over is no deviation
+
+
+def test_where_the_rows_start_is_said() -> None:
+    results = made_results("table2")
+    papers = "The paper's rows start from ImageNet weights."
+    assert f"Every row starts from random weights. {papers}" in notes(results)
+    start = {"file": "swin.pth", "layout": "a Swin classifier", "percent": 92.3}
+    rows = []
+    for result in results.rows:
+        own = {} if result.row.name in ("UMMKD", "Ours") else start
+        records = {
+            s: [replace(r, pretrained=own) for r in found] for s, found in result.records.items()
+        }
+        rows.append(replace(result, records=records))
+    rows[0] = with_settings(rows[0], {"model.name": "ummkd"})
+    (told,) = [text for text in notes(replace(results, rows=tuple(rows))) if papers in text]
+    assert told == (
+        "Start of the training: Backbone, Baseline, Joint V2, Joint V3, Ours, as printed from "
+        "swin.pth (a Swin classifier; 92.3 % of encoder and decoder); Ours from random weights. "
+        f"{papers}"
+    )
 
 
 def test_draws_that_repeat_are_counted() -> None:

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from toy import toy_config
+from unpaired.backbones import BACKBONES
 from unpaired.config import Config, load_config, to_toml
 from unpaired.config.schema import LossConfig
 from unpaired.data.plan import Clip, ModalityPlan, Plan
-from unpaired.experiments import EXPERIMENTS, published
-from unpaired.experiments.rows import OURS, PAYER, Row
-from unpaired.experiments.study import Study
+from unpaired.experiments import EXPERIMENTS, Experiment, published
+from unpaired.experiments.record import network_of, settings_of
+from unpaired.experiments.rows import AS_PRINTED, NETWORKS, OURS, PAYER, PHANTOM, PRINTED, Row
+from unpaired.experiments.study import Request, Study, new_study
 from unpaired.methods import method_of
 from unpaired.models import Joint
 
@@ -44,8 +46,10 @@ def test_every_printed_row_has_its_row_and_the_other_way_round() -> None:
     assert set(TABLES) == {c.table for c in published()} == {"1", "2", "4", "5", "6", "7"}
     for table, experiment in TABLES.items():
         printed = {c.row for c in published() if c.table == table}
-        assert printed == {row.name for row in experiment.rows}
+        names = [row.printed_as or row.name for row in experiment.rows if row is not OURS]
+        assert printed == set(names) and len(printed) == len(names)
         assert experiment.reference in printed
+        assert {AS_PRINTED, OURS} <= set(experiment.rows)
 
 
 def test_the_published_cells_are_those_of_the_design(shared: Callable[[str], Path]) -> None:
@@ -89,7 +93,7 @@ def test_rows_build_the_parts_they_name(name: str, tmp_path: Path) -> None:
         assert (joint.scaling is not None) == ("V3" in text or "Ours" in text)
         assert bool(joint.semantics) == (text != "Backbone")
         assert len(joint.segmenter.modalities) == (1 if row.who == "alone" else 2)
-        consistent = "CR" in text or "L_" in text
+        consistent = "CR" in text or "L_" in text or "Ours" in text
         wanted = (0.1, 0.1) if consistent else (0.0, 0.0)
         if text.endswith("L_mcr"):
             wanted = (0.1, 0.0)
@@ -117,9 +121,9 @@ def test_terms_of_the_objective(tmp_path: Path) -> None:
         wanted = {f"seg/{m}" for m in modalities}
         if name != "Backbone":
             wanted |= {f"aux/{m}" for m in modalities}
-        if "CR" in name or "L_mcr" in name:
+        if "CR" in name or "Ours" in name or "L_mcr" in name:
             wanted.add("mcr")
-        if "CR" in name or "L_icr" in name:
+        if "CR" in name or "Ours" in name or "L_icr" in name:
             wanted.add("icr")
         assert found == wanted, name
 
@@ -131,15 +135,105 @@ def test_the_temperature_of_fig_5_is_of_the_icr_alone(tmp_path: Path) -> None:
     assert all(loss.beta == 0 and loss.gamma > 0 for loss in losses)
     other = config_of(EXPERIMENTS["table7"].row("Joint V3 + L_icr"), tmp_path).loss
     reference = config_of(experiment.row("tau = 4"), tmp_path).loss
-    assert reference == other.model_copy(update={"tau": 4.0})
+    assert reference == other and (other.tau, other.mask_absent) == (4.0, False)
 
 
 def test_the_presets_of_the_paper_have_its_temperature_and_count_every_class() -> None:
     """Ours are others (docs/decisions.md)."""
     for name in ("paper-cardiac-2d", "abdomen-2d", "paper-abdomen-3d"):
-        loss = load_config(name, None, []).loss
-        assert (loss.tau, loss.mask_absent) == (4.0, False)
+        settings = settings_of(load_config(name, None, []))
+        assert {key: settings[key] for key in PRINTED} == PRINTED
     assert (LossConfig().tau, LossConfig().mask_absent) == (32.0, True)
+
+
+def on_papers_data(experiment: Experiment, *overrides: str) -> Study:
+    """Its study on folders that are said to be the paper's."""
+    data = {"ct": Path("ct"), "mr": Path("mr")}
+    return new_study(experiment, Request(data, Path("out"), overrides=overrides, paper=True))
+
+
+HEART_TABLES, ABDOMEN_TABLES = (
+    ("table1", "table4", "table5"),
+    ("table2", "table6", "table7", "fig5"),
+)
+
+
+@pytest.mark.parametrize("name", [*HEART_TABLES, *ABDOMEN_TABLES])
+def test_network_and_grid_of_every_table_are_the_papers(name: str) -> None:
+    """MM-WHS: Swin-Unet, tokens of 4 x 4, three coronal slices, 1 mm. BTCV and CHAOS: nnFormer,
+    tokens of 4 x 4 x 2, 1.5 x 1.5 x 8 mm, five draws of 9 MR. Both: 256 x 256, two blocks a stage,
+    70/10/20."""
+    experiment = EXPERIMENTS[name]
+    study = on_papers_data(experiment)
+    heart = name in HEART_TABLES
+    backbone, patch = ("swin_unet", (4, 4)) if heart else ("nnformer", (2, 4, 4))
+    for row in experiment.rows:
+        config = study.recipe(*row.overrides, row=row)
+        data = config.data
+        if row is PAYER:  # isotropic, in 3D, by a recipe of its own
+            assert (config.model.name, data.dims) == ("payer", 3)
+            continue
+        assert (data.spacing_mm, data.slice_axis) == (
+            ((1.0, 1.0, 1.0), "P") if heart else ((8.0, 1.5, 1.5), "S")
+        )
+        assert (data.plane, data.split) == ((256, 256), (0.7, 0.1, 0.2))
+        assert data.dims == (2 if heart else 3)
+        assert data.context == 3 or not heart
+        assert data.cases == ({} if heart else {"mr": 9})
+        if config.model.name == "consistency":
+            kind = BACKBONES[config.model.backbone]
+            options = kind.Options(**config.model.options)
+            assert (kind, tuple(options.depths)) == (BACKBONES[backbone], (2, 2, 2, 2))
+            size = (256, 256) if heart else (16, 128, 128)
+            if row is OURS:  # the finest map is of tokens, however narrow
+                narrow = {**config.model.options, "embed_dim": 8, "heads": [1, 1, 2, 4]}
+                assert kind(size, 3 if heart else 1, 5, **narrow).levels[-1].stride == patch
+        else:
+            assert row.name == "UMMKD"
+    assert (experiment.seeds, study.redraw) == (5, True)
+    assert network_of(settings_of(study.recipe())) == experiment.network
+
+
+def test_rows_with_consistency_have_the_papers_but_for_ours() -> None:
+    """On the paper's data and on the phantom, whose recipe has this project's."""
+    ours = {key: settings_of(Config())[key] for key in PRINTED}
+    assert ours != PRINTED
+    for name in (*HEART_TABLES, *ABDOMEN_TABLES):
+        experiment = EXPERIMENTS[name]
+        for study in (on_papers_data(experiment), Study({}, Path(), experiment.phantom)):
+            for row in experiment.rows:
+                settings = settings_of(study.recipe(*row.overrides, row=row))
+                if row.who == "alone" or not settings["loss.gamma"] or row.name == "UMMKD":
+                    continue
+                wanted = {**PRINTED, "loss.tau": float(row.name[6:])} if name == "fig5" else PRINTED
+                assert {k: settings[k] for k in PRINTED} == (ours if row is OURS else wanted)
+    mine = on_papers_data(EXPERIMENTS["table5"], "loss.tau=16")  # the user's word holds for ours
+    assert mine.recipe(*OURS.overrides, row=OURS).loss.tau == 16
+    assert mine.recipe(*AS_PRINTED.overrides, row=AS_PRINTED).loss.tau == 4
+
+
+def test_every_table_has_a_narrow_form_of_its_network_on_the_phantom() -> None:
+    assert set(PHANTOM) == set(NETWORKS)
+    for preset, small in PHANTOM.items():
+        wide, narrow = (settings_of(load_config(name, None, [])) for name in (preset, small))
+        assert network_of(narrow) == network_of(wide) == NETWORKS[preset]
+        assert load_config(small, None, []).model.options["embed_dim"] < 96
+    assert EXPERIMENTS["table6"].phantom == "phantom-benchmark-3d"
+    assert EXPERIMENTS["draws"].phantom == "phantom-benchmark"
+
+
+def test_other_data_without_a_recipe_get_the_tables_network(tmp_path: Path) -> None:
+    data = {"t1": Path("a"), "t2": Path("b")}
+    for name, experiment in EXPERIMENTS.items():
+        if experiment.network is None:
+            continue
+        study = new_study(experiment, Request(data, tmp_path))
+        assert network_of(settings_of(study.recipe())) == experiment.network, name
+        mine = ("model.backbone=resenc_unet", "data.dims=2")
+        study = new_study(experiment, Request(data, tmp_path, overrides=mine))
+        assert network_of(settings_of(study.recipe())) == ("resenc_unet", 2)
+        study = new_study(experiment, Request(data, tmp_path, preset="default"))
+        assert network_of(settings_of(study.recipe())) == ("resenc_unet", 2)
 
 
 def test_the_control_shares_one_set_of_embeddings(tmp_path: Path) -> None:
@@ -154,7 +248,7 @@ def test_the_control_shares_one_set_of_embeddings(tmp_path: Path) -> None:
 def test_table_4_takes_few_cases_of_one_modality() -> None:
     shots = {row.name: row.shots for row in EXPERIMENTS["table4"].rows}
     assert shots == {
-        "Baseline": None, "Ours (w/ CR)": None,
+        "Baseline": None, "Ours, as printed": None, "Ours": None,
         "One annotated MRI": (1, 1), "Three annotated MRI": (1, 3),
         "One annotated CT": (0, 1), "Three annotated CT": (0, 3),
     }  # fmt: skip

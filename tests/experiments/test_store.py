@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_results import made_record, made_results
+from made_results import made_record, made_results, with_settings
 
 from sealed import unsealed
 from unpaired.config import Config
@@ -88,12 +88,13 @@ def test_the_page_is_written_again_byte_for_byte(tmp_path: Path) -> None:
     short = text.split("<!-- reproduce summary: begin -->")[1].split("<!--")[0]
     lines = [line for line in short.splitlines() if line.startswith("| phantom")]
     assert [line.split(" | ")[1:4] for line in lines] == [
-        ["table7", "Joint V3", "ct"], ["table7", "Joint V3", "mr"],
-    ]  # fmt: skip
+        ["table7", row, "Joint V3"] for row in ("Ours, as printed", "Ours") for _ in "ab"
+    ]
     for line in lines:  # the same numbers as in the table they come from
         _, *cells = line.split(" | ")
-        assert " | ".join(cells[3:5]) in text.split("### Table 7")[1].split("<!--")[0]
-    assert "- not run on phantom: table1, table2, table4, table5, table6, draws" in short
+        assert " | ".join(cells[1:6]) in text.split("### Table 7")[1].split("<!--")[0]
+    assert "- not run on phantom: table2, table6, draws" in short
+    assert "with the paper's network, Swin-Unet 2D: table1, table4, table5.\n" in short
     page.write_text(text.replace("Joint V3 + L_mcr |", "Joint V3 + L_mcr | 99.9 |"))
     write_page(folder, page)
     assert page.read_bytes() == first
@@ -120,9 +121,40 @@ def test_nothing_stored_and_a_damaged_index_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no stored results"):
         write_page(tmp_path, tmp_path / "page.md")
     (tmp_path / "phantom").mkdir()
-    (tmp_path / "phantom" / "table5.json").write_text('{"experiment": "table99"}')
+    index = tmp_path / "phantom" / "table5.json"
+    index.write_text('{"experiment": "table99"}')
     with pytest.raises(DataError, match="no index of results"):
         write_page(tmp_path, tmp_path / "page.md")
+    index.write_text('{"experiment": "table5", "rows": {"Ours (w/ CR)": {}}}')
+    with pytest.raises(DataError, match=r"no row Ours \(w/ CR\); the rows are Backbone;"):
+        write_page(tmp_path, tmp_path / "page.md")
+
+
+def test_another_network_than_the_tables_is_said_wherever_the_rows_stand(tmp_path: Path) -> None:
+    """Rows of Table 7 in 2D are no Table 7: by its heading, on the page and in the summary."""
+    two = {"model.backbone": "swin_unet", "data.dims": 2}
+    results = made_results("table7", seeds=1, paper=True)
+    results = replace(results, rows=tuple(with_settings(row, two) for row in results.rows))
+    for name, made in {"flat": results, "whole": made_results("table7", seeds=1)}.items():
+        store(made, runs_of(made, tmp_path / name), tmp_path / "stored" / name)
+    write_page(tmp_path / "stored", tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    flat, whole = (text.split(f"reproduce {n}/table7: begin")[1] for n in ("flat", "whole"))
+    flat = flat.split("<!--")[0]
+    heading = next(line for line in flat.splitlines() if line.startswith("#"))
+    assert heading == (
+        "### Rows of Table 7 with another network, Swin-Unet 2D (the paper's: nnFormer 3D): the "
+        "parts of the consistency, abdominal organs"
+    )
+    assert "Not the paper's network: its rows are nnFormer 3D, these are Swin-Unet 2D." in flat
+    assert "93.8" not in flat and "| gap |" not in flat and "| Joint V3 | Swin-Unet 2D |" in flat
+    assert "### Table 7: the parts" in whole and "| Joint V3 | nnFormer 3D |" in whole
+    short = text.split("reproduce summary: begin")[1].split("<!--")[0]
+    assert "| flat | table7, Swin-Unet 2D | Ours | Joint V3 | ct |" in short
+    assert "| whole | table7 | Ours | Joint V3 | ct |" in short
+    assert "- on flat with another network than the paper's (nnFormer 3D): table7, Swin" in short
+    assert "- not run on whole: table2, table6, fig5, draws" in short
+    assert "- not run on any data" not in short
 
 
 def test_no_number_of_the_page_was_typed() -> None:

@@ -2,13 +2,16 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from made_results import made_record
 from toy_study import toy_study
 
+from swin_files import swin_classifier
 from unpaired.datasets.make_split import check_names
 from unpaired.datasets.split import few_shot
 from unpaired.datasets.split_file import Split
@@ -36,10 +39,14 @@ def test_equal_runs_of_two_tables_are_one(study: Study) -> None:
     five, seven = jobs_of(study, "table5"), jobs_of(study, "table7")
     shared = set(five) & set(seven)
     names = {row for identity in shared for row, _ in five[identity].rows}
-    assert names == {"Joint V3", "Ours (w/ CR)"}
-    assert len(five) == 10 and len(seven) == 4
+    assert names == {"Joint V3", "Ours, as printed", "Ours"}
+    assert len(five) == 11 and len(seven) == 5
     assert all(five[i].folder == seven[i].folder for i in shared)
-    assert len({job.folder for job in (*five.values(), *seven.values())}) == 12
+    assert len({job.folder for job in (*five.values(), *seven.values())}) == 13
+    curve = jobs_of(study, "fig5")
+    assert {row for i in curve.keys() & seven.keys() for row, _ in seven[i].rows} == {
+        "Joint V3 + L_icr"
+    }
 
 
 def test_a_setting_that_is_not_used_makes_no_other_run(study: Study) -> None:
@@ -48,7 +55,7 @@ def test_a_setting_that_is_not_used_makes_no_other_run(study: Study) -> None:
     other = replace(study, overrides=(*study.overrides, "loss.tau=9", "loss.mask_absent=true"))
     after = jobs_of(other, "table7")
     rows = {row for i in before.keys() & after.keys() for row, _ in before[i].rows}
-    assert rows == {"Joint V3", "Joint V3 + L_mcr"}
+    assert rows == {row.name for row in EXPERIMENTS["table7"].rows} - {"Ours"}
     job = next(job for job in after.values() if ("Joint V3", 0) in job.rows)
     old = next(job for job in before.values() if ("Joint V3", 0) in job.rows)
     settings = {**named_settings(old.config), "loss.tau": 4.0}  # written by an earlier version
@@ -165,6 +172,40 @@ def test_a_corrected_label_under_the_same_name_is_other_data(tmp_path: Path) -> 
     open_study(again)
 
 
+def test_rows_that_have_weights_in_the_paper_start_from_the_file(tmp_path: Path) -> None:
+    """Comparators start at random; a run is known by what the file holds, not by its name."""
+    file, again = tmp_path / "swin.pth", tmp_path / "renamed.pth"
+    torch.save({"model": swin_classifier(8, (1, 1, 2), (1, 2, 2), 7)}, file)
+    shutil.copyfile(file, again)
+    study = toy_study(tmp_path, f"model.pretrained={file}")
+    jobs = jobs_of(study, "table1")
+    start = {row: job.config.model.pretrained for job in jobs.values() for row, _ in job.rows}
+    assert start.pop("UMMKD") is None and start.pop("Payer et al.") is None
+    assert set(start.values()) == {str(file)} and len(start) == 6
+    bare = replace(study, cases={}, grid=(), weights="")
+    moved = replace(bare, overrides=(f"model.pretrained={again}",))
+    assert set(jobs_of(open_study(moved), "table1")) == set(jobs)
+    with pytest.raises(UsageError, match=r"runs that start from another file of weights .*--out"):
+        open_study(replace(bare, overrides=()))
+    torch.save({"model": swin_classifier(16, (1, 1, 2), (1, 2, 2), 7)}, again)
+    with pytest.raises(UsageError, match="another file of weights"):
+        open_study(moved)
+    elsewhere = replace(moved, out=tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="the file's is 16 wide, this one 8"):
+        open_study(elsewhere)
+    assert not (elsewhere.out / "reproduce.json").exists()
+    again.unlink()
+    with pytest.raises(UsageError, match="there is no file"):
+        open_study(moved)
+
+
+def test_settings_for_other_modalities_are_refused_before_anything_runs(study: Study) -> None:
+    """A protocol's settings are by modality: data under another name would have none."""
+    other = replace(study, preset="abdomen-2d", file=None, out=study.out.parent / "other")
+    with pytest.raises(UsageError, match="settings of the preset or file are for ct, mr, the data"):
+        open_study(other)
+
+
 def test_an_experiment_needs_its_modalities(study: Study) -> None:
     with pytest.raises(UsageError, match=r"three needs 3 modalities, --data gives 2 \(a, b\)"):
         plan_runs(EXPERIMENTS["three"], study, [0])
@@ -185,14 +226,14 @@ def test_an_experiment_of_ones_own_is_planned(
 def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_path: Path) -> None:
     measured = {"seconds_per_step": 3.0, "memory_bytes": 10}
     measuring = replace(study, forecast=measured, out=tmp_path)
-    jobs = list(jobs_of(measuring, "table5").values())  # six of both modalities, four of one
+    jobs = list(jobs_of(measuring, "table5").values())  # seven of both modalities, four of one
     ahead = forecast(measuring, jobs, 2)
-    assert ahead.seconds == pytest.approx((6 * 3 + 4 * 1.5) * 2 / 2)  # two steps, two at a time
+    assert ahead.seconds == pytest.approx((7 * 3 + 4 * 1.5) * 2 / 2)  # two steps, two at a time
     assert ahead.memory_bytes == 20 and "one step" in ahead.basis
     of_one = replace(
         measuring, forecast={**measured, "modalities": 1}
     )  # an earlier call had only one
-    assert forecast(of_one, jobs, 2).seconds == pytest.approx((6 * 6 + 4 * 3) * 2 / 2)
+    assert forecast(of_one, jobs, 2).seconds == pytest.approx((7 * 6 + 4 * 3) * 2 / 2)
     done = next(job for job in jobs if len(job.data) == 2)
     record = replace(
         made_record("any", 0, *done.data),
@@ -201,9 +242,9 @@ def test_the_forecast_is_of_one_step_and_then_of_what_was_run(study: Study, tmp_
     )
     write_record(done.record("as_trained"), replace(record, seconds={"train": 30.0, "test": 10.0}))
     ahead = forecast(measuring, jobs, 1)
-    assert ahead.seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
+    assert ahead.seconds == pytest.approx(6 * 40 + 4 * 1.5 * 2) and "are done" in ahead.basis
     done.tests["another"] = ()  # the training is not done again
-    assert forecast(measuring, jobs, 1).seconds == pytest.approx(5 * 40 + 4 * 1.5 * 2 + 10)
+    assert forecast(measuring, jobs, 1).seconds == pytest.approx(6 * 40 + 4 * 1.5 * 2 + 10)
 
 
 @pytest.mark.parametrize(("cases", "count", "possible"), [(8, 1, 8), (4, 3, 4), (5, 2, 10)])

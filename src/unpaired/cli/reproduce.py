@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +53,14 @@ Dry = Annotated[bool, typer.Option("--plan", help="Only say what would be run.")
 Paper = Annotated[
     bool, typer.Option("--paper", help="These are the paper's data: print its numbers beside.")
 ]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FILE",
+        help="ImageNet weights for the rows that have them in the paper (docs/pretrained.md).",
+    ),
+]
 Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="Also copy the records, without weights, here."),
@@ -81,6 +89,7 @@ def command(
     one_split: Fixed = False,
     plan_only: Dry = False,
     paper: Paper = False,
+    pretrained: Pretrained = None,
     store: Store = None,
     overlays: Overlays = False,
     results: Stored = None,
@@ -94,13 +103,14 @@ def command(
     if which is None or out is None:
         raise UsageError("say which experiment and where: unpaired reproduce table5 --out DIR ...")
     from unpaired.experiments.jobs import plan_runs
-    from unpaired.experiments.rows import EXPERIMENTS
+    from unpaired.experiments.rows import EXPERIMENTS, as_overrides
     from unpaired.experiments.study import Request
 
     if which not in EXPERIMENTS:
         raise UsageError(f"there is no experiment {which!r}; choose {', '.join(EXPERIMENTS)}.")
     experiment = EXPERIMENTS[which]
-    layers = (preset, config, tuple(overrides or ()))
+    start = () if pretrained is None else as_overrides({"model.pretrained": str(pretrained)})
+    layers = (preset, config, (*start, *(overrides or ())))
     scans = None if data == [PHANTOM] else parse_data(data)
     study = _study(experiment, Request(scans, out, *layers, quick, one_split, paper), jobs)
     chosen = _rows(experiment, rows)
@@ -159,6 +169,8 @@ def announce(
     missing = [job for job in jobs if job.missing]
     done = len(jobs) - len(missing)
     tell(f"{runs.experiment.title}: {len(jobs)} runs, {done} of them done.")
+    for line in _about(runs, jobs):
+        tell(line)
     for name, why in runs.refused.items():
         tell(f"not run: {name}: {why}")
     if missing:
@@ -167,6 +179,44 @@ def announce(
             f"{len(missing)} runs to do, {at_a_time} at a time: about {duration(ahead.seconds)} "
             f"({ahead.basis}), {memory(ahead.memory_bytes)} of memory."
         )
+
+
+def _about(runs: "Runs", jobs: "Sequence[Job]") -> Iterator[str]:
+    """Network, grid and start of the rows, their cases, and whether the network is the paper's."""
+    from unpaired.experiments.record import network_of, settings_of
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for job in jobs:
+        data, weights = job.config.data, job.config.model.pretrained
+        grid = "spacing of its own" if data.spacing_mm is None else f"{_by(data.spacing_mm)} mm"
+        patch = "" if data.patch is None else f", patch {_by(data.patch)}"
+        start = f"from {weights}" if weights else "from random weights"
+        network = str(network_of(settings_of(job.config)))
+        names = rows.setdefault((network, f"{grid}{patch}, {start}"), [])
+        names += [name for name, _ in job.rows if name not in names]
+    for (network, how), names in rows.items():
+        yield f"{network}, {how}: {', '.join(names)}."
+    if jobs:
+        largest = max(jobs, key=lambda job: len(job.data))
+        parts = (largest.split.train, largest.split.val, largest.split.test)
+        cases = (
+            f"{m} {'/'.join(str(len(part.get(m, ()))) for part in parts)}" for m in largest.data
+        )
+        yield (
+            f"Cases to train/validate/test: {', '.join(cases)}; {len(runs.seeds)} "
+            f"seed{'s' * (len(runs.seeds) != 1)}."
+        )
+    wanted = runs.experiment.network
+    own = [settings_of(job.config) for job in jobs if job.config.model.name == "consistency"]
+    if wanted and own and network_of(own[0]) != wanted:
+        yield (
+            f"This is not the paper's network: its rows are {wanted}, these {network_of(own[0])}. "
+            "The table will say so, and print none of the paper's numbers beside."
+        )
+
+
+def _by(sizes: Sequence[float | int]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def run_all(jobs: "list[Job]", out: Path, at_a_time: int) -> dict[str, str]:

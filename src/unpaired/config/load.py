@@ -65,6 +65,7 @@ def load_config(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     of_minutes: bool = False,
+    over_preset: Sequence[str] = (),
 ) -> Config:
     """The configuration of a run: preset, then the file, then `key=value` overrides on top.
 
@@ -72,6 +73,7 @@ def load_config(
 
     Args:
         of_minutes: where the preset has a size for demonstrations, lay it over the preset.
+        over_preset: `key=value` that the file and the overrides lie above.
 
     Raises:
         UsageError: an unknown preset or key, a wrong value, an unreadable file; one line each.
@@ -79,14 +81,19 @@ def load_config(
     settings: Table = {} if preset is None else _preset(preset)
     if preset is not None and of_minutes:
         settings = merge(settings, _demonstration(preset))
+    settings = merge(settings, _layer(over_preset))
     if file is not None:
         settings = merge(settings, _read(file))
+    settings = merge(settings, _layer(overrides))
+    return checked(Config, settings, "the configuration" if file is None else str(file))
+
+
+def _layer(overrides: Sequence[str]) -> Table:
+    """Several overrides as one table; the later wins."""
     layer: Table = {}
     for text in overrides:
         layer = merge(layer, parse_override(text))
-    return checked(
-        Config, merge(settings, layer), "the configuration" if file is None else str(file)
-    )
+    return layer
 
 
 def preset(name: str = "default") -> Config:

@@ -14,10 +14,11 @@ from unpaired.datasets.make_split import make_split
 from unpaired.datasets.split_file import Split
 from unpaired.device import find_device
 from unpaired.errors import DataError, UsageError
+from unpaired.experiments.earlier import check_recipe
 from unpaired.experiments.jobs import Job, Runs, plan_runs
 from unpaired.experiments.pool import threads_of
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.experiments.study import Study, check_recipe, limited_threads, open_study
+from unpaired.experiments.study import Study, limited_threads, open_study
 from unpaired.files import read_json, write_json, write_text
 from unpaired.progress import duration
 from unpaired.training.budget import TooLittleTimeError, as_budget

@@ -62,12 +62,15 @@ def execute(job: Job, prepared: Path, progress: Progress | None = None) -> None:
 
 
 def _as_begun(config: Config, folder: RunFolder) -> Config:
-    """A run that goes on keeps the name of its splits file: the study's folder may have moved, or
-    be named otherwise in this call. The split itself is part of the run's identity."""
+    """A run that goes on keeps the names of its files, of the splits and of weights to start from:
+    the folders may have moved, or be named otherwise in this call. What the files hold is part of
+    the run's identity."""
     if not folder.begun:
         return config
-    splits = folder.config.data.splits
-    return config.model_copy(update={"data": config.data.model_copy(update={"splits": splits})})
+    before = folder.config
+    data = config.data.model_copy(update={"splits": before.data.splits})
+    model = config.model.model_copy(update={"pretrained": before.model.pretrained})
+    return config.model_copy(update={"data": data, "model": model})
 
 
 def _wait_for(folder: RunFolder) -> None:
@@ -125,7 +128,18 @@ def _record(
         seconds={"train": round(last[-1], 1) if last else 0.0, "test": round(test_seconds, 1)},
         curve=curve,
         environment=about,
+        pretrained=_filled(folder),
     )
+
+
+def _filled(folder: RunFolder) -> dict[str, Any]:
+    """What a file of weights filled at the run's start."""
+    path = folder.files.pretrained
+    if not path.is_file():
+        return {}
+    filled = read_json(path)
+    name = Path(filled["file"]).name  # a record goes where the folders do not
+    return {"file": name, "layout": filled["layout"], "percent": round(filled["percent"], 1)}
 
 
 def _parameters(config: Config, folder: RunFolder) -> dict[str, int]:

@@ -12,6 +12,7 @@ from unpaired.datasets.split import few_shot
 from unpaired.datasets.split_file import Split, read_splits, write_splits
 from unpaired.errors import UnpairedError, UsageError
 from unpaired.experiments.record import (
+    WEIGHTS,
     Record,
     changes,
     chosen_settings,
@@ -21,7 +22,7 @@ from unpaired.experiments.record import (
     read_record,
 )
 from unpaired.experiments.rows import Experiment, Row
-from unpaired.experiments.study import Study
+from unpaired.experiments.study import Study, check_modality_count
 from unpaired.methods import Consistency, method_of
 
 DEFAULT = "as_trained"
@@ -67,7 +68,8 @@ class Job:
         """
         record = read_record(self.record(test))
         before, now = in_use(record.settings), named_settings(self.config)
-        changed = changes(before, now, sorted(before.keys() & now.keys()))
+        keys = (before.keys() & now.keys()) - {WEIGHTS}  # known by its contents, in the identity
+        changed = changes(before, now, sorted(keys))
         if record.identity != self.identity and not changed:
             changed = "it is of another run"
         if changed:
@@ -136,12 +138,8 @@ def modalities_of(experiment: Experiment, study: Study) -> tuple[str, ...]:
     Raises:
         UsageError: there are too few.
     """
+    check_modality_count(experiment, study.data)
     names = tuple(study.data)
-    if len(names) < experiment.modalities:
-        raise UsageError(
-            f"{experiment.name} needs {experiment.modalities} modalities, --data gives "
-            f"{len(names)} ({', '.join(names)}). Add --data NAME=FOLDER."
-        )
     return names if experiment.modalities > 2 else names[:2]
 
 
@@ -160,7 +158,10 @@ def _job(study: Study, row: Row, group: Sequence[str], split: Split, seed: int) 
         {m: part.get(m, ()) for m in group} for part in (split.train, split.val, split.test)
     )
     own = Split(train, val, test)
-    identity = digest({"config": chosen_settings(config), "split": listed(own)})
+    chosen = chosen_settings(config)
+    if WEIGHTS in chosen:  # by its contents, wherever it lies
+        chosen[WEIGHTS] = study.weights
+    identity = digest({"config": chosen, "split": listed(own)})
     path = study.out / "splits" / f"{'_'.join(group)}-{digest(listed(own))[:8]}.json"
     if not path.exists():
         write_splits(path, [own])

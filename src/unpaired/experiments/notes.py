@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from unpaired.config import load_config
 from unpaired.evaluation.evaluate import PREPARED
 from unpaired.experiments.paper import published
-from unpaired.experiments.record import Record, in_use
+from unpaired.experiments.record import Record, in_use, settings_of
 from unpaired.experiments.results import Result, Results
+from unpaired.experiments.rows import HEART
 
 READ = (
     "Mean ± population deviation over the test cases of all seeds together; in brackets the sample "
@@ -24,20 +26,42 @@ COMPARED = (
 FEW = 5
 """Fewer seeds than this say little of what another training would give."""
 
-OURS = "consistency"
 NETWORK, GRID = "network", "grid in mm"
 SETTINGS = {
     "model.backbone": NETWORK,
     "data.spacing_mm": GRID,
     "data.patch": "patch",
+    "model.options.embed_dim": "width",
     "train.steps": "steps",
     "train.batch_size": "images per modality and step",
     "train.optimizer": "optimiser",
     "train.learning_rate": "learning rate",
     "train.keep": "weights kept",
-    "loss.tau": "τ",
 }
 """The settings that a reader is told, in words."""
+LOSS = {
+    "loss.tau": "τ",
+    "loss.mask_absent": "classes absent from an image left out of L_icr",
+    "loss.class_weights": "cross-entropy weights of the classes",
+    "loss.dice_background": "background in the Dice loss",
+    "loss.ce": "weight of the cross-entropy",
+    "loss.dice": "weight of the Dice loss",
+    "loss.aux_target": "size at which the auxiliary prediction is compared",
+    "model.maps": "semantic-aware maps",
+    "model.shared_embeddings": "one set of class embeddings for all modalities",
+}
+"""Settings of the method in words; one that is missing here is told by its own name."""
+NO_LOSS = {
+    *("loss.alpha", "loss.beta", "loss.gamma", "loss.distill", "loss.distill_tau"),
+    *("model.name", "model.backbone", "model.variant", "model.heads"),
+    *("model.scaling_at_test", "model.pretrained"),
+}
+"""Not compared with the paper: what makes a row or a network, or has no value in the paper."""
+OPEN = (
+    "What the paper leaves open is ours: α, β and γ, and of cross-entropy and Dice all but their "
+    "names."
+)
+IMAGENET = "The paper's rows start from ImageNet weights."
 
 
 def notes(results: Results) -> list[str]:
@@ -45,9 +69,11 @@ def notes(results: Results) -> list[str]:
     records = _distinct(record for row in results.rows for record in row.all_records)
     if not records:
         return list(results.notes)
-    own = [record for record in records if _method(record) == OURS]
-    sentences = [READ, *_compared(results), _recipe(own or records)]
-    sentences += [text for row in results.rows if own for text in _other_network(row, own)]
+    own = [record for record in records if record.is_papers_method]
+    sentences = [READ, *_compared(results), *_not_papers(results), _recipe(own or records)]
+    if own:
+        sentences += [_loss(results), _start(results)]
+        sentences += [text for row in results.rows for text in _other_network(row, own)]
     sentences += [_cases(records), *dict.fromkeys(_draws(results)), _machine(records)]
     for row in results.rows:
         if 0 < len(row.records) < row.wanted:
@@ -56,7 +82,7 @@ def notes(results: Results) -> list[str]:
     missed = {row.row.name: _missed(row) for row in results.rows}
     if counts := ", ".join(f"{name} {count}" for name, count in missed.items() if count):
         sentences.append(f"Organs that are there and were not found at all: {counts}.")
-    table = results.experiment.table if results.printed else None
+    table = results.experiment.table if results.paper else None
     errata = [c.erratum for c in published() if c.table == table and c.erratum]
     sentences += [f"\\* as printed; {text}." for text in dict.fromkeys(errata)]
     return [*sentences, *results.notes]
@@ -95,7 +121,7 @@ def _shared(records: Sequence[Record]) -> dict[str, object]:
 def _other_network(row: Result, own: Sequence[Record]) -> Iterator[str]:
     """Of a row with a network of its own: what it does not have in common with the paper's rows."""
     theirs = _distinct(row.all_records)
-    if not theirs or _method(theirs[0]) == OURS:
+    if not theirs or theirs[0].is_papers_method:
         return
     common = _shared(own)
     other = {k: v for k, v in _shared(theirs).items() if k in common and v != common[k]}
@@ -106,8 +132,68 @@ def _other_network(row: Result, own: Sequence[Record]) -> Iterator[str]:
     yield f"{row.row.name}: a network of its own (docs/comparators.md){but}.{apart}"
 
 
-def _method(record: Record) -> object:
-    return record.settings.get("model.name", OURS)
+def _not_papers(results: Results) -> Iterator[str]:
+    """That these are not the rows of the paper's table."""
+    if results.other_network:
+        yield (
+            f"Not the paper's network: its rows are {results.experiment.network}, these are "
+            f"{results.network}. Its numbers are not printed beside."
+        )
+
+
+def _loss(results: Results) -> str:
+    """Every setting of the losses that is not the paper's, and the rows that have it."""
+    paper = settings_of(load_config(results.experiment.preset or HEART))
+    run = {r.row.name: r.all_records[0] for r in results.rows if r.all_records}
+    found: dict[str, list[str]] = {}
+    for name, record in run.items():
+        for key, value in in_use(record.settings).items() if record.is_papers_method else ():
+            varied = results.experiment.tau and key == "loss.tau"
+            if _is_loss(key) and not varied and value != paper.get(key, value):
+                text = f"{LOSS.get(key, key)} {_said(value)} (the paper: {_said(paper[key])})"
+                found.setdefault(text, []).append(name)
+    if not found:
+        return f"Every setting of the losses is the paper's. {OPEN}"
+    texts = (
+        f"{text} in {'every row' if len(names) == len(run) else ', '.join(names)}"
+        for text, names in found.items()
+    )
+    return f"Settings of the losses that are not the paper's: {'; '.join(texts)}. {OPEN}"
+
+
+def _is_loss(key: str) -> bool:
+    return key.startswith(("loss.", "model.")) and not (
+        key in NO_LOSS or key.startswith("model.options.")
+    )
+
+
+def _said(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _start(results: Results) -> str:
+    """Which rows began with weights from a file, and with which."""
+    files: dict[str, list[str]] = {}
+    bare: list[str] = []
+    for row in results.rows:
+        own = [record for record in row.all_records if record.is_papers_method]
+        if own and own[0].pretrained:
+            start = own[0].pretrained
+            share = f"{min(r.pretrained['percent'] for r in own):g} %"
+            text = f"{start['file']} ({start['layout']}; {share} of encoder and decoder)"
+            files.setdefault(text, []).append(row.row.name)
+        elif own:
+            bare.append(row.row.name)
+    if not files:
+        return f"Every row starts from random weights. {IMAGENET}"
+    texts = [f"{', '.join(names)} from {text}" for text, names in files.items()]
+    if bare:
+        texts.append(f"{', '.join(bare)} from random weights")
+    return f"Start of the training: {'; '.join(texts)}. {IMAGENET}"
 
 
 def _words(value: object) -> str:

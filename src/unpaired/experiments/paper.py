@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from unpaired.datasets.dataset import canonical_name
-from unpaired.errors import DataError
+from unpaired.errors import DataError, UsageError
 from unpaired.experiments.rows import ABDOMEN, HEART, Experiment
 from unpaired.files import read_json
 
@@ -108,6 +108,29 @@ def is_papers(experiment: Experiment, data: Mapping[str, Path]) -> bool:
     if experiment.preset not in SOURCES or len(data) != 2:
         return False
     return tuple(map(_source, data.values())) == SOURCES[experiment.preset]
+
+
+def check_papers(experiment: Experiment, data: Mapping[str, Path] | None) -> None:
+    """Refuse what cannot be the paper's data though the user says that it is.
+
+    Args:
+        data: modality -> folder; None for scans of the phantom.
+
+    Raises:
+        UsageError: an experiment of ours, the phantom, or data imported from another data set.
+    """
+    says = "--paper says that these are the paper's data"
+    if experiment.preset is None:
+        raise UsageError(f"{says}, and the paper does not have {experiment.name}. Leave it out.")
+    if data is None:
+        raise UsageError(f"{says}, and those of the phantom are synthetic. Leave it out.")
+    for (m, root), wanted in zip(in_order(data).items(), SOURCES[experiment.preset], strict=False):
+        if (source := _source(root)) not in ("", wanted):
+            raise UsageError(
+                f"{says}, but {m} ({root}) was imported from {source}; {experiment.name} is on "
+                f"{' and '.join(dict.fromkeys(SOURCES[experiment.preset]))}. Give those, or leave "
+                "--paper out."
+            )
 
 
 def _source(root: Path) -> str:

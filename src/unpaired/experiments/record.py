@@ -4,14 +4,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unpaired.config import Config
 from unpaired.errors import DataError
 from unpaired.evaluation.evaluate import VOXELS
+from unpaired.experiments.rows import Network
 from unpaired.files import read_json, sealed, write_text
+from unpaired.methods import Consistency
 from unpaired.run.scores import Score
 from unpaired.training.prepare import MAY_CHANGE
 
@@ -23,7 +25,8 @@ IDLE = {
     "loss.gamma": ("loss.tau", "loss.mask_absent"),
 }
 """Weight -> settings of a term that is not computed where the weight is 0."""
-FILES = ("model.pretrained", "train.init_from")
+WEIGHTS = "model.pretrained"
+FILES = (WEIGHTS, "train.init_from")
 """Settings that name a file."""
 VERSION = 1
 COLUMNS = (
@@ -48,6 +51,8 @@ class Record:
         seconds: "train" and "test", as measured.
         curve: the validations: step, score, and the mean Dice of each modality.
         environment: versions and machine.
+        pretrained: what a file of weights filled: its "file", "layout" and "percent" of encoder and
+            decoder; empty where all began at random.
     """
 
     identity: str
@@ -61,6 +66,28 @@ class Record:
     seconds: Mapping[str, float]
     curve: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
+    pretrained: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_papers_method(self) -> bool:
+        """Whether it is of the paper's method; else of a comparator."""
+        return is_papers_method(self.settings)
+
+    @property
+    def network(self) -> Network:
+        """What was trained."""
+        return network_of(self.settings)
+
+
+def is_papers_method(settings: Mapping[str, Any]) -> bool:
+    """Whether settings by full name are of the paper's method; else of a comparator."""
+    return bool(settings.get("model.name", Consistency.name) == Consistency.name)
+
+
+def network_of(settings: Mapping[str, Any]) -> Network:
+    """The backbone or the comparator that settings name, and how many axes it sees."""
+    key = "model.backbone" if is_papers_method(settings) else "model.name"
+    return Network(str(settings[key]), int(settings.get("data.dims", 2)))
 
 
 def write_record(path: Path, record: Record) -> None:

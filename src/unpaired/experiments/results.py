@@ -11,7 +11,7 @@ import numpy as np
 from unpaired.evaluation.evaluate import NATIVE, PREPARED, VOXELS
 from unpaired.experiments.paper import ALL, MEAN, Cell, cell, printed_class
 from unpaired.experiments.record import Record
-from unpaired.experiments.rows import Experiment, Row
+from unpaired.experiments.rows import Experiment, Network, Row
 from unpaired.metrics.effect import Effect, RunCase, adjusted, effect_of
 from unpaired.metrics.statistics import spread
 from unpaired.run.scores import Score, value_of
@@ -65,6 +65,11 @@ class Result:
         """Of all seeds."""
         return [record for records in self.records.values() for record in records]
 
+    @property
+    def network(self) -> Network | None:
+        """What was trained; None where nothing was."""
+        return next((record.network for record in self.all_records), None)
+
     def scores(self, grid: str) -> dict[int, list[Score]]:
         """Seed -> scores of all modalities."""
         return {
@@ -86,7 +91,7 @@ class Results:
     """An experiment's rows, ready to print.
 
     Attributes:
-        printed: modality -> as the paper names it ("CT"); empty without the paper's column.
+        printed: modality -> as the paper names it ("CT"), on the paper's data; else empty.
         notes: what the reader must know, one sentence each.
     """
 
@@ -96,11 +101,36 @@ class Results:
     printed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def network(self) -> Network | None:
+        """That of the rows of the paper's method; None where none was run."""
+        records = (record for row in self.rows for record in row.all_records)
+        return next((record.network for record in records if record.is_papers_method), None)
+
+    @property
+    def other_network(self) -> bool:
+        """Whether it ran with another network than that of the paper's table."""
+        wanted = self.experiment.network
+        return None not in (wanted, self.network) and self.network != wanted
+
+    @property
+    def paper(self) -> Mapping[str, str]:
+        """`printed`, or empty where the paper's numbers would be those of another network."""
+        return {} if self.other_network else self.printed
+
     @property
     def title(self) -> str:
-        """The experiment's, and with the paper's data what they show."""
+        """The experiment's, and with the paper's data what they show. With another network it is no
+        table of the paper."""
+        title = self.experiment.title
+        if self.other_network:
+            table, _, what = title.partition(": ")
+            title = (
+                f"Rows of {table} with another network, {self.network} (the paper's: "
+                f"{self.experiment.network}): {what}"
+            )
         organs = self.experiment.organs if self.printed else ""
-        return f"{self.experiment.title}, {organs}" if organs else self.experiment.title
+        return f"{title}, {organs}" if organs else title
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -130,13 +160,14 @@ class Results:
     def published(self, row: str, metric: str, column: Column) -> Cell | None:
         """The paper's cell beside ours, or None."""
         table, (m, cls) = self.experiment.table, column
-        if table is None or metric not in PUBLISHED or not self.printed:
+        if table is None or metric not in PUBLISHED or not self.paper:
             return None
         name = MEAN if cls == MEAN else printed_class(cls)
         where = ALL if m == ALL else self.printed.get(m)
         if name is None or where is None:
             return None
-        return cell(table, PUBLISHED[metric], row, where, name)
+        printed_as = self.experiment.row(row).printed_as or row
+        return cell(table, PUBLISHED[metric], printed_as, where, name)
 
 
 def numbers(

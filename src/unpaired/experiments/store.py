@@ -109,6 +109,9 @@ def load(index: Path) -> Results:
     content = read_json(index)
     try:
         experiment = EXPERIMENTS[content["experiment"]]
+        known = [row.name for row in experiment.rows]
+        if other := [name for name in content["rows"] if name not in known]:
+            raise ValueError(f"there is no row {other[0]}; the rows are {'; '.join(known)}")
         rows = tuple(
             _row(index.parent, row, content["rows"].get(row.name, {}), content)
             for row in experiment.rows

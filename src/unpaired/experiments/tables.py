@@ -20,7 +20,7 @@ from unpaired.experiments.results import (
     numbers,
     verdict,
 )
-from unpaired.experiments.rows import EXPERIMENTS, OURS
+from unpaired.experiments.rows import AS_PRINTED, EXPERIMENTS, NETWORKS, OURS, Network
 from unpaired.metrics.effect import Effect
 from unpaired.tables import Table, printed
 
@@ -34,8 +34,8 @@ FIFTH = 0.8
 """Where the last fifth of a run begins: one that adds less than a point there has converged."""
 COMPARED = ("Δ Dice", "95 % interval", "p", "p, Holm", "cases", "seeds", "shown")
 CELL = (
-    "experiment", "row", "metric", "grid", "modality", "class", "mean", "std", "seed_std", "n",
-    "undefined", "seeds", "paper_mean", "paper_std", "gap", "erratum", "status",
+    "experiment", "row", "network", "metric", "grid", "modality", "class", "mean", "std",
+    "seed_std", "n", "undefined", "seeds", "paper_mean", "paper_std", "gap", "erratum", "status",
 )  # fmt: skip
 """The columns of the CSV."""
 _TEX = str.maketrans(
@@ -105,8 +105,8 @@ def _cell(
         gap = "" if math.isnan(number.mean) else f"{number.mean - paper.mean:.6g}"
         theirs = [paper.mean, "" if paper.std is None else paper.std, gap, paper.erratum]
     return [
-        results.experiment.name, result.row.name, metric, grid, *column, *plain,
-        number.n, number.undefined, len(result.records), *theirs,
+        results.experiment.name, result.row.name, result.network or "", metric, grid, *column,
+        *plain, number.n, number.undefined, len(result.records), *theirs,
         "run" if result.records else result.reason or NOT_RUN,
     ]  # fmt: skip
 
@@ -128,8 +128,8 @@ def score_tables(results: Results) -> list[Table]:
         cells = [numbers(r, metric, grid, results.columns) for r in results.rows]
         if tables and all(math.isnan(n.mean) for row in cells for n in row.values()):
             continue
-        source = [""] if results.printed else []
-        head = ("row", *source, *map(_heading, results.columns))
+        source = [""] if results.paper else []
+        head = ("row", "network", *source, *map(_heading, results.columns))
         rows = [
             line
             for result, row in zip(results.rows, cells, strict=True)
@@ -138,7 +138,7 @@ def score_tables(results: Results) -> list[Table]:
         if (metric, grid) == (DICE, PREPARED):
             rows += _prior(results)
         title = f"{printed(metric).heading}, {GRIDS[grid]}"
-        tables.append(Table(head, rows, title, 1 + len(source)))
+        tables.append(Table(head, rows, title, 2 + len(source)))
     return tables
 
 
@@ -152,17 +152,18 @@ def _lines(
     results: Results, result: Result, metric: str, grid: str, cells: Mapping[Column, Number]
 ) -> list[tuple[str, ...]]:
     """Ours; with the paper's column ours, paper and gap beneath each other."""
-    name, columns, digits = result.row.name, results.columns, printed(metric).decimals
+    columns, digits = results.columns, printed(metric).decimals
+    names = (result.row.name, str(result.network or NONE))
     ours = [_words(cells[column], digits, "") for column in columns]
     if not result.records:  # the sentence of what failed once
         ours = [NOT_RUN] * len(columns)
         if result.reason:
             ours = [result.reason, *[FAILED] * (len(columns) - 1)]
-    if not results.printed:
-        return [(name, *ours)]
+    if not results.paper:
+        return [(*names, *ours)]
     theirs, gaps = [], []
     for column in columns:
-        paper = None if grid == NATIVE else results.published(name, metric, column)
+        paper = None if grid == NATIVE else results.published(result.row.name, metric, column)
         if paper is None:
             theirs.append(NONE)
             gaps.append(NONE)
@@ -170,7 +171,7 @@ def _lines(
         std = "" if paper.std is None else f" ± {paper.std:.{digits}f}"
         theirs.append(f"{paper.mean:.{digits}f}{std}{'*' if paper.erratum else ''}")
         gaps.append(_words(Number(cells[column].mean - paper.mean), digits, "+"))
-    return [(name, "ours", *ours), (name, "paper", *theirs), (name, "gap", *gaps)]
+    return [(*names, "ours", *ours), (*names, "paper", *theirs), (*names, "gap", *gaps)]
 
 
 def _words(number: Number, digits: int, sign: str) -> str:
@@ -197,8 +198,8 @@ def _prior(results: Results) -> list[tuple[str, ...]]:
         means[m, MEAN] = mean_of_known(means.get((m, cls), math.nan) for cls in results.classes)
     means[ALL, MEAN] = mean_of_known(means[m, MEAN] for m in results.modalities)
     cells = [Number(means.get(column, math.nan)) for column in results.columns]
-    source = ["ours"] if results.printed else []
-    return [(PRIOR, *source, *(_words(one, printed(DICE).decimals, "") for one in cells))]
+    source = ["ours"] if results.paper else []
+    return [(PRIOR, NONE, *source, *(_words(one, printed(DICE).decimals, "") for one in cells))]
 
 
 def _effect_table(results: Results) -> Iterator[Table]:
@@ -229,18 +230,44 @@ def summary(stored: Mapping[tuple[str, str], Results]) -> str:
     Args:
         stored: (study, experiment) -> its results.
     """
+    ours = (AS_PRINTED.name, OURS.name)
     rows = [
-        (study, name, label.against, label.modality, *_without_p(_difference(one)))
-        for (study, name), results in stored.items()
-        for label, one in results.effects.items()
-        if label.row == OURS.name
+        (study, _labelled(one), *label, *_without_p(_difference(effect)))
+        for (study, _), one in stored.items()
+        for label, effect in one.effects.items()
+        if label.row in ours
     ]
-    head = ("study", "experiment", "Ours minus", "modality", *_without_p(COMPARED))
-    table = Table(head, rows, f"{OURS.name} against other rows", 4)
-    studies = dict.fromkeys(study for study, _ in stored)
-    left = {s: [name for name in EXPERIMENTS if (s, name) not in stored] for s in studies}
-    missing = [f"- {NOT_RUN} on {s}: {', '.join(names)}." for s, names in left.items() if names]
-    return "\n".join([*table.markdown(), "", *missing]) + "\n"
+    head = ("study", "experiment", "row", "minus", "modality", *_without_p(COMPARED))
+    table = Table(head, rows, "Ours against other rows", 5)
+    return "\n".join([*table.markdown(), "", *_not_run(stored)]) + "\n"
+
+
+def _labelled(results: Results) -> str:
+    """Its name, and a network that is not the paper's."""
+    name = results.experiment.name
+    return f"{name}, {results.network}" if results.other_network else name
+
+
+def _not_run(stored: Mapping[tuple[str, str], Results]) -> Iterator[str]:
+    """What no study has, and per study what it lacks of those with its network."""
+    networks: dict[str, set[Network | None]] = {}
+    for (study, _), one in stored.items():
+        networks.setdefault(study, {None}).add(one.network)
+    for study, own in networks.items():
+        lacking = [e for e in EXPERIMENTS.values() if (study, e.name) not in stored]
+        if names := ", ".join(e.name for e in lacking if e.network in own):
+            yield f"- {NOT_RUN} on {study}: {names}."
+        others = [one for (s, _), one in stored.items() if s == study and one.other_network]
+        for one in others:
+            yield (
+                f"- on {study} with another network than the paper's ({one.experiment.network}): "
+                f"{_labelled(one)}."
+            )
+    anywhere = set().union(*networks.values())
+    for network in NETWORKS.values():
+        tables = ", ".join(e.name for e in EXPERIMENTS.values() if e.network == network)
+        if network not in anywhere:
+            yield f"- {NOT_RUN} on any data with the paper's network, {network}: {tables}."
 
 
 def _without_p(cells: Sequence[str]) -> list[str]:

@@ -39,12 +39,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UsageError: there is no such file.
         DataError: damaged, no weights in it, or it would have to run code to be read.
     """
-    if not path.is_file():
-        hint = " It is a folder; name the file in it." if path.is_dir() else ""
-        raise UsageError(
-            f"there is no file {printable(path)} (model.pretrained).{hint} Weights are never "
-            "downloaded: fetch the file yourself (docs/pretrained.md)."
-        )
+    check_there(path)
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -64,6 +59,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"one under {', '.join(map(repr, _INSIDE))}."
         )
     return state
+
+
+def check_there(path: Path) -> None:
+    """Raise UsageError where there is no such file of weights."""
+    if not path.is_file():
+        hint = " It is a folder; name the file in it." if path.is_dir() else ""
+        raise UsageError(
+            f"there is no file {printable(path)} (model.pretrained).{hint} Weights are never "
+            "downloaded: fetch the file yourself (docs/pretrained.md)."
+        )
 
 
 def _torch_file(path: Path, head: bytes) -> Any:
