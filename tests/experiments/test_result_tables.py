@@ -318,9 +318,9 @@ def test_every_setting_of_the_losses_that_is_not_the_papers_is_named() -> None:
 
     v3, only_mcr, only_icr = {"loss.gamma": 0.0, "loss.beta": 0.0}, {"loss.gamma": 0.0}, printed
     text = told(v3, only_mcr, only_icr, printed, {})
-    assert f"not the paper's: τ 32 (the paper: 4) in Ours; {part} in Ours. What" in text
+    assert f'not the paper\'s: τ 32 (the paper: 4) in "Ours"; {part} in "Ours". What' in text
     text = told(v3, only_mcr, only_icr, printed, {**printed, "model.maps": "scaled"})
-    assert "semantic-aware maps scaled (the paper: raw) in Ours." in text
+    assert 'semantic-aware maps scaled (the paper: raw) in "Ours".' in text
     classes = {"loss.class_weights": [0.3, 2.0], "loss.dice_background": False, **printed}
     text = told(*[classes] * 5)
     assert "classes 0.3, 2 (the paper: none) in every row; background in the Dice" in text
@@ -329,7 +329,7 @@ def test_every_setting_of_the_losses_that_is_not_the_papers_is_named() -> None:
         "γ, and of cross-entropy and Dice all but their names."
     )
     new = {**printed, "loss.tau": 5.0}
-    assert "τ 5 (the paper: 4) in Joint V3, Ours." in told(new, *[printed] * 3, new)
+    assert 'τ 5 (the paper: 4) in "Joint V3", "Ours".' in told(new, *[printed] * 3, new)
     curve = "\n".join(notes(made_results("fig5")))
     assert "τ 32" not in curve and part in curve  # what the curve is over is no deviation
 
@@ -349,9 +349,9 @@ def test_where_the_rows_start_is_said() -> None:
     rows[0] = with_settings(rows[0], {"model.name": "ummkd"})
     (told,) = [text for text in notes(replace(results, rows=tuple(rows))) if papers in text]
     assert told == (
-        "Start of the training: Backbone, Baseline, Joint V2, Joint V3, Ours, as printed from "
-        "swin.pth (a Swin classifier; 92.3 % of encoder and decoder); Ours from random weights. "
-        f"{papers}"
+        'Start of the training: "Backbone", "Baseline", "Joint V2", "Joint V3", "Ours, as printed" '
+        'from swin.pth (a Swin classifier; 92.3 % of encoder and decoder); "Ours" from random '
+        f"weights. {papers}"
     )
 
 

@@ -195,7 +195,7 @@ def _about(runs: "Runs", jobs: "Sequence[Job]") -> Iterator[str]:
         names = rows.setdefault((network, f"{grid}{patch}, {start}"), [])
         names += [name for name, _ in job.rows if name not in names]
     for (network, how), names in rows.items():
-        yield f"{network}, {how}: {', '.join(names)}."
+        yield f"{network}, {how}: {'; '.join(names)}."
     if jobs:
         largest = max(jobs, key=lambda job: len(job.data))
         parts = (largest.split.train, largest.split.val, largest.split.test)

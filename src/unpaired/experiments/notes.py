@@ -155,10 +155,15 @@ def _loss(results: Results) -> str:
     if not found:
         return f"Every setting of the losses is the paper's. {OPEN}"
     texts = (
-        f"{text} in {'every row' if len(names) == len(run) else ', '.join(names)}"
+        f"{text} in {'every row' if len(names) == len(run) else _quoted(names)}"
         for text, names in found.items()
     )
     return f"Settings of the losses that are not the paper's: {'; '.join(texts)}. {OPEN}"
+
+
+def _quoted(rows: Sequence[str]) -> str:
+    """Names of rows; some hold a comma."""
+    return ", ".join(f'"{name}"' for name in rows)
 
 
 def _is_loss(key: str) -> bool:
@@ -190,9 +195,9 @@ def _start(results: Results) -> str:
             bare.append(row.row.name)
     if not files:
         return f"Every row starts from random weights. {IMAGENET}"
-    texts = [f"{', '.join(names)} from {text}" for text, names in files.items()]
+    texts = [f"{_quoted(names)} from {text}" for text, names in files.items()]
     if bare:
-        texts.append(f"{', '.join(bare)} from random weights")
+        texts.append(f"{_quoted(bare)} from random weights")
     return f"Start of the training: {'; '.join(texts)}. {IMAGENET}"
 
 
