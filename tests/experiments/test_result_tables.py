@@ -292,6 +292,18 @@ def test_the_floor_and_the_parameters_are_in_the_tables() -> None:
     assert ("Ours", "ct, mr", "2,000", "1,000") in parameters.rows
 
 
+def test_the_floor_is_that_of_the_common_grid() -> None:
+    """A comparator that stands first may have its own, and so another floor."""
+    results = made_results("table1")
+    first = with_settings(results.rows[0], {"model.name": "payer"})
+    records = {
+        seed: [replace(r, floor={m: dict.fromkeys(CLASSES, 0.1) for m in r.floor}) for r in found]
+        for seed, found in first.records.items()
+    }
+    rows = (replace(first, records=records), *results.rows[1:])
+    assert set(score_tables(replace(results, rows=rows))[0].rows[-1][2:]) == {"51.0"}
+
+
 def test_notes_come_from_the_records() -> None:
     results = made_results("table7")
     short = replace(results.rows[1], records={0: results.rows[1].records[0]})

@@ -188,6 +188,8 @@ def _prior(results: Results) -> list[tuple[str, ...]]:
     complete = [r for r in results.rows if r.records and r.row.shots is None]
     if not complete:
         return []
+    # A comparator may have a grid of its own.
+    complete.sort(key=lambda row: not row.all_records[0].is_papers_method)
     values: dict[Column, list[float]] = {}
     for record in complete[0].all_records:
         for m, floor in record.floor.items():
