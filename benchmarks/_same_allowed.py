@@ -24,10 +24,30 @@ NEW_KEYS = {
     "average": "",
     "fused": "",
     "pace_minutes": "",
+    "modules": "",
+    "consistency": "",
+    "rich": "",
+    "ramp": "",
+    "cap": "",
+    "view_weight": "",
+    "gin": "",
+    "second_view": "",
     "model.norms": "the same in a record, as are the next",
     "train.average": "",
     "train.fused": "",
     "train.pace_minutes": "",
+    "model.modules": "",
+    "loss.consistency": "",
+    "loss.rich": "",
+    "loss.ramp": "",
+    "loss.cap": "",
+    "loss.view_weight": "",
+    "augment.gin": "",
+    "augment.second_view": "",
+    "described/norm": "of correlations, in semantics.npz, as are the next",
+    "described/entropy": "",
+    "described/within": "",
+    "described/across": "",
     "images": "of a step, in the state of a training",
     "kept_step": "in the state of a training",
     "sha256": "of a scan or a prepared array, which is compared itself",
@@ -43,13 +63,14 @@ NEW_KEYS = {
 """What the tree alone may hold: later than a154ab3."""
 NEW_VALUES = {"format": (1, 2)}
 """Values of base and tree that may differ so: the format of a prepared case."""
-NEW_SECTIONS = ("Odd results",)
+NEW_SECTIONS = ("Odd results", "How far the modalities lie apart")
 """Headings of a page that the tree alone may have, each with what follows up to the next."""
 NEW_LINES = "|".join(
     (
         r" *\"(notes|passed_over|odd)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
-        r"(heartbeat_seconds|norms|average|fused) = .*",
+        r"(heartbeat_seconds|norms|average|fused|modules) = .*",
+        r"(consistency|rich|ramp|cap|view_weight|gin|second_view) = .*",
         r".*: about \* of memory \(\* free\)\.?",
         r".*\(usually .*\).*",
         r"The mean of the \d+ folds is one model: .*",

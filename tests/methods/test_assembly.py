@@ -55,6 +55,18 @@ def test_one_modality_has_no_correlations() -> None:
     assert not any(name.endswith("kernel") for name, _ in joint.named_parameters())
 
 
+def test_one_chain_of_modules_for_all_on_request() -> None:
+    private, shared = (
+        Consistency().joint(config(*more), plan("a", "b", "c"))
+        for more in ((), ("model.modules=shared", "model.maps=mean"))
+    )
+    counts = [sum(p.numel() for p in j.semantics.parameters()) for j in (private, shared)]
+    q = shared.semantics["a"].embeddings.numel()  # type: ignore[operator]
+    assert counts[1] - 3 * q == (counts[0] - 3 * q) // 3
+    assert shared.semantics["a"].modules_per_scale[0].over_heads == config().model.heads  # type: ignore[index, union-attr]
+    assert private.semantics["a"].modules_per_scale[0].over_heads == 1  # type: ignore[index, union-attr]
+
+
 def test_channels_widen_the_input() -> None:
     """Two channels of three slices each: K = 6, and the stem begins as the identity."""
     segmenter = Consistency().segmenter(config(), plan("a", channels=2))

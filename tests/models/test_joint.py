@@ -7,7 +7,7 @@ from torch import Tensor
 import oracles
 from small_joint import CLASSES, shake, small_joint, small_step
 from unpaired.losses import Objective, mcr
-from unpaired.models import Joint, Scaling, share_embeddings
+from unpaired.models import Joint, Scaling, share_embeddings, share_modules
 from unpaired.models.segmenter import Stem
 
 
@@ -247,3 +247,28 @@ def test_shared_embeddings_are_one_parameter_and_make_the_gains_alike() -> None:
     joint.zero_grad()
     joint({"a": images["a"]})["a"].auxiliary[0].sum().backward()
     assert not torch.allclose(alone, joint.semantics["a"].embeddings.grad)
+
+
+def test_shared_modules_are_one_chain_and_embeddings_stay_private() -> None:
+    """One modality's auxiliary loss then moves the chain of all, and its own Q only."""
+    joint = small_joint("V2")
+    own = sum(p.numel() for p in joint.semantics["a"].parameters())
+    share_modules([joint.semantics["a"], joint.semantics["b"]])  # type: ignore[list-item]
+    q = joint.semantics["b"].embeddings
+    assert sum(p.numel() for p in joint.semantics.parameters()) == own + q.numel()  # type: ignore[operator]
+    shake(joint)
+    names = reached(joint, terms(joint)["aux/b"])
+    assert starting(names, "semantics.a.modules_per_scale")
+    assert starting(names, "semantics.b") == {"semantics.b.embeddings"}
+    assert "semantics.a.embeddings" not in names
+    images, labels = small_step()
+    joint.zero_grad()
+    Objective()(joint(images), labels).total.backward()
+    assert [n for n, p in joint.named_parameters() if p.grad is None] == []
+    # With equal embeddings and features the correlations are equal: there is no gauge left.
+    with torch.no_grad():
+        q.copy_(joint.semantics["a"].embeddings)
+        joint.segmenter.stems["b"].load_state_dict(joint.segmenter.stems["a"].state_dict())
+    same = joint(dict.fromkeys("ab", images["a"]))
+    for a, b in zip(same["a"].correlations, same["b"].correlations, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

@@ -234,3 +234,23 @@ def test_raw_maps_start_at_the_stated_width() -> None:
     for scale, stated in enumerate((1.05, 0.40, 0.14)):
         width = torch.stack([f[scale].maps.std() for f in found]).mean()
         assert float(width) == pytest.approx(stated, rel=0.12)
+
+
+def test_maps_averaged_over_the_heads_are_the_scaled_ones_and_e_their_mean() -> None:
+    torch.manual_seed(0)
+    modules = {}
+    for maps in ("scaled", "mean"):
+        modules[maps] = ExternalAttention(12, 3, heads=4, maps=maps).double()
+    modules["mean"].load_state_dict(modules["scaled"].state_dict())
+    q, features = torch.randn(2, 3, 12).double(), torch.randn(2, 12, 5, 4).double()
+    for module in modules.values():
+        shake(module, 1)
+    scaled, mean = (modules[name](q, features) for name in ("scaled", "mean"))
+    torch.testing.assert_close(mean.maps, scaled.maps, rtol=0, atol=0)
+    torch.testing.assert_close(mean.correlation, scaled.correlation / 4)
+    gate = oracles.correlation  # loops, with the sum over the heads of Eq. 8
+    kernels = torch.einsum("bzc,zcn->bzn", q, modules["mean"].kernel)
+    loops = torch.stack(
+        [gate(k, a.flatten(2)) / 4 for k, a in zip(kernels, mean.maps, strict=True)]
+    )
+    torch.testing.assert_close(mean.correlation, loops)

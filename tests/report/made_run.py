@@ -152,6 +152,10 @@ def write_semantics(path: Path) -> None:
         common = rng.normal(size=(5, 5)) + 2 * np.eye(5)
         for m in ("ct", "mr"):
             arrays[f"correlation/{m}/{scale}"] = common + 0.15 * rng.normal(size=(5, 5))
+    arrays["described/norm"] = np.array([[40.0, 12.5, 3.25], [50.0, 10.0, 2.0]])
+    arrays["described/entropy"] = np.array([[0.15, 0.87, 1.1], [0.2, 0.9, 1.2]])
+    arrays["described/within"] = np.array([[2.0, 0.0, 0.07], [4.0, 0.0, 0.03]])
+    arrays["described/across"] = np.array([18.0, 4.4, 1.25])
     np.savez_compressed(path, **arrays)
 
 

@@ -105,6 +105,13 @@ def test_every_picture_has_words_and_a_file(full_run, report):
     assert all(min(pixels(file)) > 200 for file in files)
 
 
+def test_how_far_the_modalities_lie_apart_is_told(full_run, report):
+    words = " ".join(" ".join(Cells(report.read_text()).text).split())
+    head = "Scale Size of E, ct Size of E, mr Entropy, ct Entropy, mr Divergence, ct Divergence, mr"
+    assert f"{head} Between Ratio 1 40 50 0.15 0.2 2 4 18 6 2 12.5 10" in words
+    assert "0 0 4.4 – 3 3.25 2 1.1 1.2 0.07 0.03 1.25 25" in words
+
+
 def test_what_was_decided_is_told(report):
     text = " ".join(Cells(report.read_text()).text)
     for words in (

@@ -22,7 +22,7 @@ from unpaired.training import fit
 from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.heartbeat import FAILED, LEFT, Judge, Sign
-from unpaired.training.trainer import share_of
+from unpaired.training.step import share_of
 from unpaired.training.whole_batch import span_processes
 
 

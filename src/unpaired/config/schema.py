@@ -135,8 +135,10 @@ class ModelConfig(Section):
     """Keep the modality's channel scaling in the exported model (V3 only)."""
     heads: Size = 8
     """Heads of each External Attention Module."""
-    maps: Literal["raw", "scaled"] = "raw"
-    """Semantic-aware maps as written in the paper (raw), or divided by the root of the width."""
+    maps: Literal["raw", "scaled", "mean"] = "raw"
+    """Maps A: raw as in the paper; divided by the root of the width; mean: and over the heads."""
+    modules: Literal["private", "shared"] = "private"
+    """External Attention Modules per modality, or one chain for all; embeddings stay private."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Arguments of the network's constructor, such as embed_dim or window."""
     pretrained: str | None = None
@@ -179,8 +181,18 @@ class LossConfig(Section):
     """Compare at the map's size (label brought down) or at full size (logits brought up)."""
     mask_absent: bool = True
     """Leave classes absent from a slice out of the correlation consistency; the paper does not."""
+    consistency: Literal["paper", "guided", "views", "prototypes", "distill"] = "paper"
+    """Form of the consistency between modalities; all but the paper's: docs/consistency.md."""
+    rich: str | None = None
+    """Modality that guided and prototypes hold fixed; none: the one of most training cases."""
+    ramp: Fraction = 0.3
+    """Share of the steps in which the weight of guided, views or prototypes rises."""
+    cap: Positive | None = 0.3
+    """Largest gradient of guided, views or prototypes, as a share of the other losses'."""
+    view_weight: NotNegative = 0.5
+    """Weight of the segmentation loss of second views (augment.second_view)."""
     distill: NotNegative = 0.5
-    """Weight of the distillation between modalities (comparator ummkd only)."""
+    """Weight of the distillation between modalities (comparator ummkd, consistency distill)."""
     distill_tau: Positive = 2.0
     """Temperature of that distillation."""
 
@@ -280,6 +292,10 @@ class AugmentConfig(Section):
     """Largest deviation of added noise, in standard deviations of the volume."""
     blur_sigma: Annotated[float, Field(ge=0, le=10)] = 0.8
     """Largest width of the blur in pixels."""
+    gin: Annotated[float, Field(ge=0, le=0.3)] = 0.0
+    """Chance that a random intensity network changes an image."""
+    second_view: Literal["none", "gin", "classes"] = "none"
+    """Each image once more in another style: of a random network, or of another modality's case."""
 
     @model_validator(mode="after")
     def _check(self) -> "AugmentConfig":

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from unpaired.config import AugmentConfig
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch, modality_key
+from unpaired.data.styles import GIN, change_some
 
 _WORDS = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinistra", "dextra"), ("sin", "dex"))
 # Random streams beside those of the sampler.
@@ -48,7 +49,7 @@ def augment(
     spacing_mm: Sequence[float] | None = None,
 ) -> Batch:
     """A changed copy of the batch: moved (rotation, zoom, shift, mirror), then gain, offset,
-    gamma, blur and noise.
+    gamma, blur and noise, and where configured a random intensity network.
 
     Image linear, filled with the sample's minimum; label nearest, filled with background.
 
@@ -70,6 +71,8 @@ def augment(
     image = _gamma(image, changes)
     image = _blur(image, changes)
     image = _noise(image, changes, [[*key, _NOISE, p] for p in positions])
+    if options.gin:
+        image = change_some(image, options.gin, [[*key, GIN, p] for p in positions])
     return replace(batch, image=image, label=label)
 
 

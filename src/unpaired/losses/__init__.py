@@ -1,7 +1,7 @@
 """Tensors in, scalar out; nothing of ours is imported."""
 
 from unpaired.losses.consistency import icr, mcr
-from unpaired.losses.objective import Objective, Prediction, Term, Terms, weigh
+from unpaired.losses.objective import Objective, Prediction, Term, Terms, ease, weigh
 from unpaired.losses.segmentation import SegmentationLoss, auxiliary_loss, dice_loss
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Terms",
     "auxiliary_loss",
     "dice_loss",
+    "ease",
     "icr",
     "mcr",
     "weigh",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from unpaired.losses.consistency import icr, mcr
@@ -16,6 +16,7 @@ from unpaired.losses.segmentation import (
     deep_weights,
     identity,
     label_at,
+    present,
 )
 
 
@@ -50,6 +51,8 @@ class Terms(NamedTuple):
     total: Tensor
     terms: dict[str, Tensor]
     weighted: dict[str, Tensor]
+    eased: tuple[str, ...] = ()
+    """Names of those that rise at the start and whose gradient has a limit."""
 
 
 Outputs = Mapping[str, Prediction]
@@ -65,13 +68,16 @@ class Term(NamedTuple):
 
     weight: float
     value: Value
+    eased: bool = False
+    """Whether it rises at the start of a training and its gradient has a limit (`Terms.eased`)."""
 
 
 def weigh(terms: Mapping[str, Term], outputs: Outputs, labels: Labels) -> Terms:
     """The weighted sum of named terms; the parts of a term are named `term/key`."""
     values: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
-    for name, (weight, value) in terms.items():
+    eased: list[str] = []
+    for name, (weight, value, easily) in terms.items():
         result = value(outputs, labels)
         if isinstance(result, Tensor):
             parts = {name: result}
@@ -79,7 +85,20 @@ def weigh(terms: Mapping[str, Term], outputs: Outputs, labels: Labels) -> Terms:
             parts = {f"{name}/{key}": part for key, part in result.items()}
         values |= parts
         weighted |= {key: weight * part for key, part in parts.items()}
-    return Terms(torch.stack(list(weighted.values())).sum(), values, weighted)
+        eased += parts if easily else ()
+    return Terms(torch.stack(list(weighted.values())).sum(), values, weighted, tuple(eased))
+
+
+def ease(terms: Terms, share: float) -> Terms:
+    """The terms with those that are eased at this share of their weight."""
+    if share == 1 or not terms.eased:
+        return terms
+    weighted = {
+        name: share * value if name in terms.eased else value
+        for name, value in terms.weighted.items()
+    }
+    total = torch.stack(list(weighted.values())).sum()
+    return terms._replace(total=total, weighted=weighted)
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ class Objective:
     def _auxiliary(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
         """L_aux per modality (Eq. 9)."""
         return {
-            m: auxiliary_loss(output.auxiliary, labels[m], self.aux_target, self._one_map)
+            m: auxiliary_loss(output.auxiliary, labels[m], self.aux_target, self.segmentation)
             for m, output in outputs.items()
         }
 
@@ -139,12 +158,12 @@ class Objective:
         """L_icr (Eq. 11), summed over the scales; one modality has none."""
         if len(outputs) < 2:
             return {}
-        present = None
+        held = None
         if self.mask_absent:
-            present = {m: _present(labels[m], o.logits.shape[1]) for m, o in outputs.items()}
+            held = {m: present(labels[m], o.logits.shape[1]) for m, o in outputs.items()}
         scales = zip(*(output.correlations for output in outputs.values()), strict=True)
         losses = [
-            icr(dict(zip(outputs, scale, strict=True)), self.tau, present, self.sync)
+            icr(dict(zip(outputs, scale, strict=True)), self.tau, held, self.sync)
             for scale in scales
         ]
         return torch.stack(losses).sum()
@@ -152,16 +171,12 @@ class Objective:
     def _deep(self, output: Prediction, label: Tensor) -> Tensor:
         scales = [output.logits, *output.deep]
         losses = [
-            share * self._one_map(logits, label_at(label, logits.shape[2:]))
+            share * self.segmentation(logits, label_at(label, logits.shape[2:]))
             for share, logits in zip(deep_weights(len(scales)), scales, strict=True)
         ]
         return torch.stack(losses).sum()
 
     @property
-    def _one_map(self) -> SegmentationLoss:
+    def segmentation(self) -> SegmentationLoss:
+        """The loss of one map of logits."""
         return SegmentationLoss(self.ce, self.dice, self.class_weights, self.background, self.sync)
-
-
-def _present(label: Int64[Tensor, "B *space"], classes: int) -> Bool[Tensor, "B Z"]:
-    flat = label.flatten(1)
-    return torch.stack([(flat == z).any(1) for z in range(classes)], dim=1)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, distributed
 from torch.nn import functional
 
 Sync = Callable[[Tensor], Tensor]
@@ -20,6 +20,24 @@ IGNORE_INDEX = -100
 def identity(x: Tensor) -> Tensor:
     """The sum over one process."""
     return x
+
+
+def of_all(x: Float[Tensor, "B *rest"], sync: Sync) -> Float[Tensor, "all *rest"]:
+    """The rows of every process, one process after the other; in one process `x` itself.
+
+    Every process must bring as many rows.
+    """
+    if sync is identity or not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    others = [torch.zeros_like(x) for _ in range(world - 1)]
+    return sync(torch.cat([*others[:rank], x, *others[rank:]]))
+
+
+def present(label: Int64[Tensor, "B *space"], classes: int) -> Bool[Tensor, "B Z"]:
+    """Which classes each image holds."""
+    flat = label.flatten(1)
+    return torch.stack([(flat == z).any(1) for z in range(classes)], dim=1)
 
 
 def annotated(

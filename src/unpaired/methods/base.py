@@ -81,6 +81,8 @@ class Method(ABC):
     """Whether no weights file may fill its backbone (`model.pretrained`)."""
     one_pass: ClassVar[bool] = True
     """Whether one pass of one network labels a patch; else graphs (ONNX, pt2) cannot hold it."""
+    sees_views: ClassVar[bool] = False
+    """Whether its loss reads second views (`augment.second_view`)."""
 
     added: Mapping[str, Term] = field(default_factory=dict)
 
@@ -153,6 +155,18 @@ class Method(ABC):
             network: that gives them, as it is kept.
         """
         return scores
+
+    def remarks(self, config: Config, modalities: Sequence[str]) -> list[str]:
+        """What deserves a look before a training on these modalities, a sentence each."""
+        return []
+
+    def settled(self, config: Config, cases: Mapping[str, int]) -> Config:
+        """The configuration as the loss is built from it, once the training cases are known.
+
+        Args:
+            cases: number of training cases by modality.
+        """
+        return config
 
     # What is the same for all.
 
@@ -239,6 +253,11 @@ class Method(ABC):
             raise UsageError(
                 f"loss.class_weights has {len(weights)} values, but there are "
                 f"{len(plan.classes)} classes: {', '.join(plan.classes)}"
+            )
+        if config.augment.second_view != "none" and not self.sees_views:
+            raise UsageError(
+                f"augment.second_view makes second views, which model.name={self.name} does not "
+                "read. Set augment.second_view=none."
             )
         own = self.terms(config, plan, sync)
         if both := sorted(own.keys() & self.added.keys()):

@@ -1,6 +1,7 @@
 """The paper's method: any backbone, class embeddings beside it, structured consistency."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from unpaired.backbones import BACKBONES, Backbone
 from unpaired.config import Config
@@ -10,7 +11,17 @@ from unpaired.errors import UsageError
 from unpaired.losses import Objective, Term
 from unpaired.losses.segmentation import Sync, identity
 from unpaired.methods.base import Method, entry, input_channels
-from unpaired.models import VARIANTS, Joint, Scaling, Segmenter, Semantics, share_embeddings
+from unpaired.methods.forms import check_form, correlates, form_remarks, form_terms, with_rich
+from unpaired.models import (
+    VARIANTS,
+    Joint,
+    PrototypeBank,
+    Scaling,
+    Segmenter,
+    Semantics,
+    share_embeddings,
+    share_modules,
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,7 @@ class Consistency(Method):
 
     name = "consistency"
     from_scratch = False
+    sees_views = True
 
     def network(self, model: ModelConfig) -> type[Backbone]:
         return entry(BACKBONES, model.backbone, "model.backbone")
@@ -39,10 +51,24 @@ class Consistency(Method):
             semantics = _semantics(config, plan, segmenter)
         if model.shared_embeddings:
             share_embeddings(list(semantics.values()))
-        return Joint(segmenter, semantics, scaling)
+        if model.modules == "shared":
+            share_modules(list(semantics.values()))
+        return Joint(segmenter, semantics, scaling, _bank(config, plan, segmenter))
 
     def terms(self, config: Config, plan: Plan, sync: Sync = identity) -> dict[str, Term]:
-        return paper_objective(config.loss, sync).terms()
+        check_form(config, plan)
+        objective = paper_objective(config.loss, sync)
+        if config.loss.consistency != "paper":
+            objective = replace(objective, gamma=0.0)
+        views = config.augment.second_view != "none"
+        view = objective.segmentation if views else None
+        return objective.terms() | form_terms(config.loss, view, sync)
+
+    def remarks(self, config: Config, modalities: Sequence[str]) -> list[str]:
+        return form_remarks(config, modalities)
+
+    def settled(self, config: Config, cases: Mapping[str, int]) -> Config:
+        return with_rich(config, cases)
 
 
 def paper_objective(loss: LossConfig, sync: Sync) -> Objective:
@@ -63,7 +89,19 @@ def paper_objective(loss: LossConfig, sync: Sync) -> Objective:
 
 
 def _needs_semantics(loss: LossConfig, modalities: int) -> bool:
-    return loss.alpha > 0 or (modalities > 1 and (loss.beta > 0 or loss.gamma > 0))
+    between = modalities > 1 and loss.beta > 0
+    return loss.alpha > 0 or between or correlates(loss, modalities)
+
+
+def _bank(config: Config, plan: Plan, segmenter: Segmenter) -> PrototypeBank | None:
+    """Where prototypes are compared, and there is something to compare them with."""
+    loss = config.loss
+    if loss.consistency != "prototypes" or len(plan.modalities) < 2:
+        return None
+    if not (loss.gamma or loss.beta):
+        return None
+    widths = [level.channels for level in segmenter.backbone.levels]
+    return PrototypeBank(plan.modalities, len(plan.classes), widths)
 
 
 def _semantics(config: Config, plan: Plan, segmenter: Segmenter) -> dict[str, Semantics]:
@@ -79,7 +117,7 @@ def _semantics(config: Config, plan: Plan, segmenter: Segmenter) -> dict[str, Se
             f"model.heads={heads} does not divide the decoder widths {bad}; "
             "choose a number of heads that divides every one of them"
         )
-    predict, correlate = loss.alpha > 0, loss.gamma > 0 and len(plan.modalities) > 1
+    predict, correlate = loss.alpha > 0, correlates(loss, len(plan.modalities))
     return {
         m: Semantics(len(plan.classes), widths, heads, predict, correlate, config.model.maps)
         for m in plan.modalities

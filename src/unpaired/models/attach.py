@@ -1,7 +1,6 @@
 """For method developers: the modules on a network of one's own, and off again."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from unpaired.models.fold import fold, gains_form
 from unpaired.models.joint import VARIANTS, Joint
 from unpaired.models.segmenter import Segmenter
 from unpaired.models.semantics import Scaling, Semantics
+from unpaired.nn.external_attention import Maps
 
 
 def attach(
@@ -30,7 +30,7 @@ def attach(
     heads: int = 8,
     predict: bool = True,
     correlate: bool = True,
-    maps: Literal["raw", "scaled"] = "raw",
+    maps: Maps = "raw",
 ) -> Joint:
     """A stem and a chain of External Attention Modules per modality, around a network as it is.
 

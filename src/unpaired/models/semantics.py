@@ -1,14 +1,13 @@
 """What is dropped: class embeddings, External Attention Modules, and the source of the gains."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unpaired.nn.block import Gains
-from unpaired.nn.external_attention import ExternalAttention, Interaction
+from unpaired.nn.external_attention import ExternalAttention, Interaction, Maps
 
 
 class Semantics(nn.Module):
@@ -31,7 +30,7 @@ class Semantics(nn.Module):
         heads: int = 8,
         predict: bool = True,
         correlate: bool = True,
-        maps: Literal["raw", "scaled"] = "raw",
+        maps: Maps = "raw",
     ) -> None:
         super().__init__()
         self.embeddings = nn.Parameter(torch.randn(classes, widths[0]))
@@ -59,6 +58,16 @@ def share_embeddings(parts: Sequence[Semantics]) -> None:
     """
     for part in parts[1:]:
         part.embeddings = parts[0].embeddings
+
+
+def share_modules(parts: Sequence[Semantics]) -> None:
+    """Give all modalities one chain of modules, that of the first; embeddings stay their own.
+
+    Without it the correlations of two modalities differ by how their modules began, whatever the
+    images show (docs/consistency.md).
+    """
+    for part in parts[1:]:
+        part.modules_per_scale = parts[0].modules_per_scale
 
 
 class Scaling(nn.Module):

@@ -19,6 +19,9 @@ from torch import Tensor, einsum, nn
 
 from unpaired.nn.block import FeedForward
 
+Maps = Literal["raw", "scaled", "mean"]
+"""A = q k' (the paper's text); divided by sqrt(d); and E the mean over the heads, not their sum."""
+
 
 class Interaction(NamedTuple):
     """What one module yields for a batch of B images."""
@@ -111,7 +114,8 @@ class ExternalAttention(nn.Module):
             consumes the updated embeddings and neither W_V, W_O nor the MLP is built.
         predict: build F_1x1, the head of the auxiliary loss.
         correlate: build W^i, the kernels of the correlations.
-        maps: "raw" (A = q k') or "scaled" (A = q k' / sqrt(d)).
+        maps: "raw" (A = q k'), "scaled" (A = q k' / sqrt(d)), or "mean": scaled, and E averaged
+            over the heads.
 
     Only what is asked for is built, so that every parameter receives a gradient.
     """
@@ -124,13 +128,16 @@ class ExternalAttention(nn.Module):
         next_channels: int | None = None,
         predict: bool = True,
         correlate: bool = True,
-        maps: Literal["raw", "scaled"] = "raw",
+        maps: Maps = "raw",
     ) -> None:
         super().__init__()
         update = next_channels is not None
         self.norm_q = nn.LayerNorm(channels)
         self.norm_f = nn.LayerNorm(channels)
-        self.attention = ClassAttention(channels, heads, update, maps)
+        self.attention = ClassAttention(
+            channels, heads, update, "raw" if maps == "raw" else "scaled"
+        )
+        self.over_heads = heads if maps == "mean" else 1
         self.norm_mlp = nn.LayerNorm(channels) if update else None
         self.mlp = FeedForward(channels) if update else None
         self.reduce = nn.Linear(channels, next_channels) if next_channels is not None else None
@@ -175,7 +182,7 @@ class ExternalAttention(nn.Module):
         with torch.autocast(q.device.type, enabled=False):
             exact = torch.promote_types(maps.dtype, torch.float32)
             kernels = einsum("bzc,zcn->bzn", q.to(exact), self.kernel.to(exact))  # K^i = Q^i W^i
-            return correlation(kernels, maps.to(exact))
+            return correlation(kernels, maps.to(exact)) / self.over_heads
 
 
 def correlation(

@@ -30,14 +30,23 @@ from unpaired.run.contents import RunContents
 SIZE = (5.4, 3.3)
 SMOOTH_FROM = 20
 STYLES = ("-", "--", ":", "-.")
-FAMILIES = ("seg", "aux", "mcr", "icr")
+FAMILIES = ("seg", "aux", "mcr", "icr", "view", "prototypes", "seg_view")
 NAMED_CLASSES, NAMED_OF_MANY = 12, 8
 """With more classes than the first a picture names so many, those of the lowest scores."""
 NUMBERS_UP_TO = 10
 """Classes; in a larger heat map the numbers in the cells would overlap."""
 NAMES_UP_TO = 24
 """In a larger heat map only every second name, or third, has room."""
-NAMES = {"seg": "segmentation", "aux": "auxiliary", "mcr": "L_mcr", "icr": "L_icr"}
+NAMES = {
+    "seg": "segmentation",
+    "aux": "auxiliary",
+    "mcr": "L_mcr",
+    "icr": "L_icr",
+    "view": "two views,",
+    "tie": "tie of Q,",
+    "kd": "distillation",
+    "seg_view": "second view,",
+}
 
 
 def loss_curves(run: RunContents) -> Picture | None:

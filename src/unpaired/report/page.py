@@ -149,9 +149,10 @@ def _semantics(page: Page) -> Content:
     maps, likeness = correlation_maps(page.run), embedding_map(page.run)
     if not maps and likeness is None:
         return None
+    apart = tables.consistency_table(page.run)
     scales = max(1, len(maps) // max(1, len(page.run.modalities)))  # one line per modality
     lines = [page.gallery(*maps[i : i + scales]) for i in range(0, len(maps), scales)]
-    return {"maps": lines, "likeness": page.gallery(likeness)}
+    return {"maps": lines, "likeness": page.gallery(likeness), "apart": apart}
 
 
 def _plan(page: Page) -> Content:

@@ -222,3 +222,36 @@ def words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+def consistency_table(run: RunContents) -> Table | None:
+    """Per scale the size and entropy of E and its divergence within and between the modalities.
+
+    None where the run has no correlations, or is of before these were described.
+    """
+    known = {
+        name.removeprefix("described/"): values
+        for name, values in run.semantics.items()
+        if name.startswith("described/")
+    }
+    if not known:
+        return None
+    names = [n.removeprefix("embedding/") for n in run.semantics if n.startswith("embedding/")]
+    head = ["Scale"]
+    columns: list[list[object]] = [list(range(1, len(known["across"]) + 1))]
+    for title, name in (("Size of E", "norm"), ("Entropy", "entropy"), ("Divergence", "within")):
+        for m, values in zip(names, known[name], strict=True):
+            head.append(f"{title}, {m}")
+            columns.append([_short(value) for value in values])
+    if len(names) > 1:
+        inside, across = known["within"].mean(0), known["across"]
+        head += ["Between", "Ratio"]
+        columns.append([_short(value) for value in across])
+        columns.append(
+            [_short(a / w if w > 0 else math.nan) for a, w in zip(across, inside, strict=True)]
+        )
+    return Table(head, list(zip(*columns, strict=True)))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else UNDEFINED

@@ -6,18 +6,21 @@ from time import perf_counter
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
 from unpaired.data.augment import augment
 from unpaired.data.plan import Plan
 from unpaired.data.sampling import Batch
+from unpaired.data.styles import SecondViews, seen_as
 from unpaired.datasets.dataset import Dataset
 from unpaired.device import autocast, autocast_dtype, find_device, resident_bytes
 from unpaired.methods import method_of
-from unpaired.models import Joint
+from unpaired.models import Joint, View
+from unpaired.training.distributed import Group
 from unpaired.training.optim import build_optimizer
+from unpaired.training.step import backward, views_of
 from unpaired.training.threads import (
     LONG_SECONDS,
     choose,
@@ -108,6 +111,10 @@ def whole_step(
     method, options = method_of(config), config.train
     objective = method.objective(config, plan)
     optimizer = build_optimizer(joint, options, joint.segmenter.backbone.no_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    views = None
+    if config.augment.second_view != "none":
+        views = SecondViews("gin", options.seed, {})
     count = options.batch_size
     positions, cases = torch.arange(count), ("",) * count
     batches = {
@@ -127,11 +134,12 @@ def whole_step(
             )
             for name, batch in batches.items()
         }
+        images, shown = {name: b.image for name, b in made.items()}, views_of(views, made, 0)
         with autocast(device, autocast_dtype(options.precision, device)):
-            outputs = joint({name: batch.image for name, batch in made.items()})
+            outputs = joint(images, shown) if shown else joint(images)
         labels = {name: batch.label for name, batch in made.items()}
         optimizer.zero_grad(set_to_none=True)
-        objective(outputs, labels).total.backward()
+        backward(objective(outputs, labels), joint, config.loss.cap, scaler, Group())
         if options.gradient_clip is not None:
             nn.utils.clip_grad_norm_(joint.parameters(), options.gradient_clip)
         optimizer.step()
@@ -150,15 +158,22 @@ def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) ->
         name: torch.randint(len(plan.classes), (1, *shape[1:]), device=device)
         for name, shape in shapes.items()
     }
+    views = None
+    if config.augment.second_view != "none":
+        others = seen_as(list(images), 0)
+        views = {m: View(others[m], image) for m, image in images.items()}
     with autocast(device, autocast_dtype(config.train.precision, device)):
-        outputs = joint(images)
-    method.objective(config, plan)(outputs, labels).total.backward()
+        outputs = joint(images, views) if views else joint(images)
+    terms = method.objective(config, plan)(outputs, labels)
+    backward(
+        terms, joint, config.loss.cap, torch.amp.GradScaler(device.type, enabled=False), Group()
+    )
     joint.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _saved_bytes(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> int:
+def _saved_bytes(config: Config, plan: Plan, joint: Joint, device: torch.device) -> int:
     """Bytes that one image per modality keeps for the backward pass, parameters not counted."""
     own = {p.untyped_storage().data_ptr() for p in joint.parameters()}
     kept: dict[int, int] = {}

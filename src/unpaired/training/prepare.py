@@ -131,6 +131,7 @@ def _prepare_run(
     record_inputs(all_inputs(datasets, config, folder, cases_of(used)), folder, found)
     write_json(folder.files.data, record)
     folder.write_environment()
+    notes += method.remarks(config, list(datasets))
     return [*notes, *(f"{loss.what(plan)}; {loss.mend()}." for loss in lost_classes(found, used))]
 
 

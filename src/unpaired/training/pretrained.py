@@ -249,7 +249,8 @@ def _row(part: str, entries: list[Entry], note: bool = True) -> list[str]:
 # Weights from another run of ours.
 
 
-PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "segmenter.norms.", "semantics.")
+PER_MODALITY = ("segmenter.stems.", "segmenter.encoders.", "segmenter.norms.", "semantics.",
+                "bank.of.")  # fmt: skip
 """Where a modality's own parameters lie; a modality that is added starts with fresh ones."""
 
 
@@ -287,7 +288,8 @@ def fill_from_run(joint: Joint, run: str) -> None:
         if m not in known
     )  # fmt: skip
     wanted = {name: value for name, value in own.items() if not name.startswith(fresh or ("\0",))}
-    for name in [name for name in wanted if name.startswith("semantics.") and name not in state]:
+    dropped = [name for name in wanted if name.startswith(("semantics.", "bank."))]
+    for name in [name for name in dropped if name not in state]:
         del wanted[name]  # a run on one modality, or without a loss, built fewer modules
     check_weights(wanted, state, path, UsageError)
     joint.load_state_dict({**own, **{name: state[name] for name in wanted}})

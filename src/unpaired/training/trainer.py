@@ -5,8 +5,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import combinations
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -19,7 +17,7 @@ from unpaired.config import Config, TrainConfig
 from unpaired.data.augment import augment, mirror_axes
 from unpaired.data.sampling import Batch, Draws
 from unpaired.device import autocast, autocast_dtype, find_device
-from unpaired.errors import DataError, Interrupted, UsageError
+from unpaired.errors import DataError, Interrupted
 from unpaired.losses import Terms
 from unpaired.methods import Method, method_of
 from unpaired.models import Joint
@@ -32,6 +30,15 @@ from unpaired.training.checkpoint import Choice, TrainingState, save_batches
 from unpaired.training.distributed import Group, Stop
 from unpaired.training.optim import MovingMean, build_optimizer, learning_rate
 from unpaired.training.pretrained import start_from_files
+from unpaired.training.step import (
+    backward,
+    gain_distance,
+    risen,
+    second_views,
+    share_of,
+    shared_anew,
+    views_of,
+)
 from unpaired.training.validate import Validation, validate, write_validated
 from unpaired.training.whole_batch import span_processes
 from unpaired.training.write_model import write_model
@@ -64,13 +71,16 @@ class Trainer:
         if not run.begun and (config.model.pretrained or config.train.init_from):
             start_from_files(self.joint, config, run, group.leads)
         span_processes(self.joint, group.rank, group.world, group.sync)
-        self.objective = self.method.objective(config, self.plan, group.sync)
+        learnt = run.prepared_cases("train")
+        counts = {m: len(members) for m, members in learnt.items()}
+        settled = self.method.settled(config, counts)
+        self.objective = self.method.objective(settled, self.plan, group.sync)
+        self.views = second_views(config, self.plan, learnt)
         self.state = self._state()
         self.batch_size = share_of(self.state.images, group.world, run.root)
         if group.leads and self.batch_size != config.train.batch_size:
-            log.warning("%s", printable(_shared_anew(self.state.images, group.world, config)))
+            log.warning("%s", printable(shared_anew(self.state.images, group.world, config)))
         self.state.images = self.batch_size * group.world
-        learnt = run.prepared_cases("train")
         draws = Draws(self.batch_size, config.train.seed, group.rank, group.world)
         self.streams = self.method.streams(config, self.plan, learnt, draws)
         self.held_out = run.prepared_cases("val")
@@ -78,6 +88,7 @@ class Trainer:
         if config.augment.mirror == "auto":
             self.mirror, _ = mirror_axes(self.plan)
         self.saved = self.step  # the step of last.pt
+        self.uncapped = 1.0  # of the gradient of terms that are eased, in the last step
         self.validation: tuple[int, Validation] | None = None  # the last one, and its step
         self.log = RunLog(run.files.log, self.step) if group.leads else None
         self.network: nn.Module = self.joint
@@ -168,13 +179,17 @@ class Trainer:
             )
             for m, batch in batches.items()
         }  # fmt: skip
+        views = views_of(self.views, batches, self.step)
+        images = {m: batch.image for m, batch in batches.items()}
+        labels = {m: batch.label for m, batch in batches.items()}
         with autocast(self.device, self.dtype):
-            outputs = self.network({m: batch.image for m, batch in batches.items()})
-        terms = self.objective(outputs, {m: batch.label for m, batch in batches.items()})
+            outputs = self.network(images, views) if views else self.network(images)
+        terms = risen(self.objective(outputs, labels), self.config, self.step)
         if self.group.any(not math.isfinite(float(terms.total.detach()))):
             self._stop_on_nan(batches)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(terms.total).backward()
+        cap = self.config.loss.cap
+        self.uncapped = backward(terms, self.joint, cap, scaler, self.group)
         if options.gradient_clip is not None:
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(self.joint.parameters(), options.gradient_clip)
@@ -182,6 +197,7 @@ class Trainer:
                 self._stop_on_nan(batches)
         scaler.step(optimizer)
         scaler.update()
+        self.joint.remember(outputs, labels, self.group.total)
         return terms
 
     def _batches(self) -> Iterator[dict[str, Batch]]:
@@ -210,6 +226,7 @@ class Trainer:
         if self.progress is not None:
             self.progress(self.step, options.steps, f"loss {float(terms.total.detach()):.3f}")
         if self.step % options.log_every == 0 or self.step == 1:
+            left = {"uncapped": self.uncapped} if terms.eased else {}
             self._log(
                 {
                     "kind": "step",
@@ -221,6 +238,7 @@ class Trainer:
                     "weighted": {name: float(v.detach()) for name, v in terms.weighted.items()},
                     "gain_distance": gain_distance(self.joint),
                     "seconds": self.state.seconds,
+                    **left,
                 }
             )
 
@@ -312,38 +330,3 @@ def fix_numbers(options: TrainConfig) -> None:
 def _step_seed(seed: int, step: int) -> int:
     """A seed of its own for each step, so that resuming repeats what was."""
     return int(np.random.SeedSequence([seed, step, 0]).generate_state(1)[0])
-
-
-def _shared_anew(images: int, world: int, config: Config) -> str:
-    """That the run goes on with another number of processes."""
-    own = config.train.batch_size
-    before = f"{images // own} process{'es' * (images > own)}"
-    return (
-        f"the run began in {before} and goes on in {world}: each takes {images // world} images of "
-        f"each modality a step, not {own}, so that a step has {images} as before."
-    )
-
-
-def share_of(images: int, world: int, run: Path) -> int:
-    """Images of a step, per modality, that each of `world` processes takes.
-
-    Raises:
-        UsageError: the run's steps have so many images that they cannot be shared equally.
-    """
-    if images % world:
-        able = ", ".join(str(n) for n in range(1, images + 1) if images % n == 0)
-        raise UsageError(
-            f"{run} takes {images} images of each modality a step, which {world} processes cannot "
-            f"share equally. Go on with {able} processes."
-        )
-    return images // world
-
-
-@torch.no_grad()
-def gain_distance(joint: Joint) -> float | None:
-    """||Phi^a - Phi^b|| over all branches, mean over the pairs of modalities; None without V3."""
-    if joint.scaling is None or len(joint.segmenter.modalities) < 2:
-        return None
-    gains = [joint.gains(m) or {} for m in joint.segmenter.modalities]
-    flat = [torch.cat(list(table.values())) for table in gains]
-    return float(np.mean([float((a - b).norm()) for a, b in combinations(flat, 2)]))

@@ -17,6 +17,7 @@ from unpaired.device import find_device
 from unpaired.errors import DataError
 from unpaired.files import atomic
 from unpaired.methods import Method
+from unpaired.metrics.correlations import describe
 from unpaired.models import Joint, gains_form
 from unpaired.plausibility.expected import Expected, calibrate, gather
 from unpaired.plausibility.measure import Measures
@@ -24,6 +25,9 @@ from unpaired.run import RunFolder
 from unpaired.training.checkpoint import load_checkpoint, load_matching
 from unpaired.training.forecast import parameter_counts
 from unpaired.training.validate import read_validated
+
+OWN = ("norm", "entropy", "within")
+"""What a modality's correlations are described by in semantics.npz, [M S]."""
 
 
 def write_model(
@@ -104,7 +108,8 @@ def _measures(case: PreparedCase, plan: Plan) -> Measures | None:
 
 @torch.no_grad()
 def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
-    """semantics.npz: embeddings, and the mean correlation per scale over validation slices."""
+    """semantics.npz: embeddings, and of the correlations of the validation slices their mean per
+    scale and how far the modalities lie apart."""
     if not joint.semantics:
         return
     device = find_device(config.train.device)
@@ -114,19 +119,37 @@ def save_semantics(joint: Joint, config: Config, folder: RunFolder) -> None:
         arrays[f"embedding/{m}"] = module.embeddings.cpu().numpy()  # type: ignore[operator]
     plan, val, train = folder.plan, folder.prepared_cases("val"), folder.prepared_cases("train")
     cases = {m: _to_look_at(val.get(m, [])) or train[m] for m in joint.semantics}
+    found: dict[str, list[np.ndarray]] = {}
     for m, members in cases.items():
         draws = Draws(config.train.batch_size, seed=0)
         sampler = PatchSampler(members, m, plan.patch, plan.context, 0.0, draws)
-        found = []
+        seen = []
         for step in range(-(-sampler.places // draws.batch_size)):
             output = joint({m: sampler.batch(step).image.to(device)})[m]
-            found.append([e.mean(0).cpu().numpy() for e in output.correlations])
-        for scale, matrices in enumerate(zip(*found, strict=True), start=1):
-            arrays[f"correlation/{m}/{scale}"] = np.mean(matrices, axis=0)
+            seen.append([e.cpu() for e in output.correlations])
+        for scale, parts in enumerate(zip(*seen, strict=True), start=1):
+            means = [part.mean(0).numpy() for part in parts]
+            arrays[f"correlation/{m}/{scale}"] = np.mean(means, axis=0)
+        found[m] = [torch.cat(parts).numpy() for parts in zip(*seen, strict=True)]
+    arrays |= _described(found, config.loss.tau)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with atomic(folder.files.semantics) as temporary:
         temporary.write_bytes(buffer.getvalue())
+
+
+def _described(found: Mapping[str, list[np.ndarray]], tau: float) -> dict[str, np.ndarray]:
+    """Norm, entropy and divergence within, [M S], and divergence across, [S], of correlations by
+    modality and scale; nothing where none are built."""
+    scales = [
+        describe(dict(zip(found, e, strict=True)), tau) for e in zip(*found.values(), strict=True)
+    ]
+    if not scales:
+        return {}
+    own = {name: [[getattr(s, name)[m] for s in scales] for m in found] for name in OWN}
+    return {f"described/{name}": np.array(values) for name, values in own.items()} | {
+        "described/across": np.array([s.across for s in scales])
+    }
 
 
 def _to_look_at(cases: list[PreparedCase]) -> list[PreparedCase]:
