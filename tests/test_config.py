@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unpaired.config import Config, config_from_toml, load_config, preset_names, to_toml
 from unpaired.config.reference import describe_preset
-from unpaired.config.schema import Section
+from unpaired.config.section import Section
 from unpaired.errors import UsageError
 
 

@@ -1,45 +1,20 @@
 """The run configuration: typed, frozen, unknown keys refused. Every field says what it is."""
 
 from collections.abc import Mapping
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from unpaired.config.explain import checked, merge
-
-Scalar = bool | int | float | str
-Option = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A table of the configuration. The text "none" clears a field that may be empty."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _clear(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        for name, field in cls.model_fields.items():
-            parts = values.get(name)
-            parts = parts if isinstance(parts, list | tuple) else [parts]
-            if field.annotation is not bool and any(isinstance(part, bool) for part in parts):
-                raise ValueError(f"{name} is no switch; true and false do not fit")
-        empty = {n for n, f in cls.model_fields.items() if NoneType in get_args(f.annotation)}
-        return {k: None if v == "none" and k in empty else v for k, v in values.items()}
-
-
-def _ordered(name: str, pair: tuple[float, float]) -> None:
-    if pair[0] > pair[1]:
-        raise ValueError(f"{name} is a range (low, high), but {pair[0]:g} is above {pair[1]:g}")
+from unpaired.config.section import (
+    Fraction,
+    NotNegative,
+    Option,
+    Positive,
+    Section,
+    Size,
+    ordered,
+)
 
 
 class DataConfig(Section):
@@ -300,7 +275,7 @@ class AugmentConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> "AugmentConfig":
         for name in ("scale", "gain", "gamma"):
-            _ordered(name, getattr(self, name))
+            ordered(name, getattr(self, name))
         return self
 
 

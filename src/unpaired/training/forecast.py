@@ -6,7 +6,7 @@ from time import perf_counter
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unpaired.config import Config
 from unpaired.config.schema import ModalityConfig
@@ -151,6 +151,7 @@ def whole_step(
 
 def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> None:
     """Forward, objective and backward for one image per modality."""
+    assert isinstance(joint, Joint)
     method = method_of(config)
     shapes = method.input_shapes(plan)
     images = {name: torch.randn(1, *shape, device=device) for name, shape in shapes.items()}
@@ -173,7 +174,7 @@ def _step(config: Config, plan: Plan, joint: nn.Module, device: torch.device) ->
         torch.cuda.synchronize(device)
 
 
-def _saved_bytes(config: Config, plan: Plan, joint: Joint, device: torch.device) -> int:
+def _saved_bytes(config: Config, plan: Plan, joint: nn.Module, device: torch.device) -> int:
     """Bytes that one image per modality keeps for the backward pass, parameters not counted."""
     own = {p.untyped_storage().data_ptr() for p in joint.parameters()}
     kept: dict[int, int] = {}
