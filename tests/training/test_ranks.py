@@ -16,6 +16,7 @@ from toy import train_toy as train
 from unpaired.errors import UsageError
 from unpaired.methods.base import Method
 from unpaired.methods.consistency import Consistency
+from unpaired.models.whole_batch import span_processes
 from unpaired.nn.block import DropPath
 from unpaired.run.log import read_log
 from unpaired.training import fit
@@ -23,7 +24,6 @@ from unpaired.training import trainer as training
 from unpaired.training.checkpoint import load_checkpoint
 from unpaired.training.heartbeat import FAILED, LEFT, Judge, Sign
 from unpaired.training.step import share_of
-from unpaired.training.whole_batch import span_processes
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from unpaired.errors import DataError, Interrupted
 from unpaired.losses import Terms
 from unpaired.methods import Method, method_of
 from unpaired.models import Joint
+from unpaired.models.whole_batch import span_processes
 from unpaired.names import printable
 from unpaired.progress import Progress
 from unpaired.run import RunFolder
@@ -40,7 +41,6 @@ from unpaired.training.step import (
     views_of,
 )
 from unpaired.training.validate import Validation, validate, write_validated
-from unpaired.training.whole_batch import span_processes
 from unpaired.training.write_model import write_model
 
 log = logging.getLogger(__name__)
