@@ -30,10 +30,11 @@ def test_presets_load_and_are_listed() -> None:
     assert load_config("demo-swin-unet").model.options["embed_dim"] == 32
 
 
-def test_the_default_preset_is_a_convolutional_network_with_the_papers_losses() -> None:
+def test_the_default_preset_is_a_convolutional_network_of_stems_and_norms_of_their_own() -> None:
     preset = load_config("default")
-    assert preset.model.backbone == "resenc_unet"
-    assert (preset.loss, preset.model.variant) == (Config().loss, "V3")
+    assert (preset.model.backbone, preset.model.variant) == ("resenc_unet", "V2")
+    assert preset.model.norms == "private"
+    assert (preset.loss.alpha, preset.loss.beta, preset.loss.gamma) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,13 @@ def data(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
-    """Seconds of a step by the network's width, as a machine might take them; memory to spare."""
+    """Seconds of a step of four patches by the network's width, as a machine might take them; memory to spare."""
     costs = {32: 2.0, 24: 1.0, 16: 0.4, 8: 0.1}
 
     def measured(config: object, plan: object) -> Forecast:
         width = config.model.options["base_width"]  # type: ignore[attr-defined]
         batch = config.train.batch_size  # type: ignore[attr-defined]
-        return Forecast(7, 5, batch * GIB, 16 * GIB, costs[width], "cpu")
+        return Forecast(7, 5, batch * GIB, 16 * GIB, costs[width] * batch / 4, "cpu")
 
     monkeypatch.setattr(planner, "forecast", measured)
     return costs
@@ -125,7 +125,7 @@ def test_more_time_buys_a_larger_network(
     assert found.config.model.options["base_width"] == width
     assert found.config.model.backbone == "resenc_unet"
     steps = found.config.train.steps
-    assert steps * seconds[width] < parse_budget(budget)
+    assert steps * seconds[width] / 2 < parse_budget(budget)  # two patches a step
     assert steps >= min(size.steps for size in SIZES["cpu"] if size.width == width)
     reason = found.reasons["steps"]
     assert str(steps) in reason and "validations" in reason
@@ -146,16 +146,16 @@ def test_a_batch_fits_the_memory(
     roomy = planner.forecast
 
     def tight(config: object, plan: object) -> Forecast:
-        return replace(roomy(config, plan), memory_available_bytes=13 * GIB // 5)  # type: ignore
+        return replace(roomy(config, plan), memory_available_bytes=7 * GIB // 5)  # type: ignore
 
     monkeypatch.setattr(planner, "forecast", tight)
-    assert plan_training(opened(data), [], 600.0).config.train.batch_size == 2  # type: ignore
+    assert plan_training(opened(data), [], 600.0).config.train.batch_size == 1  # type: ignore
 
 
 def test_a_budget_that_no_network_fits_says_what_would(
     data: dict[str, Path], seconds: dict[int, float]
 ) -> None:
-    with pytest.raises(UsageError, match=r"holds \d+ steps .* 300 are needed. Give --budget 1m"):
+    with pytest.raises(UsageError, match=r"holds \d+ steps .* 600 are needed. Give --budget 1m"):
         plan_training(opened(data), [], 20.0)  # type: ignore[arg-type]
 
 

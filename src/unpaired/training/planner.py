@@ -34,7 +34,7 @@ from unpaired.training.prepare import labelled_only
 from unpaired.training.region import coarser, is_part, patch_of, seen_mm, turned_of
 
 PRESET = "default"
-FEWEST_STEPS = 300
+FEWEST_STEPS = 600
 """Fewer do not make a model: the smallest network is not begun."""
 # Of the free memory, for what the estimate leaves out.
 _ROOM = 0.8
@@ -61,7 +61,7 @@ class Size:
     side: int
     steps: int
     blocks: tuple[int, ...] = (1, 1, 1, 1, 1, 1)
-    batch: int = 4
+    batch: int = 2
 
     def batch_of(self, dims: int) -> int:
         """Patches of each modality in a step, at most; a volume holds many slices."""
@@ -81,11 +81,11 @@ class Size:
 _DEEP = (1, 2, 2, 2, 2, 2)
 SIZES = {
     "cpu": (
-        Size(32, 256, 4000, _DEEP),
-        Size(32, 192, 3000, _DEEP),
-        Size(24, 192, 2000),
-        Size(16, 192, 1500),
-        Size(16, 128, 500),
+        Size(32, 256, 8000, _DEEP),
+        Size(32, 192, 6000, _DEEP),
+        Size(24, 192, 4000),
+        Size(16, 192, 3000),
+        Size(16, 128, 1000),
         Size(8, 128, FEWEST_STEPS),
     ),
     "cuda": (
@@ -93,7 +93,7 @@ SIZES = {
         Size(32, 256, 10000, (1, 3, 4, 6, 6, 6), 8),
         Size(32, 256, 4000, _DEEP, 8),
         Size(16, 192, 1500, batch=8),
-        Size(16, 128, FEWEST_STEPS, batch=8),
+        Size(16, 128, 300, batch=8),
     ),
 }
 """By device, the best first."""
