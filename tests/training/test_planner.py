@@ -99,7 +99,7 @@ def data(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
-    """Seconds of a step of four patches by the network's width, as a machine might take them; memory to spare."""
+    """Seconds of a step of four patches by the width, as a machine might take; memory to spare."""
     costs = {32: 2.0, 24: 1.0, 16: 0.4, 8: 0.1}
 
     def measured(config: object, plan: object) -> Forecast:
