@@ -1,7 +1,11 @@
 """What two runs of one program, or of a later one, may differ in; each with its reason."""
 
 _CALL = "how a run's process was called; since, through a pipe"
-HARMLESS_FILES = {"*.lock": "empty", "*/environment.json": "machine, versions and command line"}
+HARMLESS_FILES = {
+    "*.lock": "empty",
+    "*/environment.json": "machine, versions and command line",
+    "*/report/overlay_*.png": "the colours and outlines of classes, since the same everywhere",
+}
 SCRATCH_FILES = {
     "*/job.json": _CALL,
     "*/job.toml": _CALL,
@@ -58,6 +62,7 @@ NEW_KEYS = {
     "measures": "of a prepared case: what predictions are compared with",
     "odd": "of an evaluation",
     "notes": "of an evaluation: what was left out of it",
+    "weights": "of a study: the file that rows start from",
     "passed_over": "of an evaluation: files that are no scans",
 }
 """What the tree alone may hold: later than a154ab3."""
@@ -79,6 +84,7 @@ NEW_LINES = "|".join(
         r"\| Case \| Worst class \| What was odd \|.*",
         r"\| \S+/\S+ \| [^|]* \| [^|]* \| [\d.]+ \|",
         r"\| --- \| --- \| --- \| ---: \|",
+        r"\S+ [23]D, .* from random weights: .*",
         r"- Not scored, since there is no truth of the name.*",
     )
 )
@@ -100,6 +106,8 @@ NEW_HELP = (
     " best Compare runs, and the mean of every two, on the cases that.",
     " benefit Did CT help my MR? Trains each modality alone and all.",
     "; 4:2 is the second image in series 4",
+    " --pretrained FILE ImageNet weights for the rows that have them in the paper "
+    "(docs/pretrained.md).",
     " settings List the settings of a run, for KEY=VALUE and --config.",
     " presets List the presets for --preset, or what one of them sets.",
 )
@@ -127,6 +135,7 @@ HARMLESS_TEXT = {
     r"[\d.]+ [KMG]iB\b": "memory measured",
     r"^.*\b(Intel|AMD|ARM|Apple)\b.*$": "name of the processor",
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?": "date",
+    r"^picture data:image/png;? \S+$": "of a page; each is a file, too, which is compared",
     r"^Segment\d+_Color:=[\d. ]+$": "the colour of a class, since the same as in the report",
     r"(?<=^ {4}\d) +\d+ +\d+ +\d+(?= +\d +[01] +[01] )": "the same, for ITK-SNAP",
     r"(?<= )\d+ \d+ \d+ (?=255$)": "the same, for 3D Slicer",
