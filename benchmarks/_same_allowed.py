@@ -74,7 +74,7 @@ NEW_LINES = "|".join(
     (
         r" *\"(notes|passed_over|odd)\": .*",  # as above, in what `--json` prints
         r" *\"checksum\": .*",
-        r"(heartbeat_seconds|norms|average|fused|modules) = .*",
+        r"(heartbeat_seconds|pace_minutes|norms|average|fused|modules) = .*",
         r"(consistency|rich|ramp|cap|view_weight|gin|second_view) = .*",
         r".*: about \* of memory \(\* free\)\.?",
         r".*\(usually .*\).*",
