@@ -63,6 +63,7 @@ NEW_KEYS = {
     "odd": "of an evaluation",
     "notes": "of an evaluation: what was left out of it",
     "weights": "of a study: the file that rows start from",
+    "pretrained": "of a record: the same",
     "passed_over": "of an evaluation: files that are no scans",
 }
 """What the tree alone may hold: later than a154ab3."""
@@ -85,6 +86,7 @@ NEW_LINES = "|".join(
         r"\| \S+/\S+ \| [^|]* \| [^|]* \| [\d.]+ \|",
         r"\| --- \| --- \| --- \| ---: \|",
         r"\S+ [23]D, .* from random weights: .*",
+        r"Cases to train/validate/test: .*",
         r"- Not scored, since there is no truth of the name.*",
     )
 )
